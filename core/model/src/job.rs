@@ -1,0 +1,143 @@
+//! How far a job is: the record through which engine and worker talk.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{JobSpec, Reason, Scope, Subject, TaskId, Timestamp};
+
+/// A job on its way. Written by the engine (`want`, `attempt`) and by its worker (`state`, `output`, `error`), never by
+/// both at once: each write compares the revision that it read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct JobRecord {
+    /// Version of this record's format.
+    pub format: u16,
+    /// Whose job it is.
+    pub task: TaskId,
+    /// Whose task it is.
+    pub scope: Scope,
+    /// What the task changes: jobs of one subject never run at the same time on a host.
+    pub subject: Subject,
+    /// The subject's generation under which it was planned.
+    pub generation: u64,
+    /// The request that asked for it all.
+    pub request_id: String,
+    /// What to do.
+    pub spec: JobSpec,
+    /// Which way.
+    pub want: JobWant,
+    /// Counts the tries, from 1. A result of an older attempt is refused.
+    pub attempt: u32,
+    /// Not to be started before this moment (back-off).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
+    /// Where it stands.
+    pub state: JobState,
+    /// What it gave; later jobs of the task may read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<serde_json::Value>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Reason>,
+    /// When this attempt was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When this attempt ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+}
+
+/// Which way a job is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum JobWant {
+    /// Make the effect.
+    Run,
+    /// Take it back, whether it happened or not.
+    Undo,
+}
+
+/// Where a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum JobState {
+    /// Its worker may start it.
+    Ready,
+    /// Its worker has started it: the effect may have happened.
+    Started,
+    /// The effect is there and was seen.
+    Succeeded,
+    /// It failed; the effect may be half there.
+    Failed,
+    /// Its worker may start the undo.
+    UndoReady,
+    /// Its worker has started the undo.
+    UndoStarted,
+    /// The effect is gone, or never was.
+    Undone,
+    /// The undo failed.
+    UndoFailed,
+}
+
+impl JobState {
+    /// All values.
+    pub const ALL: [Self; 8] = [
+        Self::Ready,
+        Self::Started,
+        Self::Succeeded,
+        Self::Failed,
+        Self::UndoReady,
+        Self::UndoStarted,
+        Self::Undone,
+        Self::UndoFailed,
+    ];
+
+    /// Whether the worker has something to do.
+    #[must_use]
+    pub const fn for_worker(self) -> bool {
+        match self {
+            Self::Ready | Self::Started | Self::UndoReady | Self::UndoStarted => true,
+            Self::Succeeded | Self::Failed | Self::Undone | Self::UndoFailed => false,
+        }
+    }
+
+    /// Whether a job may go from `self` to `to` in one commit.
+    #[must_use]
+    pub const fn may_become(self, to: Self) -> bool {
+        match (self, to) {
+            (Self::Ready, Self::Started) => true,
+            // The engine takes back what nobody has started.
+            (Self::Ready, Self::Undone) => true,
+            (Self::Started, Self::Succeeded | Self::Failed) => true,
+            // A retry, or the way back.
+            (Self::Failed, Self::Ready | Self::UndoReady) => true,
+            (Self::Succeeded, Self::UndoReady) => true,
+            (Self::UndoReady, Self::UndoStarted) => true,
+            (Self::UndoStarted, Self::Undone | Self::UndoFailed) => true,
+            (Self::UndoFailed, Self::UndoReady) => true,
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::JobState;
+
+    #[test]
+    fn undone_is_the_only_dead_end() {
+        for from in JobState::ALL {
+            let stays = JobState::ALL.iter().all(|to| !from.may_become(*to));
+            assert_eq!(stays, from == JobState::Undone, "{from:?}");
+        }
+    }
+
+    #[test]
+    fn a_started_job_is_never_forgotten() {
+        // From `started` no path leads to `undone` without passing the worker's undo.
+        assert!(!JobState::Started.may_become(JobState::Undone));
+        assert!(!JobState::Succeeded.may_become(JobState::Undone));
+        assert!(!JobState::Failed.may_become(JobState::Undone));
+    }
+}

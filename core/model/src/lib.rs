@@ -1,0 +1,47 @@
+//! The records of a Skyloom cloud: what every other crate talks about.
+//!
+//! No IO, no async. Time and chance come from a [`Clock`] and an [`Ids`] source that the caller hands in.
+//!
+//! * Resources ([`Server`], [`Flavor`], [`Image`], …) are `meta` + `spec` (wanted) + `status` (observed).
+//! * Work is a [`Task`] (one asked-for change), woven into an immutable [`Plan`] of [`JobSpec`]s, whose progress stands
+//!   in [`JobRecord`]s.
+//! * States are orthogonal axes with exhaustive tables ([`state`], [`TaskState::next`], [`JobState::next`]).
+//! * [`paths`] says where each record lives in the Store.
+
+mod clock;
+mod error;
+mod ids;
+mod job;
+mod meta;
+mod name;
+pub mod paths;
+mod plan;
+mod reason;
+mod resources;
+mod secret;
+mod server;
+pub mod state;
+mod task;
+
+pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use error::report;
+pub use ids::{
+    FlavorId, HostId, Id, Ids, ImageId, KeypairId, OsIds, PortId, ProjectId, SeededIds, ServerId, TaskId, TokenId, UserId,
+};
+pub use job::{JobRecord, JobState, JobWant};
+pub use meta::{Meta, Resource, Scope};
+pub use name::{Hostname, MAX_NAME_LEN, Name, NameError};
+pub use plan::{JobId, JobSpec, Place, Plan, RetryPolicy};
+pub use reason::Reason;
+pub use resources::{
+    AgentStatus, Claim, DiskFormat, Flavor, FlavorSpec, Host, HostFacts, HostLedger, HostSpec, HostStatus, Image, ImageSource,
+    ImageSpec, ImageState, ImageStatus, Keypair, KeypairSpec, MacAddr, NicKind, Port, PortSpec, PortStatus, Project,
+    ProjectSpec, Resources, Role, Token, TokenSpec, VmObservation,
+};
+pub use secret::{Secret, ServerSecrets};
+pub use server::{Activity, FlavorRef, ImageRef, Overlays, Placement, Server, ServerSpec, ServerStatus};
+pub use state::{Lifecycle, PowerState, ServerAction};
+pub use task::{Actor, Owner, Progress, Subject, Task, TaskEnd, TaskState};
+
+/// The format version that this build writes into Task, Plan and Job records.
+pub const FORMAT: u16 = 1;

@@ -1,0 +1,101 @@
+//! A plan: the immutable DAG of jobs made for a task, with every choice already taken.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{HostId, TaskId, Timestamp};
+
+/// The jobs of one task. Never changed once committed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Plan {
+    /// Version of this record's format.
+    pub format: u16,
+    /// Whose plan it is.
+    pub task: TaskId,
+    /// The jobs; each comes after all that it names in `after`.
+    pub jobs: Vec<JobSpec>,
+    /// Why the host was chosen and the others were not, where a host was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<serde_json::Value>,
+    /// When it was made.
+    pub made_at: Timestamp,
+}
+
+/// A job's name inside its plan, such as `disk.root`. Letters, digits, `.`, `-`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(value_type = String, example = "disk.root"))]
+pub struct JobId(String);
+
+impl JobId {
+    /// Wraps a name; flows write these as literals.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where a job runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Place {
+    /// In the engine that owns the task.
+    Engine,
+    /// In the agent of this host.
+    Host(HostId),
+}
+
+/// One external effect, made by one worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct JobSpec {
+    /// Its name in the plan.
+    pub id: JobId,
+    /// The code that does it, by name, such as `vm.start`.
+    pub kind: String,
+    /// What it is for people, such as `start the virtual machine`.
+    pub title: String,
+    /// What that code needs. Never secrets.
+    pub input: serde_json::Value,
+    /// Jobs that must have succeeded before.
+    #[serde(default)]
+    pub after: Vec<JobId>,
+    /// Where it runs.
+    pub place: Place,
+    /// How often it is tried.
+    #[serde(default)]
+    pub retry: RetryPolicy,
+    /// Its share of the progress.
+    pub weight: u32,
+}
+
+/// How often a job is tried when it fails for a passing reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RetryPolicy {
+    /// Tries in all.
+    pub max_attempts: u32,
+    /// Wait before the second try in milliseconds; doubles each time up to 60 s.
+    pub backoff_ms: u64,
+}
+
+impl Default for RetryPolicy {
+    /// Three tries, the second after half a second.
+    fn default() -> Self {
+        Self { max_attempts: 3, backoff_ms: 500 }
+    }
+}

@@ -1,0 +1,529 @@
+//! The other resources and host-side records.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{HostId, Meta, PowerState, ProjectId, Reason, Resource, ServerId, Timestamp};
+
+macro_rules! resource {
+    ($type:ident, $kind:literal) => {
+        impl Resource for $type {
+            const KIND: &'static str = $kind;
+            fn meta(&self) -> &Meta {
+                &self.meta
+            }
+            fn meta_mut(&mut self) -> &mut Meta {
+                &mut self.meta
+            }
+        }
+    };
+}
+resource!(Flavor, "flavors");
+resource!(Image, "images");
+resource!(Keypair, "keypairs");
+resource!(Port, "ports");
+resource!(Host, "hosts");
+resource!(Project, "projects");
+resource!(Token, "tokens");
+
+/// An amount of what a host offers and a server takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Resources {
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// Disk in GiB.
+    pub disk_gib: u64,
+}
+
+impl Resources {
+    /// The sum, saturating.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            vcpus: self.vcpus.saturating_add(other.vcpus),
+            memory_mib: self.memory_mib.saturating_add(other.memory_mib),
+            disk_gib: self.disk_gib.saturating_add(other.disk_gib),
+        }
+    }
+    /// The difference, not below zero.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
+        Self {
+            vcpus: self.vcpus.saturating_sub(other.vcpus),
+            memory_mib: self.memory_mib.saturating_sub(other.memory_mib),
+            disk_gib: self.disk_gib.saturating_sub(other.disk_gib),
+        }
+    }
+}
+
+/// A size of servers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Flavor {
+    /// Identity.
+    pub meta: Meta,
+    /// Content.
+    pub spec: FlavorSpec,
+}
+
+/// What a flavor asks of a host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FlavorSpec {
+    /// Resources.
+    pub resources: Resources,
+    /// Labels that a host must carry.
+    #[serde(default)]
+    pub host_labels: BTreeMap<String, String>,
+}
+
+/// A format of disk contents. Always named, never probed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum DiskFormat {
+    /// Plain bytes.
+    Raw,
+    /// QEMU copy-on-write, version 2 or 3.
+    Qcow2,
+}
+
+impl DiskFormat {
+    /// The name that QEMU uses.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+        }
+    }
+}
+
+/// A disk image to make servers from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Image {
+    /// Identity.
+    pub meta: Meta,
+    /// What its owner claims.
+    pub spec: ImageSpec,
+    /// What the inspection found.
+    pub status: ImageStatus,
+}
+
+/// What the owner of an image claims.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ImageSpec {
+    /// The claimed format; content of another format is refused.
+    pub format: DiskFormat,
+    /// Where the content comes from.
+    pub source: ImageSource,
+    /// The SHA-256 that the content must have, in lower-case hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// CPU architecture of its system, as `uname -m` says it.
+    pub architecture: String,
+    /// Smallest root disk in GiB.
+    #[serde(default)]
+    pub min_disk_gib: u64,
+    /// Smallest memory in MiB.
+    #[serde(default)]
+    pub min_memory_mib: u64,
+    /// Whether every project may use it.
+    #[serde(default)]
+    pub public: bool,
+}
+
+/// Where image content comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum ImageSource {
+    /// The client sends it.
+    Upload,
+    /// The cloud fetches it.
+    Url {
+        /// `http` or `https`, without credentials.
+        url: String,
+    },
+}
+
+/// How far an image is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum ImageState {
+    /// Waits for its content.
+    Queued,
+    /// Content is being fetched, inspected and published.
+    Importing,
+    /// Usable.
+    Active,
+    /// Refused or failed; see `status.fault`.
+    Error,
+}
+
+/// What is known of an image.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ImageStatus {
+    /// How far it is.
+    pub state: ImageState,
+    /// Bytes of the file.
+    #[serde(default)]
+    pub size_bytes: u64,
+    /// Bytes of the disk that it describes.
+    #[serde(default)]
+    pub virtual_size_bytes: u64,
+    /// SHA-256 of the file in lower-case hex, measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// Why it is in error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Reason>,
+}
+
+/// A public SSH key of a project.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Keypair {
+    /// Identity; the name is unique in the project.
+    pub meta: Meta,
+    /// Content.
+    pub spec: KeypairSpec,
+}
+
+/// Content of a keypair.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct KeypairSpec {
+    /// One line: type, base64, comment.
+    pub public_key: String,
+    /// `SHA256:…` as `ssh-keygen -l` prints it.
+    pub fingerprint: String,
+}
+
+/// A unicast, locally administered or vendor MAC address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(value_type = String, example = "52:54:00:12:34:56"))]
+pub struct MacAddr(pub [u8; 6]);
+
+impl MacAddr {
+    /// An address under QEMU's prefix `52:54:00` with three given bytes.
+    #[must_use]
+    pub const fn qemu(tail: [u8; 3]) -> Self {
+        Self([0x52, 0x54, 0, tail[0], tail[1], tail[2]])
+    }
+}
+impl fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+impl FromStr for MacAddr {
+    type Err = &'static str;
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let mut bytes = [0; 6];
+        let mut parts = s.split(':');
+        for byte in &mut bytes {
+            let part = parts.next().filter(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()));
+            *byte = u8::from_str_radix(part.ok_or("is no MAC address")?, 16).map_err(|_| "is no MAC address")?;
+        }
+        if parts.next().is_some() {
+            return Err("is no MAC address");
+        }
+        if bytes[0] & 1 == 1 || bytes == [0; 6] {
+            return Err("is not a unicast MAC address");
+        }
+        Ok(Self(bytes))
+    }
+}
+impl TryFrom<String> for MacAddr {
+    type Error = &'static str;
+    fn try_from(s: String) -> Result<Self, Self::Error> {
+        s.parse()
+    }
+}
+impl From<MacAddr> for String {
+    fn from(m: MacAddr) -> Self {
+        m.to_string()
+    }
+}
+
+/// How a NIC is made for the guest. The request may name others (physical functions), which are refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum NicKind {
+    /// QEMU's user-mode network: outgoing connections only, no privileges on the host.
+    User,
+}
+
+/// A NIC of a server with its addresses, known before the guest boots.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Port {
+    /// Identity.
+    pub meta: Meta,
+    /// Content.
+    pub spec: PortSpec,
+    /// Whether the NIC exists.
+    pub status: PortStatus,
+}
+
+/// Content of a port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PortSpec {
+    /// Whose NIC it is.
+    pub server: ServerId,
+    /// How it is made.
+    pub kind: NicKind,
+    /// Its MAC address.
+    pub mac: MacAddr,
+    /// Its address.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, example = "10.0.2.15"))]
+    pub address: IpAddr,
+    /// Length of its network's prefix.
+    pub prefix_len: u8,
+    /// Its default gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub gateway: Option<IpAddr>,
+    /// Name servers that it is told.
+    #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub dns: Vec<IpAddr>,
+}
+
+/// What is known of a port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PortStatus {
+    /// Whether the NIC exists in a defined virtual machine.
+    pub bound: bool,
+}
+
+/// A machine that runs servers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Host {
+    /// Identity.
+    pub meta: Meta,
+    /// What the operator wants.
+    pub spec: HostSpec,
+    /// What its agent reports, as far as the engine believes it.
+    pub status: HostStatus,
+}
+
+/// What the operator wants of a host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HostSpec {
+    /// Whether new servers may be placed there.
+    pub enabled: bool,
+    /// Virtual CPUs per real one.
+    pub cpu_ratio: f64,
+    /// Virtual memory per real memory.
+    pub memory_ratio: f64,
+    /// Virtual disk per real disk.
+    pub disk_ratio: f64,
+    /// Kept back for the host itself, before the ratios.
+    pub reserved: Resources,
+    /// Upper bounds on what the agent's reports are believed; `None` believes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Resources>,
+}
+
+impl Default for HostSpec {
+    /// Enabled; CPU 4:1, memory 1:1, disk 1:1; nothing kept back.
+    fn default() -> Self {
+        Self { enabled: true, cpu_ratio: 4.0, memory_ratio: 1.0, disk_ratio: 1.0, reserved: Resources::default(), limit: None }
+    }
+}
+
+/// What is known of a host.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HostStatus {
+    /// Whether its agent holds its lease.
+    pub reachable: bool,
+    /// Its last report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<HostFacts>,
+}
+
+/// What a host offers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HostFacts {
+    /// Real resources.
+    pub capacity: Resources,
+    /// CPU architecture, as `uname -m` says it.
+    pub architecture: String,
+    /// Hypervisor, such as `qmp` or `fake`.
+    pub hypervisor: String,
+    /// Version of the hypervisor.
+    pub hypervisor_version: String,
+    /// How CPUs are run: `kvm`, `tcg` or `fake`.
+    pub accelerator: String,
+    /// Why that was chosen.
+    pub accelerator_reason: String,
+    /// Features that requests can ask for.
+    #[serde(default)]
+    pub traits: Vec<String>,
+}
+
+/// What an agent says of itself; lives below its host's own prefix.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// Grows with each start of the agent: its lease's epoch.
+    pub incarnation: u64,
+    /// Program version.
+    pub version: String,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// The host's facts.
+    pub facts: HostFacts,
+}
+
+/// What an agent says of one virtual machine; lives below its host's own prefix.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmObservation {
+    /// Which server.
+    pub server: ServerId,
+    /// Whose project.
+    pub project: ProjectId,
+    /// The generation that the domain itself carries.
+    pub generation: u64,
+    /// Its power state.
+    pub power: PowerState,
+    /// Why it is so, where that is known: `guest-shutdown`, `host-request`, …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// How its CPU is run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accelerator: Option<String>,
+    /// When it was seen.
+    pub observed_at: Timestamp,
+}
+
+/// A server's share of a host. One record each, made and removed together with the ledger's change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Whose.
+    pub server: ServerId,
+    /// How much.
+    pub resources: Resources,
+    /// Its anti-affinity group, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+}
+
+/// The sum of a host's claims. Every placement compares its revision, so placements never overcommit however many
+/// schedulers run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostLedger {
+    /// Sum of all claims.
+    pub used: Resources,
+    /// Servers per anti-affinity group.
+    #[serde(default)]
+    pub groups: BTreeMap<String, u32>,
+    /// Number of claims.
+    pub servers: u32,
+}
+
+/// A project: the unit of tenancy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Project {
+    /// Identity.
+    pub meta: Meta,
+    /// Content.
+    pub spec: ProjectSpec,
+}
+
+/// Content of a project.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ProjectSpec {
+    /// Free text.
+    #[serde(default)]
+    pub description: String,
+}
+
+/// What the bearer of a token may do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Role {
+    /// Everything, in every project; its own project is the default one.
+    Admin {
+        /// Where it works unless told otherwise.
+        project: ProjectId,
+    },
+    /// Everything inside one project.
+    Member {
+        /// Which project.
+        project: ProjectId,
+    },
+    /// Reading inside one project.
+    Reader {
+        /// Which project.
+        project: ProjectId,
+    },
+    /// The whole store, as an engine process needs it; no user calls.
+    Engine,
+    /// One host's own keys; no user calls.
+    Agent {
+        /// Which host.
+        host: HostId,
+    },
+}
+
+/// An API token. Its secret is shown once; only its SHA-256 is kept, as the record's key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Token {
+    /// Identity.
+    pub meta: Meta,
+    /// Content.
+    pub spec: TokenSpec,
+}
+
+/// Content of a token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TokenSpec {
+    /// What its bearer may do.
+    pub role: Role,
+    /// First characters of the secret, to find it again.
+    pub hint: String,
+    /// When it stops working.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mac_addresses_are_unicast_and_exact() {
+        assert_eq!("52:54:00:aB:00:01".parse::<MacAddr>().unwrap().to_string(), "52:54:00:ab:00:01");
+        for bad in ["", "52:54:00:12:34", "52:54:00:12:34:56:78", ";whoami", "01:00:5e:00:00:01", "00:00:00:00:00:00", "5:54:00:12:34:56"] {
+            assert!(bad.parse::<MacAddr>().is_err(), "{bad}");
+        }
+    }
+}

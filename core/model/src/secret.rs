@@ -1,0 +1,50 @@
+//! Values that must not show up in logs, tasks or debug prints.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A secret in memory: no `Debug` of its content, no `Display`, no `Serialize`.
+#[derive(Clone)]
+pub struct Secret<T>(T);
+
+impl<T> Secret<T> {
+    /// Wraps a secret.
+    pub const fn new(value: T) -> Self {
+        Self(value)
+    }
+    /// The secret itself: call it only where it is used up.
+    pub const fn expose(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> fmt::Debug for Secret<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Secret<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        T::deserialize(d).map(Self)
+    }
+}
+
+/// What a server's first boot needs and nobody else may see. Lives in its own record
+/// ([`crate::paths::server_secrets`]); tasks, plans and jobs carry only a reference. The password itself is nowhere:
+/// only its salted SHA-512 crypt hash.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct ServerSecrets {
+    /// crypt(3) hash (`$6$…`) of the first password.
+    pub password_hash: String,
+    /// The user's own cloud-init user-data, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_data: Option<String>,
+}
+
+impl fmt::Debug for ServerSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServerSecrets(…)")
+    }
+}

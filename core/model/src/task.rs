@@ -1,0 +1,199 @@
+//! A task: one asked-for change.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{Name, Reason, Scope, TaskId, Timestamp};
+
+/// One asked-for change, from request to end. The record is immutable once [`TaskState::ended`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Task {
+    /// Version of this record's format.
+    pub format: u16,
+    /// Its id.
+    pub id: TaskId,
+    /// Whose it is.
+    pub scope: Scope,
+    /// The flow that does it, such as `server.create`.
+    pub flow: String,
+    /// What it changes.
+    pub subject: Subject,
+    /// What the flow needs to know beyond the subject. Never secrets.
+    pub params: serde_json::Value,
+    /// Who asked.
+    pub actor: Actor,
+    /// The request that asked.
+    pub request_id: String,
+    /// The client's key for this request, if it gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+    /// Where it stands.
+    pub state: TaskState,
+    /// Why it waits, failed or is stuck.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// How far it is.
+    #[serde(default)]
+    pub progress: Progress,
+    /// The engine that works on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
+    /// Whether its end was asked for: jobs not started are dropped, the rest is undone.
+    #[serde(default)]
+    pub cancel: bool,
+    /// What it gave, once done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<serde_json::Value>,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When its plan was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned_at: Option<Timestamp>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+}
+
+/// The resource that a task changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Subject {
+    /// Plural kind, such as `servers`.
+    pub kind: String,
+    /// Its id.
+    pub id: Uuid,
+    /// Its name when the task was made.
+    pub name: Name,
+}
+
+/// Who asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Actor {
+    /// Id of the token or user.
+    pub id: String,
+    /// Display name.
+    pub name: String,
+}
+
+/// How far a task is, in weighted steps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Progress {
+    /// Weight done.
+    pub done: u32,
+    /// Weight in all; 0 before there is a plan.
+    pub total: u32,
+}
+
+/// An engine's claim on a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Owner {
+    /// The engine's name.
+    pub engine: String,
+    /// Its lease's epoch: commits for this task carry it as a guard.
+    pub lease_epoch: u64,
+    /// Grows with each claim of this task by anybody.
+    pub claims: u32,
+}
+
+/// Where a task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum TaskState {
+    /// Asked for, no plan yet.
+    Queued,
+    /// Cannot be planned now; the reason says what it waits for.
+    Waiting,
+    /// Its plan is being carried out.
+    Running,
+    /// It failed or was cancelled; what was started is being undone.
+    Unwinding,
+    /// Done.
+    Done,
+    /// Failed, and the world is as before.
+    Failed,
+    /// Cancelled, and the world is as before.
+    Cancelled,
+    /// Cannot go on by itself; the reason says why. Operators decide.
+    Stuck,
+}
+
+/// How a task's work ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TaskEnd {
+    /// All jobs succeeded.
+    Done,
+    /// Refused at planning, or a job failed and everything started is undone.
+    Failed,
+    /// Cancelled and everything started is undone.
+    Cancelled,
+    /// An undo failed for good.
+    Stuck,
+}
+
+impl TaskState {
+    /// All values.
+    pub const ALL: [Self; 8] =
+        [Self::Queued, Self::Waiting, Self::Running, Self::Unwinding, Self::Done, Self::Failed, Self::Cancelled, Self::Stuck];
+
+    /// Whether nothing changes any more without an operator.
+    #[must_use]
+    pub const fn ended(self) -> bool {
+        match self {
+            Self::Done | Self::Failed | Self::Cancelled | Self::Stuck => true,
+            Self::Queued | Self::Waiting | Self::Running | Self::Unwinding => false,
+        }
+    }
+
+    /// Whether a task may go from `self` to `to` in one commit.
+    #[must_use]
+    pub const fn may_become(self, to: Self) -> bool {
+        match (self, to) {
+            (Self::Queued, Self::Waiting | Self::Running | Self::Failed | Self::Cancelled) => true,
+            (Self::Waiting, Self::Queued | Self::Running | Self::Failed | Self::Cancelled) => true,
+            (Self::Running, Self::Unwinding | Self::Done | Self::Failed | Self::Cancelled) => true,
+            (Self::Unwinding, Self::Failed | Self::Cancelled | Self::Stuck) => true,
+            // An operator's verb (retry, skip, abandon) is the only way out of `stuck`.
+            (Self::Stuck, Self::Running | Self::Unwinding | Self::Failed) => true,
+            (Self::Queued, Self::Queued | Self::Unwinding | Self::Done | Self::Stuck) => false,
+            (Self::Waiting, Self::Waiting | Self::Unwinding | Self::Done | Self::Stuck) => false,
+            (Self::Running, Self::Queued | Self::Waiting | Self::Running | Self::Stuck) => false,
+            (Self::Unwinding, Self::Queued | Self::Waiting | Self::Running | Self::Unwinding | Self::Done) => false,
+            (Self::Stuck, Self::Queued | Self::Waiting | Self::Done | Self::Cancelled | Self::Stuck) => false,
+            (Self::Done | Self::Failed | Self::Cancelled, _) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TaskState;
+
+    #[test]
+    fn a_finished_task_never_changes() {
+        for end in [TaskState::Done, TaskState::Failed, TaskState::Cancelled] {
+            assert!(TaskState::ALL.iter().all(|to| !end.may_become(*to)));
+        }
+    }
+
+    #[test]
+    fn every_state_can_reach_an_end() {
+        for from in TaskState::ALL {
+            let mut seen = vec![from];
+            let mut i = 0;
+            while i < seen.len() {
+                for to in TaskState::ALL {
+                    if seen[i].may_become(to) && !seen.contains(&to) {
+                        seen.push(to);
+                    }
+                }
+                i += 1;
+            }
+            assert!(seen.iter().any(|s| s.ended()), "{from:?}");
+        }
+    }
+}
