@@ -1,1 +1,167 @@
-//! core/hypervisor
+//! The Hypervisor contract: virtual machines of one host.
+//!
+//! ```text
+//!  job ── define(VmSpec g7) ──> Hypervisor ──> domain that carries (id, generation 7) in itself
+//!  job ── start(id, g7) ──────>            ──> running
+//!  job ── inspect(id) ────────>            ──> Found { generation, state } | Absent | CannotTell
+//! ```
+//!
+//! * All verbs say *ensure*: asking for what already is succeeds and changes nothing.
+//! * Every verb carries the generation of the order; a domain of a newer generation refuses older orders
+//!   ([`ErrorKind::Stale`]).
+//! * After any error, ask [`Hypervisor::inspect`]: it tells what is. Its answer `CannotTell` never justifies a start.
+//! * Guests outlive the agent: dropping a `Hypervisor` never stops one, [`Hypervisor::recover`] adopts them.
+//!
+//! [`HostStorage`] is the host's disks: image cache, overlays, config drives. What one host's hypervisor and storage have
+//! in common is only the paths in [`VmSpec`].
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod error;
+mod event;
+mod fake;
+mod spec;
+mod storage;
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use skyloom_model::{HostFacts, PowerState, ServerId};
+
+pub use error::{Class, Error, ErrorKind, Result};
+pub use event::{VmEvent, VmEventKind};
+pub use fake::{FakeHypervisor, FakeOptions, FakeStorage, Fault, FaultPoint};
+pub use spec::{DiskSpec, NicSpec, VmSpec};
+pub use storage::{CachedImage, DiskInfo, HostStorage, ImageSpec, OverlaySpec, ProgressFn};
+
+/// The virtual machines of one host.
+#[async_trait]
+pub trait Hypervisor: Send + Sync + Debug + 'static {
+    /// What this hypervisor can do.
+    fn capability(&self) -> Capability;
+
+    /// What the host offers; measured anew on each call.
+    async fn facts(&self) -> Result<HostFacts>;
+
+    /// Ensures that a domain exists as `spec` says, off if it is new. A domain of the same generation is left alone,
+    /// one of an older generation is brought to the new one (while it runs: for its next start).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Stale`] when the domain is of a newer generation.
+    async fn define(&self, spec: &VmSpec) -> Result<()>;
+
+    /// Ensures that the domain runs. Returns when the hypervisor has confirmed that its CPUs execute.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when it is not defined, [`ErrorKind::Stale`] when it is of another generation.
+    async fn start(&self, id: ServerId, generation: u64) -> Result<()>;
+
+    /// Ensures that the domain is off, and says how that came about.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Stale`] when it is of a newer generation. An absent domain is off: no error.
+    async fn stop(&self, id: ServerId, generation: u64, mode: StopMode) -> Result<Stopped>;
+
+    /// Ensures that no domain `id` exists, running or not. Disks are not touched.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Stale`] when it is of a newer generation.
+    async fn undefine(&self, id: ServerId, generation: u64) -> Result<()>;
+
+    /// What is. Never blocks longer than a few seconds: an answer that cannot be had is `CannotTell`.
+    async fn inspect(&self, id: ServerId) -> Result<Inspection>;
+
+    /// Finds all domains of this host after a restart of the agent, takes over the running ones without disturbing
+    /// them, and tells what was found. Called once before any other verb.
+    async fn recover(&self) -> Result<Vec<Recovered>>;
+
+    /// Changes as they happen, from the time of the call. May lose events (a slow consumer is told
+    /// [`VmEventKind::Lost`]); the truth is [`Hypervisor::inspect`].
+    fn events(&self) -> BoxStream<'static, VmEvent>;
+
+    /// Serial console and its log, if this hypervisor has them.
+    fn as_console(&self) -> Option<&dyn Console>;
+}
+
+/// Ability: the serial console.
+#[async_trait]
+pub trait Console: Send + Sync + Debug {
+    /// The last `max_bytes` of what the guest has written to its serial console, over restarts of the guest and of the
+    /// agent. Untrusted bytes.
+    async fn console_tail(&self, id: ServerId, max_bytes: usize) -> Result<Vec<u8>>;
+}
+
+/// What a hypervisor can do: data for the scheduler, and checked before planning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capability {
+    /// The guest can be asked to shut down.
+    pub graceful_stop: bool,
+    /// Guests run on when the agent dies.
+    pub guests_outlive_agent: bool,
+    /// Domains carry their generation durably.
+    pub durable_generation: bool,
+    /// A serial console log is kept.
+    pub console_log: bool,
+}
+
+impl Capability {
+    /// All abilities.
+    #[must_use]
+    pub const fn full() -> Self {
+        Self { graceful_stop: true, guests_outlive_agent: true, durable_generation: true, console_log: true }
+    }
+}
+
+/// How to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopMode {
+    /// Ask the guest (ACPI power button), then force it off when `timeout` has passed.
+    Graceful {
+        /// How long the guest may take.
+        timeout: Duration,
+    },
+    /// Off at once.
+    Force,
+}
+
+/// How a domain came to be off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// It was off already.
+    AlreadyOff,
+    /// The guest shut itself down when asked.
+    Gracefully,
+    /// It was forced.
+    Forced,
+}
+
+/// What is known of a domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inspection {
+    /// It exists.
+    Found {
+        /// The generation that it carries.
+        generation: u64,
+        /// Its power state.
+        power: PowerState,
+    },
+    /// It certainly does not exist on this host.
+    Absent,
+    /// Nobody can tell now (monitor busy or gone while its process lives, …).
+    CannotTell {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A domain found at start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovered {
+    /// Whose.
+    pub id: ServerId,
+    /// What is known of it.
+    pub inspection: Inspection,
+}
