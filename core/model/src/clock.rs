@@ -35,9 +35,14 @@ pub struct SystemClock {
 impl SystemClock {
     /// A clock whose [`Clock::monotonic`] starts now.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the one place where the machine's clock is read")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place where the machine's clock is read"
+    )]
     pub fn new() -> Self {
-        Self { start: std::time::Instant::now() }
+        Self {
+            start: std::time::Instant::now(),
+        }
     }
 }
 
@@ -48,7 +53,10 @@ impl Default for SystemClock {
 }
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place where the machine's clock is read")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place where the machine's clock is read"
+    )]
     fn now(&self) -> Timestamp {
         Timestamp::now()
     }
@@ -68,12 +76,17 @@ impl ManualClock {
     #[must_use]
     pub fn new() -> Self {
         let start = Timestamp::from_second(1_767_225_600).unwrap_or(Timestamp::UNIX_EPOCH);
-        Self { now: Arc::new(Mutex::new((start, Duration::ZERO))) }
+        Self {
+            now: Arc::new(Mutex::new((start, Duration::ZERO))),
+        }
     }
     /// Moves both clocks forward.
     pub fn advance(&self, by: Duration) {
         let mut now = self.now.lock();
-        now.0 = now.0.saturating_add(jiff::SignedDuration::try_from(by).unwrap_or(jiff::SignedDuration::MAX)).unwrap_or(Timestamp::MAX);
+        now.0 = now
+            .0
+            .saturating_add(jiff::SignedDuration::try_from(by).unwrap_or(jiff::SignedDuration::MAX))
+            .unwrap_or(Timestamp::MAX);
         now.1 += by;
     }
 }

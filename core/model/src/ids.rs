@@ -153,7 +153,10 @@ pub struct OsIds<C> {
 impl<C: Clock> OsIds<C> {
     /// A source that takes its time from `clock`.
     pub fn new(clock: C) -> Self {
-        Self { clock, context: Mutex::new((0, 0)) }
+        Self {
+            clock,
+            context: Mutex::new((0, 0)),
+        }
     }
 }
 
@@ -179,7 +182,10 @@ impl<C: Clock> Ids for OsIds<C> {
         self.random(&mut bytes);
         v7(self.clock.now(), &self.context, bytes)
     }
-    #[expect(clippy::expect_used, reason = "without randomness no secret may be made; there is nothing to go on with")]
+    #[expect(
+        clippy::expect_used,
+        reason = "without randomness no secret may be made; there is nothing to go on with"
+    )]
     fn random(&self, out: &mut [u8]) {
         getrandom::fill(out).expect("the operating system gives random bytes");
     }
@@ -196,7 +202,11 @@ pub struct SeededIds<C> {
 impl<C: Clock> SeededIds<C> {
     /// A source for `seed`.
     pub fn new(clock: C, seed: u64) -> Self {
-        Self { clock, state: Mutex::new(seed), context: Mutex::new((0, 0)) }
+        Self {
+            clock,
+            state: Mutex::new(seed),
+            context: Mutex::new((0, 0)),
+        }
     }
 }
 

@@ -26,7 +26,8 @@ mod task;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use error::report;
 pub use ids::{
-    FlavorId, HostId, Id, Ids, ImageId, KeypairId, OsIds, PortId, ProjectId, SeededIds, ServerId, TaskId, TokenId, UserId,
+    FlavorId, HostId, Id, Ids, ImageId, KeypairId, OsIds, PortId, ProjectId, SeededIds, ServerId, TaskId,
+    TokenId, UserId,
 };
 pub use job::{JobRecord, JobState, JobWant};
 pub use meta::{Meta, Resource, Scope};
@@ -34,14 +35,14 @@ pub use name::{Hostname, MAX_NAME_LEN, Name, NameError};
 pub use plan::{JobId, JobSpec, Place, Plan, RetryPolicy};
 pub use reason::Reason;
 pub use resources::{
-    AgentStatus, Claim, DiskFormat, Flavor, FlavorSpec, Host, HostFacts, HostLedger, HostSpec, HostStatus, Image, ImageSource,
-    ImageSpec, ImageState, ImageStatus, Keypair, KeypairSpec, MacAddr, NicKind, Port, PortSpec, PortStatus, Project,
-    ProjectSpec, Resources, Role, Token, TokenSpec, VmObservation,
+    AgentStatus, Claim, DiskFormat, Flavor, FlavorSpec, Host, HostFacts, HostLedger, HostSpec, HostStatus,
+    Image, ImageSource, ImageSpec, ImageState, ImageStatus, Keypair, KeypairSpec, MacAddr, NicKind, Port,
+    PortSpec, PortStatus, Project, ProjectSpec, Resources, Role, Token, TokenSpec, VmObservation,
 };
 pub use secret::{Secret, ServerSecrets};
 pub use server::{Activity, FlavorRef, ImageRef, Overlays, Placement, Server, ServerSpec, ServerStatus};
 pub use state::{Lifecycle, PowerState, ServerAction};
-pub use task::{Actor, Owner, Progress, Subject, Task, TaskEnd, TaskState};
+pub use task::{ActiveTask, Actor, Owner, Progress, Run, Subject, Task, TaskEnd, TaskState};
 
 /// The format version that this build writes into Task, Plan and Job records.
 pub const FORMAT: u16 = 1;

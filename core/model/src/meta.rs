@@ -55,7 +55,15 @@ impl Meta {
     /// The first version of a resource.
     #[must_use]
     pub fn new(id: Uuid, name: Name, scope: Scope, now: Timestamp) -> Self {
-        Self { id, name, scope, labels: BTreeMap::new(), generation: 1, created_at: now, updated_at: now }
+        Self {
+            id,
+            name,
+            scope,
+            labels: BTreeMap::new(),
+            generation: 1,
+            created_at: now,
+            updated_at: now,
+        }
     }
 }
 

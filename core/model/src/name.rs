@@ -53,7 +53,9 @@ impl Name {
             return Err(NameError::TooLong(MAX_NAME_LEN));
         }
         // Bidirectional overrides and line separators would let one name pose as another in a list.
-        let hidden = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+        let hidden = |c: char| {
+            c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+        };
         if text.chars().any(hidden) || text.trim() != text {
             return Err(NameError::NotPrintable);
         }
@@ -85,7 +87,11 @@ impl Hostname {
                 && !l.ends_with('-')
                 && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         };
-        if text.split('.').all(label) { Ok(Self(text)) } else { Err(NameError::NotAHostname) }
+        if text.split('.').all(label) {
+            Ok(Self(text))
+        } else {
+            Err(NameError::NotAHostname)
+        }
     }
     /// The text.
     #[must_use]
@@ -133,7 +139,14 @@ mod tests {
 
     #[test]
     fn names_keep_odd_text_and_refuse_hidden_text() {
-        for good in ["web-1", "x,process=evil", "-drive", "$(touch /tmp/p)", "云 主机", "../../etc/passwd"] {
+        for good in [
+            "web-1",
+            "x,process=evil",
+            "-drive",
+            "$(touch /tmp/p)",
+            "云 主机",
+            "../../etc/passwd",
+        ] {
             assert!(Name::new(good).is_ok(), "{good}");
         }
         for bad in ["", " a", "a\n", "a\0b", "\u{202e}abc", &"x".repeat(256)] {

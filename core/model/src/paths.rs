@@ -6,20 +6,22 @@
 //! | `names/{kind}/{scope}/{hash of the name}` | id of the one that has the name | api |
 //! | `secrets/{project}/{server}` | [`crate::ServerSecrets`] | api |
 //! | `tasks/{scope}/{task}` | [`crate::Task`] | api, engine |
+//! | `active/{task}` | [`crate::ActiveTask`]: where an unfinished task's record is | api, engine |
 //! | `plans/{task}` | [`crate::Plan`] | engine |
-//! | `engine/jobs/{task}/{job}` | [`crate::JobRecord`] with place `engine` | engine |
-//! | `hosts/{host}/jobs/{task}/{job}` | [`crate::JobRecord`] of that host | engine, agent |
-//! | `hosts/{host}/status` | [`crate::AgentStatus`] | agent |
-//! | `hosts/{host}/vms/{server}` | [`crate::VmObservation`] | agent |
-//! | `hosts/{host}/secrets/{server}` | [`crate::ServerSecrets`], while a job needs them | engine |
-//! | `hosts/{host}/queries/{id}` | questions to the agent and its answers | api, agent |
+//! | `runs/{task}` | [`crate::Run`]: the job records of a finished task | engine |
+//! | `jobs/engine/{task}/{job}` | [`crate::JobRecord`] with place `engine` | engine |
+//! | `jobs/{host}/{task}/{job}` | [`crate::JobRecord`] of that host, until the task ends | engine, agent |
+//! | `agents/{host}/status` | [`crate::AgentStatus`] | agent |
+//! | `vms/{host}/{server}` | [`crate::VmObservation`] | agent |
+//! | `lent/{host}/{server}` | [`crate::ServerSecrets`], while a task needs them there | engine |
+//! | `queries/{host}/{id}` | questions to the agent and its answers | api, agent |
 //! | `claims/{host}/{server}` | [`crate::Claim`] | engine |
 //! | `ledgers/{host}` | [`crate::HostLedger`] | engine |
 //! | `idempotency/{scope}/{hash of the key}` | the answer given before | api |
 //! | `token-hashes/{sha256 of the secret}` | [`crate::Token`] | api |
 //!
 //! Leases: `hosts/{host}` (agents), `engines/{name}` (engines).
-//! An agent may touch `hosts/{its host}/` and nothing else.
+//! An agent may touch what lies below [`agent_areas`] of its own host and nothing else.
 
 use uuid::Uuid;
 
@@ -67,52 +69,76 @@ pub fn task(scope: Scope, task: TaskId) -> String {
 pub fn plan(task: TaskId) -> String {
     format!("plans/{task}")
 }
-/// All hosts' own areas.
-pub const HOSTS: &str = "hosts";
-/// All jobs of engines.
-pub const ENGINE_JOBS: &str = "engine/jobs";
-/// A host's own area.
+/// The marks of all unfinished tasks.
+pub const ACTIVE: &str = "active";
+/// The mark of an unfinished task.
 #[must_use]
-pub fn host(host: HostId) -> String {
-    format!("hosts/{host}")
+pub fn active(task: TaskId) -> String {
+    format!("active/{task}")
 }
-/// A host's jobs.
+/// The job records of a finished task.
 #[must_use]
-pub fn host_jobs(host: HostId) -> String {
-    format!("hosts/{host}/jobs")
+pub fn run(task: TaskId) -> String {
+    format!("runs/{task}")
 }
-/// One job.
+/// All live jobs.
+pub const JOBS: &str = "jobs";
+/// All live jobs of a place.
 #[must_use]
-pub fn job(place: Place, task: TaskId, job: &JobId) -> String {
+pub fn jobs(place: Place) -> String {
     match place {
-        Place::Engine => format!("{ENGINE_JOBS}/{task}/{job}"),
-        Place::Host(host) => format!("hosts/{host}/jobs/{task}/{job}"),
+        Place::Engine => "jobs/engine".to_owned(),
+        Place::Host(host) => format!("jobs/{host}"),
     }
 }
+/// All live jobs of a task at a place.
+#[must_use]
+pub fn task_jobs(place: Place, task: TaskId) -> String {
+    format!("{}/{task}", jobs(place))
+}
+/// One live job.
+#[must_use]
+pub fn job(place: Place, task: TaskId, job: &JobId) -> String {
+    format!("{}/{task}/{job}", jobs(place))
+}
+/// All agents' areas.
+pub const AGENTS: &str = "agents";
 /// An agent's own status.
 #[must_use]
 pub fn agent_status(host: HostId) -> String {
-    format!("hosts/{host}/status")
+    format!("agents/{host}/status")
 }
+/// What all agents say of their virtual machines.
+pub const VMS: &str = "vms";
 /// What an agent says of its virtual machines.
 #[must_use]
 pub fn host_vms(host: HostId) -> String {
-    format!("hosts/{host}/vms")
+    format!("vms/{host}")
 }
 /// What an agent says of one virtual machine.
 #[must_use]
 pub fn host_vm(host: HostId, server: ServerId) -> String {
-    format!("hosts/{host}/vms/{server}")
+    format!("vms/{host}/{server}")
 }
 /// Secrets lent to a host.
 #[must_use]
-pub fn host_secrets(host: HostId, server: ServerId) -> String {
-    format!("hosts/{host}/secrets/{server}")
+pub fn lent(host: HostId, server: ServerId) -> String {
+    format!("lent/{host}/{server}")
 }
 /// Questions to a host.
 #[must_use]
-pub fn host_queries(host: HostId) -> String {
-    format!("hosts/{host}/queries")
+pub fn queries(host: HostId) -> String {
+    format!("queries/{host}")
+}
+/// One question to a host.
+#[must_use]
+pub fn query(host: HostId, id: Uuid) -> String {
+    format!("queries/{host}/{id}")
+}
+/// The prefixes below which the agent of `host` reads and writes. Nothing else in the store is its business.
+#[must_use]
+pub fn agent_areas(host: HostId) -> [String; 5] {
+    ["jobs", "agents", "vms", "lent", "queries"].map(|area| format!("{area}/{host}"))
 }
 /// All claims on a host.
 #[must_use]

@@ -96,6 +96,9 @@ pub struct RetryPolicy {
 impl Default for RetryPolicy {
     /// Three tries, the second after half a second.
     fn default() -> Self {
-        Self { max_attempts: 3, backoff_ms: 500 }
+        Self {
+            max_attempts: 3,
+            backoff_ms: 500,
+        }
     }
 }

@@ -22,7 +22,12 @@ impl Reason {
     /// A permanent reason without a hint.
     #[must_use]
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { code: code.into(), message: message.into(), hint: None, retryable: false }
+        Self {
+            code: code.into(),
+            message: message.into(),
+            hint: None,
+            retryable: false,
+        }
     }
     /// Adds what to do about it.
     #[must_use]

@@ -237,8 +237,11 @@ impl FromStr for MacAddr {
         let mut bytes = [0; 6];
         let mut parts = s.split(':');
         for byte in &mut bytes {
-            let part = parts.next().filter(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()));
-            *byte = u8::from_str_radix(part.ok_or("is no MAC address")?, 16).map_err(|_| "is no MAC address")?;
+            let part = parts
+                .next()
+                .filter(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()));
+            *byte =
+                u8::from_str_radix(part.ok_or("is no MAC address")?, 16).map_err(|_| "is no MAC address")?;
         }
         if parts.next().is_some() {
             return Err("is no MAC address");
@@ -349,7 +352,14 @@ pub struct HostSpec {
 impl Default for HostSpec {
     /// Enabled; CPU 4:1, memory 1:1, disk 1:1; nothing kept back.
     fn default() -> Self {
-        Self { enabled: true, cpu_ratio: 4.0, memory_ratio: 1.0, disk_ratio: 1.0, reserved: Resources::default(), limit: None }
+        Self {
+            enabled: true,
+            cpu_ratio: 4.0,
+            memory_ratio: 1.0,
+            disk_ratio: 1.0,
+            reserved: Resources::default(),
+            limit: None,
+        }
     }
 }
 
@@ -521,8 +531,19 @@ mod tests {
 
     #[test]
     fn mac_addresses_are_unicast_and_exact() {
-        assert_eq!("52:54:00:aB:00:01".parse::<MacAddr>().unwrap().to_string(), "52:54:00:ab:00:01");
-        for bad in ["", "52:54:00:12:34", "52:54:00:12:34:56:78", ";whoami", "01:00:5e:00:00:01", "00:00:00:00:00:00", "5:54:00:12:34:56"] {
+        assert_eq!(
+            "52:54:00:aB:00:01".parse::<MacAddr>().unwrap().to_string(),
+            "52:54:00:ab:00:01"
+        );
+        for bad in [
+            "",
+            "52:54:00:12:34",
+            "52:54:00:12:34:56:78",
+            ";whoami",
+            "01:00:5e:00:00:01",
+            "00:00:00:00:00:00",
+            "5:54:00:12:34:56",
+        ] {
             assert!(bad.parse::<MacAddr>().is_err(), "{bad}");
         }
     }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    FlavorId, FlavorSpec, HostId, Hostname, ImageId, Lifecycle, Meta, Name, PortId, PowerState, Reason, Resource, TaskId, Timestamp,
+    FlavorId, FlavorSpec, HostId, Hostname, ImageId, Lifecycle, Meta, Name, PortId, PowerState, Reason,
+    Resource, TaskId, Timestamp,
 };
 
 /// A virtual machine.

@@ -66,7 +66,13 @@ impl Lifecycle {
 
 impl PowerState {
     /// All values.
-    pub const ALL: [Self; 5] = [Self::Unknown, Self::Running, Self::Paused, Self::Stopped, Self::Crashed];
+    pub const ALL: [Self; 5] = [
+        Self::Unknown,
+        Self::Running,
+        Self::Paused,
+        Self::Stopped,
+        Self::Crashed,
+    ];
     /// Whether a guest executes, or may.
     #[must_use]
     pub const fn may_execute(self) -> bool {
@@ -109,7 +115,9 @@ impl ServerAction {
         match (self, power) {
             (Self::Start, PowerState::Stopped | PowerState::Crashed) => true,
             (Self::Start, PowerState::Running | PowerState::Paused | PowerState::Unknown) => false,
-            (Self::Stop | Self::Reboot, PowerState::Running | PowerState::Paused | PowerState::Unknown) => true,
+            (Self::Stop | Self::Reboot, PowerState::Running | PowerState::Paused | PowerState::Unknown) => {
+                true
+            }
             (Self::Stop, PowerState::Stopped) => false,
             (Self::Stop, PowerState::Crashed) => true,
             (Self::Reboot, PowerState::Stopped | PowerState::Crashed) => false,
@@ -124,32 +132,54 @@ impl ServerAction {
     pub fn allowed(self, status: &ServerStatus) -> Result<(), Reason> {
         let verb = self.flow().trim_start_matches("server.");
         if let Some(activity) = &status.activity {
-            return Err(Reason::new("server.busy", format!("{} is under way as task {}", activity.flow, activity.task))
-                .hint("wait for that task, then ask again")
-                .retryable());
+            return Err(Reason::new(
+                "server.busy",
+                format!("{} is under way as task {}", activity.flow, activity.task),
+            )
+            .hint("wait for that task, then ask again")
+            .retryable());
         }
         if status.overlays.locked {
-            return Err(Reason::new("server.locked", format!("the server is locked: cannot {verb}")).hint("unlock it first"));
+            return Err(
+                Reason::new("server.locked", format!("the server is locked: cannot {verb}"))
+                    .hint("unlock it first"),
+            );
         }
         if status.overlays.protected && matches!(self, Self::Delete) {
-            return Err(Reason::new("server.protected", "the server is protected from deletion").hint("remove the protection first"));
+            return Err(
+                Reason::new("server.protected", "the server is protected from deletion")
+                    .hint("remove the protection first"),
+            );
         }
         match status.lifecycle {
             Lifecycle::Active => {}
             Lifecycle::Error if matches!(self, Self::Delete) => return Ok(()),
             Lifecycle::Error => {
-                return Err(Reason::new("server.in_error", format!("the server is in error: cannot {verb}"))
-                    .hint("see status.fault; delete it and create it anew"));
+                return Err(Reason::new(
+                    "server.in_error",
+                    format!("the server is in error: cannot {verb}"),
+                )
+                .hint("see status.fault; delete it and create it anew"));
             }
             Lifecycle::Building | Lifecycle::Deleting => {
-                return Err(Reason::new("server.busy", format!("the server is being built or deleted: cannot {verb}")).retryable());
+                return Err(Reason::new(
+                    "server.busy",
+                    format!("the server is being built or deleted: cannot {verb}"),
+                )
+                .retryable());
             }
         }
         if self.fits(status.power) {
             Ok(())
         } else {
-            let power = serde_json::to_value(status.power).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
-            Err(Reason::new("server.wrong_power_state", format!("the server is {power}: cannot {verb}")))
+            let power = serde_json::to_value(status.power)
+                .ok()
+                .and_then(|v| v.as_str().map(str::to_owned))
+                .unwrap_or_default();
+            Err(Reason::new(
+                "server.wrong_power_state",
+                format!("the server is {power}: cannot {verb}"),
+            ))
         }
     }
 }

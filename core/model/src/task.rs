@@ -55,6 +55,25 @@ pub struct Task {
     pub ended_at: Option<Timestamp>,
 }
 
+/// The mark of an unfinished task: engines watch these few, not the history of all tasks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActiveTask {
+    /// Whose task it is: with the id, the address of its record.
+    pub scope: Scope,
+    /// Its id.
+    pub task: TaskId,
+}
+
+/// What became of each job of a finished task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Run {
+    /// Version of this record's format.
+    pub format: u16,
+    /// The records as they were at the end, in plan order.
+    pub jobs: Vec<crate::JobRecord>,
+}
+
 /// The resource that a task changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -137,8 +156,16 @@ pub enum TaskEnd {
 
 impl TaskState {
     /// All values.
-    pub const ALL: [Self; 8] =
-        [Self::Queued, Self::Waiting, Self::Running, Self::Unwinding, Self::Done, Self::Failed, Self::Cancelled, Self::Stuck];
+    pub const ALL: [Self; 8] = [
+        Self::Queued,
+        Self::Waiting,
+        Self::Running,
+        Self::Unwinding,
+        Self::Done,
+        Self::Failed,
+        Self::Cancelled,
+        Self::Stuck,
+    ];
 
     /// Whether nothing changes any more without an operator.
     #[must_use]
@@ -162,7 +189,10 @@ impl TaskState {
             (Self::Queued, Self::Queued | Self::Unwinding | Self::Done | Self::Stuck) => false,
             (Self::Waiting, Self::Waiting | Self::Unwinding | Self::Done | Self::Stuck) => false,
             (Self::Running, Self::Queued | Self::Waiting | Self::Running | Self::Stuck) => false,
-            (Self::Unwinding, Self::Queued | Self::Waiting | Self::Running | Self::Unwinding | Self::Done) => false,
+            (
+                Self::Unwinding,
+                Self::Queued | Self::Waiting | Self::Running | Self::Unwinding | Self::Done,
+            ) => false,
             (Self::Stuck, Self::Queued | Self::Waiting | Self::Done | Self::Cancelled | Self::Stuck) => false,
             (Self::Done | Self::Failed | Self::Cancelled, _) => false,
         }
