@@ -3,13 +3,15 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use skyloom_model::Reason;
 
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, independent of the hypervisor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The domain, disk or image is not there.
@@ -96,7 +98,13 @@ impl Error {
     /// An error of `kind` while doing `operation`, with the kind's default class.
     #[must_use]
     pub fn new(kind: ErrorKind, operation: &'static str) -> Self {
-        Self(Box::new(Inner { kind, class: kind.default_class(), operation, context: Vec::new(), source: None }))
+        Self(Box::new(Inner {
+            kind,
+            class: kind.default_class(),
+            operation,
+            context: Vec::new(),
+            source: None,
+        }))
     }
     /// Adds a fact.
     #[must_use]
@@ -140,11 +148,20 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.0.operation, self.0.kind.code().trim_start_matches("host.").replace('_', " "))?;
+        write!(
+            f,
+            "{}: {}",
+            self.0.operation,
+            self.0.kind.code().trim_start_matches("host.").replace('_', " ")
+        )?;
         for (i, (name, value)) in self.0.context.iter().enumerate() {
             write!(f, "{}{name} {value}", if i == 0 { " (" } else { ", " })?;
         }
-        if self.0.context.is_empty() { Ok(()) } else { f.write_str(")") }
+        if self.0.context.is_empty() {
+            Ok(())
+        } else {
+            f.write_str(")")
+        }
     }
 }
 impl fmt::Debug for Error {

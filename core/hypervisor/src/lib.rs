@@ -32,7 +32,10 @@ use skyloom_model::{HostFacts, PowerState, ServerId};
 
 pub use error::{Class, Error, ErrorKind, Result};
 pub use event::{VmEvent, VmEventKind};
-pub use fake::{FakeHypervisor, FakeOptions, FakeStorage, Fault, FaultPoint};
+pub use fake::{
+    Effect, EffectKind, FakeDomain, FakeHypervisor, FakeOptions, FakeStorage, FakeWorld, Fault, FaultPoint,
+    never_two_running,
+};
 pub use spec::{DiskSpec, NicSpec, VmSpec};
 pub use storage::{CachedImage, DiskInfo, HostStorage, ImageSpec, OverlaySpec, ProgressFn};
 
@@ -111,7 +114,12 @@ impl Capability {
     /// All abilities.
     #[must_use]
     pub const fn full() -> Self {
-        Self { graceful_stop: true, guests_outlive_agent: true, durable_generation: true, console_log: true }
+        Self {
+            graceful_stop: true,
+            guests_outlive_agent: true,
+            durable_generation: true,
+            console_log: true,
+        }
     }
 }
 

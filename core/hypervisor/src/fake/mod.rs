@@ -1,0 +1,25 @@
+//! A host that is not there: a hypervisor and a pool whose guests are records.
+//!
+//! ```text
+//!  FakeWorld ── hypervisor() ──> FakeHypervisor ─┐ verbs
+//!            ── storage() ─────> FakeStorage ────┤
+//!            <── fail_next(), step(), vanish() … ┘ the test's hand
+//!      └─> ledger: one record per server, in a directory or in memory
+//! ```
+//!
+//! The world is what a real host is to its agent: it stays when the agent dies. With a directory it also stays when the
+//! process is killed, and a second process that opens the same directory sees and scripts the same host. In memory it is
+//! light enough for ten thousand hosts in one process.
+
+mod history;
+mod hypervisor;
+mod ledger;
+mod script;
+mod storage;
+mod world;
+
+pub use history::{Effect, EffectKind, never_two_running};
+pub use hypervisor::FakeHypervisor;
+pub use script::{Fault, FaultPoint};
+pub use storage::FakeStorage;
+pub use world::{FakeDomain, FakeOptions, FakeWorld};
