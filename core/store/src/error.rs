@@ -115,7 +115,13 @@ impl Error {
     /// An error of `kind` while doing `operation`, with the kind's default class.
     #[must_use]
     pub fn new(kind: ErrorKind, operation: &'static str) -> Self {
-        Self(Box::new(Inner { kind, class: kind.default_class(), operation, context: Vec::new(), source: None }))
+        Self(Box::new(Inner {
+            kind,
+            class: kind.default_class(),
+            operation,
+            context: Vec::new(),
+            source: None,
+        }))
     }
 
     /// Adds a fact.
@@ -164,7 +170,11 @@ impl fmt::Display for Error {
         for (i, (name, value)) in self.0.context.iter().enumerate() {
             write!(f, "{}{name} {value}", if i == 0 { " (" } else { ", " })?;
         }
-        if self.0.context.is_empty() { Ok(()) } else { f.write_str(")") }
+        if self.0.context.is_empty() {
+            Ok(())
+        } else {
+            f.write_str(")")
+        }
     }
 }
 

@@ -57,7 +57,10 @@ impl WatchOptions {
     /// Commits after `revision`, with a buffer of 1024 commits.
     #[must_use]
     pub fn after(revision: Revision) -> Self {
-        Self { after: revision, buffer: 1024 }
+        Self {
+            after: revision,
+            buffer: 1024,
+        }
     }
     /// With another buffer.
     #[must_use]

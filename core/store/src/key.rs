@@ -1,7 +1,9 @@
 //! Keys and prefixes with real delimiters, so that `hosts/host1/` never covers `hosts/host10`.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,10 +13,10 @@ pub const MAX_KEY_LEN: usize = 512;
 /// The address of a document: one or more non-empty segments, written with `/` between them.
 ///
 /// Segments hold `A-Z a-z 0-9 . _ ~ : @ + = -` only, so a key needs no escaping in any backend, URL or shell listing.
-/// The order of keys is the byte order of the written form.
+/// The order of keys is the byte order of the written form. A clone shares the text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Key(String);
+pub struct Key(Arc<str>);
 
 /// All keys below one path, never a part of a segment. The empty prefix covers everything.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -44,7 +46,9 @@ fn check(path: &str) -> Result<(), KeyError> {
         if segment.is_empty() {
             return Err(KeyError::EmptySegment(path.to_owned()));
         }
-        let bad = segment.chars().find(|c| !(c.is_ascii_alphanumeric() || "._~:@+=-".contains(*c)));
+        let bad = segment
+            .chars()
+            .find(|c| !(c.is_ascii_alphanumeric() || "._~:@+=-".contains(*c)));
         if let Some(c) = bad {
             return Err(KeyError::BadCharacter(path.to_owned(), c));
         }
@@ -59,7 +63,7 @@ impl Key {
     /// See [`KeyError`].
     pub fn parse(path: &str) -> Result<Self, KeyError> {
         check(path)?;
-        Ok(Self(path.to_owned()))
+        Ok(Self(path.into()))
     }
 
     /// The written form.
@@ -159,6 +163,12 @@ impl fmt::Display for Prefix {
         f.write_str(if self.0.is_empty() { "(all)" } else { &self.0 })
     }
 }
+// The derived order, equality and hash of a key are those of its text, so maps of keys can be searched by text.
+impl Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
 impl FromStr for Key {
     type Err = KeyError;
     fn from_str(s: &str) -> Result<Self, KeyError> {
@@ -169,12 +179,12 @@ impl TryFrom<String> for Key {
     type Error = KeyError;
     fn try_from(s: String) -> Result<Self, KeyError> {
         check(&s)?;
-        Ok(Self(s))
+        Ok(Self(s.into()))
     }
 }
 impl From<Key> for String {
     fn from(k: Key) -> Self {
-        k.0
+        k.as_str().to_owned()
     }
 }
 impl TryFrom<String> for Prefix {
@@ -208,7 +218,10 @@ mod tests {
         for bad in ["", "/", "a//b", "a/", "/a", "a b", "a\0", "ä", "a/../\n"] {
             assert!(Key::parse(bad).is_err(), "{bad:?}");
         }
-        assert!(matches!(Key::parse(&"a".repeat(513)), Err(KeyError::TooLong(513))));
+        assert!(matches!(
+            Key::parse(&"a".repeat(513)),
+            Err(KeyError::TooLong(513))
+        ));
     }
 
     proptest! {

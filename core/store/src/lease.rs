@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use skyloom_model::Timestamp;
 
-use crate::{Key, KeyError, Prefix, Result};
+use crate::{Error, ErrorKind, Key, KeyError, Prefix, Result};
 
 /// The name of a lease: a [`Key`] in a space of its own (leases make no revisions and no watch events, so heartbeats
 /// never push real history out of the window).
@@ -95,10 +95,26 @@ pub struct LeaseInfo {
     pub expired: bool,
 }
 
+/// Checks what every backend must refuse in [`Leases::grant`]: a holder text over 256 bytes, a `ttl` of nothing.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`].
+pub fn check_grant(holder: &str, ttl: Duration) -> Result<()> {
+    if holder.len() > 256 {
+        return Err(Error::new(ErrorKind::Invalid, "grant lease")
+            .with("bytes of holder", holder.len())
+            .with("limit", 256));
+    }
+    if ttl.is_zero() {
+        return Err(Error::new(ErrorKind::Invalid, "grant lease").with("ttl", "0"));
+    }
+    Ok(())
+}
+
 /// Time-bounded ownership with epochs. Time is the store's own, never the caller's.
 #[async_trait]
 pub trait Leases: Send + Sync + fmt::Debug + 'static {
-    /// Asks for `name` for `ttl`. `holder` is display text of at most 256 bytes.
+    /// Asks for `name` for `ttl`. `holder` is display text of at most 256 bytes; backends call [`check_grant`] first.
     async fn grant(&self, name: &LeaseName, holder: &str, ttl: Duration, mode: LeaseMode) -> Result<Grant>;
 
     /// Extends the lease to `ttl` from now, if `epoch` still holds it and it has not run out.

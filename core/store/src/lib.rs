@@ -18,6 +18,7 @@
 //! What this is *not*: a place for blobs (values are JSON, bounded by [`Capability::max_value_len`]), and not a lock
 //! service: a lease excludes nobody by itself, each write made under it must carry [`Guard::Lease`].
 
+mod backoff;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
@@ -38,11 +39,11 @@ use futures::stream::BoxStream;
 
 pub use error::{Class, Error, ErrorKind, Result};
 pub use event::{Change, WatchEvent, WatchOptions};
-pub use key::{Key, KeyError, Prefix};
-pub use lease::{Grant, LeaseInfo, LeaseMode, LeaseName, Leases, Renewal};
+pub use key::{Key, KeyError, MAX_KEY_LEN, Prefix};
+pub use lease::{Grant, LeaseInfo, LeaseMode, LeaseName, Leases, Renewal, check_grant};
 pub use memory::{MemoryConfig, MemoryStore};
-pub use mirror::{Mirror, MirrorHandle, Undecodable};
-pub use table::{Document, Table, Versioned};
+pub use mirror::{Changed, Changes, Mirror, MirrorBuilder, MirrorDriver, Snapshot, Undecodable};
+pub use table::{Document, Documents, Table, Versioned};
 pub use txn::{Guard, KeyValue, ListOptions, Outcome, Page, Revision, Txn, Value, Write};
 
 /// A revisioned, transactional set of JSON documents.
@@ -70,8 +71,9 @@ pub trait Store: Send + Sync + Debug + 'static {
 
     /// Checks all guards and applies all writes at one new revision, or changes nothing.
     ///
-    /// A transaction without writes checks its guards only and answers with the current revision.
-    /// Writing one key twice in a transaction is [`ErrorKind::Invalid`].
+    /// A transaction without writes (or whose deletes find nothing) checks its guards and answers with the current
+    /// revision; it makes no event.
+    /// What must be refused before anything else: [`Txn::check`].
     async fn commit(&self, txn: Txn) -> Result<Outcome>;
 
     /// What this composed store can do, and its limits.
@@ -83,8 +85,8 @@ pub trait Store: Send + Sync + Debug + 'static {
 /// # Contract
 /// * Every commit after `options.after` that touches the prefix is delivered once, in revision order, as **one**
 ///   [`WatchEvent::Commit`] with all of its changes below the prefix.
-/// * A position that can no longer be served (compacted, or this watcher was too slow) is one [`WatchEvent::Gap`],
-///   and then the stream ends. The consumer lists again. Nothing is ever skipped silently.
+/// * A position that cannot be served (compacted, this watcher was too slow, or a revision that this store has not
+///   reached, as after a restore from a backup) is one [`WatchEvent::Gap`], and then the stream ends. The consumer lists again. Nothing is ever skipped silently.
 /// * [`WatchEvent::Progress`] says: everything up to this revision has been delivered.
 /// * An error is an item; after it the stream ends, and watching again from the last delivered revision loses nothing.
 pub trait Watch: Send + Sync + Debug + 'static {
@@ -115,8 +117,12 @@ pub struct Capability {
 
 impl Capability {
     /// Limits that every backend of Skyloom can keep (etcd's defaults are the narrowest).
-    pub const PORTABLE: Self =
-        Self { durable: false, max_txn_ops: 128, max_value_len: 1 << 20, max_page: 1000 };
+    pub const PORTABLE: Self = Self {
+        durable: false,
+        max_txn_ops: 128,
+        max_value_len: 1 << 20,
+        max_page: 1000,
+    };
 
     /// The same with `durable` set.
     #[must_use]

@@ -5,6 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::{Error, ErrorKind, Key, LeaseName, Result};
 
@@ -29,11 +30,12 @@ impl Value {
     /// # Errors
     /// [`ErrorKind::Invalid`] when serde refuses it.
     pub fn json<T: Serialize + ?Sized>(document: &T) -> Result<Self> {
-        let bytes = serde_json::to_vec(document).map_err(|e| Error::new(ErrorKind::Invalid, "encode value").because(e))?;
+        let bytes = serde_json::to_vec(document)
+            .map_err(|e| Error::new(ErrorKind::Invalid, "encode value").because(e))?;
         Ok(Self(bytes.into()))
     }
 
-    /// Takes bytes that are already a JSON document; the bytes are not checked here, backends may refuse others.
+    /// Takes bytes that are already a JSON document; they are checked by [`Txn::check`], not here.
     #[must_use]
     pub fn from_json_bytes(bytes: impl Into<Bytes>) -> Self {
         Self(bytes.into())
@@ -147,8 +149,16 @@ impl Txn {
         self.guard(Guard::Revision(key.clone(), revision)).put(key, value)
     }
 
-    /// Checks what every backend must refuse before it starts: a key written twice, too many operations, a value too
-    /// long. Backends call it first, so that all of them refuse alike.
+    /// Adds all guards and writes of `part`, after those that are there.
+    #[must_use]
+    pub fn and(mut self, part: Txn) -> Self {
+        self.guards.extend(part.guards);
+        self.writes.extend(part.writes);
+        self
+    }
+
+    /// Checks what every backend must refuse before it starts: a key written twice, too many operations, a value that
+    /// is too long or no JSON. Backends call it first, so that all of them refuse alike.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] or [`ErrorKind::TooLarge`].
@@ -159,19 +169,25 @@ impl Txn {
                 .with("operations", ops)
                 .with("limit", capability.max_txn_ops));
         }
-        let mut keys: Vec<&Key> = self.writes.iter().map(Write::key).collect();
-        keys.sort_unstable();
-        if let Some(twice) = keys.windows(2).find(|w| w[0] == w[1]) {
-            return Err(Error::new(ErrorKind::Invalid, "commit").with("key written twice", twice[0]));
+        if self.writes.len() > 1 {
+            let mut keys: Vec<&Key> = self.writes.iter().map(Write::key).collect();
+            keys.sort_unstable();
+            if let Some(twice) = keys.windows(2).find(|w| w[0] == w[1]) {
+                return Err(Error::new(ErrorKind::Invalid, "commit").with("key written twice", twice[0]));
+            }
         }
         for write in &self.writes {
-            if let Write::Put(key, value) = write
-                && value.bytes().len() > capability.max_value_len
-            {
+            let Write::Put(key, value) = write else { continue };
+            if value.bytes().len() > capability.max_value_len {
                 return Err(Error::new(ErrorKind::TooLarge, "commit")
                     .with("key", key)
                     .with("bytes", value.bytes().len())
                     .with("limit", capability.max_value_len));
+            }
+            if let Err(e) = serde_json::from_slice::<&RawValue>(value.bytes()) {
+                return Err(Error::new(ErrorKind::Invalid, "commit")
+                    .with("no JSON under key", key)
+                    .because(e));
             }
         }
         Ok(())

@@ -1,0 +1,1 @@
+//! Layers: each wraps a [`crate::DynBackend`] and is one.
