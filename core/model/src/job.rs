@@ -32,6 +32,9 @@ pub struct JobRecord {
     pub not_before: Option<Timestamp>,
     /// Where it stands.
     pub state: JobState,
+    /// Who started it. Another worker of the same place goes on with it only when this one's lease is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerMark>,
     /// What it gave; later jobs of the task may read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<serde_json::Value>,
@@ -44,6 +47,16 @@ pub struct JobRecord {
     /// When this attempt ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
+}
+
+/// Who works on a job: the name and epoch of the lease that it holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct WorkerMark {
+    /// Name of the lease.
+    pub lease: String,
+    /// Its epoch when the job was started.
+    pub epoch: u64,
 }
 
 /// Which way a job is to go.

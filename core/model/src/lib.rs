@@ -16,6 +16,7 @@ mod meta;
 mod name;
 pub mod paths;
 mod plan;
+mod readiness;
 mod reason;
 mod resources;
 mod secret;
@@ -29,10 +30,11 @@ pub use ids::{
     FlavorId, HostId, Id, Ids, ImageId, KeypairId, OsIds, PortId, ProjectId, SeededIds, ServerId, TaskId,
     TokenId, UserId,
 };
-pub use job::{JobRecord, JobState, JobWant};
+pub use job::{JobRecord, JobState, JobWant, WorkerMark};
 pub use meta::{Meta, Resource, Scope};
 pub use name::{Hostname, MAX_NAME_LEN, Name, NameError};
 pub use plan::{JobId, JobSpec, Place, Plan, RetryPolicy};
+pub use readiness::{Phase, PhaseReport, PhaseState, Readiness};
 pub use reason::Reason;
 pub use resources::{
     AgentStatus, Claim, DiskFormat, Flavor, FlavorSpec, Host, HostFacts, HostLedger, HostSpec, HostStatus,

@@ -1,0 +1,160 @@
+//! What flows read and answer.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use skyloom_model::{HostId, Ids, JobId, JobSpec, Plan, ProjectId, Reason, ServerId, TaskEnd, Timestamp};
+use skyloom_scheduler::{Inventory, Scheduler};
+use skyloom_store::{Guard, Key, Revision, Txn};
+
+/// Records as they were read for one planning or settling, with their revisions. `None`: read, and not there.
+#[derive(Debug, Clone, Default)]
+pub struct Records(BTreeMap<Key, Option<(Value, Revision)>>);
+
+impl Records {
+    /// Nothing read yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Notes what was read under `key`.
+    pub fn insert(&mut self, key: Key, found: Option<(Value, Revision)>) {
+        self.0.insert(key, found);
+    }
+
+    /// Whether `key` was read.
+    #[must_use]
+    pub fn has_read(&self, key: &Key) -> bool {
+        self.0.contains_key(key)
+    }
+
+    /// The record under `key` as a `T`, if it is there.
+    ///
+    /// # Errors
+    /// A reason when it is not a `T`.
+    pub fn get<T: DeserializeOwned>(&self, key: &Key) -> Result<Option<T>, Reason> {
+        match self.0.get(key) {
+            Some(Some((value, _))) => T::deserialize(value).map(Some).map_err(|e| {
+                Reason::new(
+                    "record.undecodable",
+                    format!("the record {key} cannot be read: {e}"),
+                )
+            }),
+            _ => Ok(None),
+        }
+    }
+
+    /// The record under `key` as a `T`.
+    ///
+    /// # Errors
+    /// A reason when it is not there or not a `T`.
+    pub fn need<T: DeserializeOwned>(&self, key: &Key) -> Result<T, Reason> {
+        self.get(key)?
+            .ok_or_else(|| Reason::new("record.gone", format!("the record {key} is gone")))
+    }
+
+    /// The guard "still as I read it".
+    #[must_use]
+    pub fn guard(&self, key: &Key) -> Guard {
+        match self.0.get(key) {
+            Some(Some((_, revision))) => Guard::Revision(key.clone(), *revision),
+            _ => Guard::Absent(key.clone()),
+        }
+    }
+
+    /// Adds to `txn`: replace (or create) the record under `key`, if it is still as it was read.
+    ///
+    /// # Errors
+    /// A reason when `value` cannot be serialised.
+    pub fn put<T: Serialize>(&self, txn: Txn, key: &Key, value: &T) -> Result<Txn, Reason> {
+        let value = skyloom_store::Value::json(value)
+            .map_err(|e| Reason::new("record.unencodable", skyloom_model::report(&e)))?;
+        Ok(txn.guard(self.guard(key)).put(key.clone(), value))
+    }
+
+    /// Adds to `txn`: delete the record under `key`, if it is still as it was read.
+    #[must_use]
+    pub fn delete(&self, txn: Txn, key: &Key) -> Txn {
+        match self.0.get(key) {
+            Some(Some(_)) => txn.guard(self.guard(key)).delete(key.clone()),
+            _ => txn,
+        }
+    }
+}
+
+/// What planning may use: nothing else.
+#[derive(Debug)]
+pub struct PlanContext<'a> {
+    /// The records that [`crate::TaskFlow::reads`] named.
+    pub records: &'a Records,
+    /// All hosts.
+    pub inventory: &'a Inventory,
+    /// Chooses among them.
+    pub scheduler: &'a dyn Scheduler,
+    /// Fresh ids.
+    pub ids: &'a dyn Ids,
+    /// The time of planning.
+    pub now: Timestamp,
+}
+
+/// A plan and what is committed with it.
+#[derive(Debug, Clone, Default)]
+pub struct Planned {
+    /// The jobs, each after those that it names in `after`.
+    pub jobs: Vec<JobSpec>,
+    /// Why the host was chosen.
+    pub placement: Option<Value>,
+    /// Record changes of the same commit (claims, placement, generation …), with guards on what they were made from.
+    pub changes: Txn,
+    /// The subject's generation under which host jobs work.
+    pub generation: u64,
+    /// Server secrets that the host needs until the task ends.
+    pub lend: Vec<Lend>,
+}
+
+/// "Lend the secrets of this server to this host until the task ends."
+pub type Lend = (ProjectId, ServerId, HostId);
+
+/// Why there is no plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The task fails; nothing was begun.
+    Fail(Reason),
+    /// The task waits; it is planned anew when the world changes.
+    Wait(Reason),
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        Self::Fail(reason)
+    }
+}
+
+/// What settling may use.
+#[derive(Debug)]
+pub struct SettleContext<'a> {
+    /// How the task ends.
+    pub end: TaskEnd,
+    /// Why, unless it is done.
+    pub reason: Option<&'a Reason>,
+    /// Its plan, if it got one.
+    pub plan: Option<&'a Plan>,
+    /// What its jobs gave.
+    pub outputs: &'a BTreeMap<JobId, Value>,
+    /// The records that [`crate::TaskFlow::reads`] named, read anew.
+    pub records: &'a Records,
+    /// The time of settling.
+    pub now: Timestamp,
+}
+
+/// What is committed with a task's end.
+#[derive(Debug, Clone, Default)]
+pub struct Settled {
+    /// Record changes, with guards on what they were made from.
+    pub changes: Txn,
+    /// The task's result.
+    pub result: Option<Value>,
+}

@@ -1,0 +1,158 @@
+//! The hosts that can be chosen from, kept up to date from two mirrors.
+//!
+//! `r/hosts/` (what operators want and agents report) + `ledgers/` (what is claimed) -> [`Inventory`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use skyloom_model::{Host, HostId, HostLedger, Resource, Scope, paths};
+use skyloom_scheduler::{HostView, Inventory};
+use skyloom_store::{
+    Changed, Changes, DynBackend, Error, ErrorKind, Key, Mirror, MirrorDriver, Prefix, Result, Revision,
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Longest wait for the inventory to see a commit that planning lost against; then planning tries anyway.
+const CATCH_UP: Duration = Duration::from_secs(1);
+
+/// An inventory that follows the store.
+#[derive(Debug)]
+pub struct InventoryFeed {
+    inventory: RwLock<Inventory>,
+    hosts: Mirror<Host>,
+    ledgers: Mirror<HostLedger>,
+    applied: watch::Sender<Revision>,
+}
+
+/// The half of an [`InventoryFeed`] that does the work.
+#[derive(Debug)]
+pub struct InventoryDriver {
+    feed: Arc<InventoryFeed>,
+    hosts: MirrorDriver<Host>,
+    ledgers: MirrorDriver<HostLedger>,
+}
+
+impl InventoryFeed {
+    /// A feed from `backend`, and the half to run.
+    ///
+    /// # Errors
+    /// Never in practice: the paths are valid.
+    #[expect(clippy::new_ret_no_self, reason = "a feed without its driver is no use")]
+    pub fn new(backend: &DynBackend) -> Result<(Arc<Self>, InventoryDriver)> {
+        let prefix =
+            |p: &str| Prefix::parse(p).map_err(|e| Error::new(ErrorKind::Internal, "inventory").because(e));
+        let (hosts, host_driver) = Mirror::new(
+            backend.clone(),
+            prefix(&paths::scoped(Host::KIND, Scope::System))?,
+        );
+        let (ledgers, ledger_driver) = Mirror::new(backend.clone(), prefix(paths::LEDGERS)?);
+        let feed = Arc::new(Self {
+            inventory: RwLock::new(Inventory::default()),
+            hosts,
+            ledgers,
+            applied: watch::channel(Revision(0)).0,
+        });
+        Ok((
+            feed.clone(),
+            InventoryDriver {
+                feed,
+                hosts: host_driver,
+                ledgers: ledger_driver,
+            },
+        ))
+    }
+
+    /// Waits until all hosts are known.
+    ///
+    /// # Errors
+    /// When the driver has ended before.
+    pub async fn ready(&self) -> Result<()> {
+        self.hosts.ready().await?;
+        self.ledgers.ready().await
+    }
+
+    /// The mirror of host records that this feed reads.
+    #[must_use]
+    pub fn hosts(&self) -> &Mirror<Host> {
+        &self.hosts
+    }
+
+    /// Looks at the inventory as it is now.
+    pub fn with<R>(&self, look: impl FnOnce(&Inventory) -> R) -> R {
+        look(&self.inventory.read())
+    }
+
+    /// Waits until a ledger's commit at `revision` is in, but not long.
+    pub async fn wait_for(&self, revision: Revision) {
+        let mut applied = self.applied.subscribe();
+        let _ = tokio::time::timeout(CATCH_UP, applied.wait_for(|r| *r >= revision)).await;
+    }
+
+    /// Takes over what the mirrors say of `keys`, or of everything.
+    fn refresh(&self, changed: &Changed) {
+        let revision = self.ledgers.revision();
+        let ids: Vec<HostId> = match changed {
+            Changed::Keys(keys) => keys.iter().filter_map(host_of).collect(),
+            Changed::Everything => {
+                let mut all: Vec<HostId> = self.hosts.snapshot().iter().map(|h| h.value.id()).collect();
+                all.extend(self.inventory.read().hosts().map(|h| h.id));
+                all
+            }
+        };
+        let mut inventory = self.inventory.write();
+        for id in ids {
+            match self.view(id) {
+                Some(view) => inventory.insert(view),
+                None => inventory.remove(id),
+            };
+        }
+        drop(inventory);
+        self.applied
+            .send_if_modified(|r| std::mem::replace(r, revision.max(*r)) < revision);
+    }
+
+    fn view(&self, id: HostId) -> Option<HostView> {
+        let host = self
+            .hosts
+            .get(&Key::parse(&paths::resource(Host::KIND, Scope::System, id.uuid())).ok()?)?;
+        let ledger = self.ledgers.get(&Key::parse(&paths::ledger(id)).ok()?);
+        Some(HostView {
+            id,
+            name: host.value.meta.name.clone(),
+            spec: host.value.spec.clone(),
+            reachable: host.value.status.reachable,
+            facts: host.value.status.facts.clone(),
+            labels: host.value.meta.labels.clone(),
+            ledger_revision: ledger.as_ref().map_or(0, |l| l.modified.0),
+            ledger: ledger.map(|l| l.value.clone()).unwrap_or_default(),
+        })
+    }
+}
+
+impl InventoryDriver {
+    /// Follows the store until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let Self { feed, hosts, ledgers } = self;
+        let follow = async {
+            let (mut host_changes, mut ledger_changes) = (feed.hosts.changes(), feed.ledgers.changes());
+            while let Some(changed) = either(&mut host_changes, &mut ledger_changes).await {
+                feed.refresh(&changed);
+            }
+        };
+        tokio::join!(hosts.run(shutdown.clone()), ledgers.run(shutdown), follow);
+    }
+}
+
+async fn either(a: &mut Changes, b: &mut Changes) -> Option<Changed> {
+    tokio::select! {
+        changed = a.next() => changed,
+        changed = b.next() => changed,
+    }
+}
+
+/// Both kinds of keys end in the host's id.
+fn host_of(key: &Key) -> Option<HostId> {
+    key.last().parse().ok()
+}

@@ -1,0 +1,180 @@
+//! The two traits that a product implements to teach the cloud a new verb, and the registries that find them by name.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use skyloom_model::{JobRecord, Reason, Task};
+use skyloom_store::Key;
+use tokio_util::sync::CancellationToken;
+
+use crate::{PlanContext, Planned, Records, Refusal, SettleContext, Settled};
+
+/// Turns tasks of one name into plans. Pure and synchronous.
+pub trait TaskFlow: Send + Sync + Debug + 'static {
+    /// Its name, such as `server.create`.
+    fn name(&self) -> &'static str;
+
+    /// The records that [`TaskFlow::plan`] and [`TaskFlow::settle`] need, given those already read. Asked again until
+    /// it names nothing new.
+    fn reads(&self, task: &Task, have: &Records) -> Vec<Key>;
+
+    /// Makes the plan with every choice taken, and the record changes that go with it in one commit.
+    ///
+    /// # Errors
+    /// A [`Refusal`]: the task ends as failed (nothing was begun), or waits.
+    fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal>;
+
+    /// The record changes that go into the commit in which the task ends.
+    ///
+    /// # Errors
+    /// Only for records that cannot be decoded: the task then becomes stuck.
+    fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason>;
+}
+
+/// Makes one kind of external effect, and takes it back.
+#[async_trait]
+pub trait Job: Send + Sync + Debug + 'static {
+    /// Its name, such as `vm.start`.
+    fn kind(&self) -> &'static str;
+
+    /// Ensures the effect; what it returns is kept and can be read when the task settles. Never secrets.
+    async fn run(&self, cx: &JobContext<'_>) -> Result<Value, JobError>;
+
+    /// Ensures that the effect is gone, whether or not it ever happened.
+    async fn undo(&self, cx: &JobContext<'_>) -> Result<Undo, JobError>;
+}
+
+/// What an undo found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Undo {
+    /// The effect is gone now.
+    Undone,
+    /// There can be nothing to undo, because …
+    Moot(String),
+}
+
+/// Why a job did not succeed: a reason, and whether the same try may work later (`reason.retryable`).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct JobError(pub Reason);
+
+impl JobError {
+    /// The same try may work later.
+    #[must_use]
+    pub fn transient(code: &str, message: impl Into<String>) -> Self {
+        Self(Reason::new(code, message).retryable())
+    }
+    /// Trying again is no use.
+    #[must_use]
+    pub fn permanent(code: &str, message: impl Into<String>) -> Self {
+        Self(Reason::new(code, message))
+    }
+}
+
+impl From<Reason> for JobError {
+    fn from(reason: Reason) -> Self {
+        Self(reason)
+    }
+}
+
+impl From<skyloom_store::Error> for JobError {
+    fn from(error: skyloom_store::Error) -> Self {
+        // A job may be repeated at will, so an unknown outcome is a reason to try again.
+        let reason = Reason::new("store.failed", skyloom_model::report(&error));
+        let passing = error.class() == skyloom_store::Class::Transient
+            || error.kind() == skyloom_store::ErrorKind::Unknown;
+        Self(if passing { reason.retryable() } else { reason })
+    }
+}
+
+/// What a running job knows.
+#[derive(Debug)]
+pub struct JobContext<'a> {
+    /// Its record at the start of this attempt.
+    pub record: &'a JobRecord,
+    /// Ends when the worker is told to stop: leave at the next safe point, the job is continued later.
+    pub shutdown: &'a CancellationToken,
+}
+
+impl JobContext<'_> {
+    /// The job's input as a `T`.
+    ///
+    /// # Errors
+    /// A permanent error: the plan was made by code that does not match.
+    pub fn input<T: DeserializeOwned>(&self) -> Result<T, JobError> {
+        serde_json::from_value(self.record.spec.input.clone()).map_err(|e| {
+            JobError::permanent(
+                "job.bad_input",
+                format!("job {} cannot read its input: {e}", self.record.spec.kind),
+            )
+        })
+    }
+
+    /// An output as JSON.
+    ///
+    /// # Errors
+    /// A permanent error when serde refuses it.
+    pub fn output<T: Serialize>(&self, output: &T) -> Result<Value, JobError> {
+        serde_json::to_value(output)
+            .map_err(|e| JobError::permanent("job.bad_output", format!("job {}: {e}", self.record.spec.kind)))
+    }
+}
+
+/// Flows by name.
+#[derive(Debug, Clone, Default)]
+pub struct FlowRegistry(BTreeMap<&'static str, Arc<dyn TaskFlow>>);
+
+impl FlowRegistry {
+    /// An empty registry.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+    /// Adds a flow; a later one of the same name replaces the earlier.
+    #[must_use]
+    pub fn with(mut self, flow: impl TaskFlow) -> Self {
+        self.0.insert(flow.name(), Arc::new(flow));
+        self
+    }
+    /// The flow of that name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Arc<dyn TaskFlow>> {
+        self.0.get(name)
+    }
+    /// All names.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.keys().copied()
+    }
+}
+
+/// Jobs by kind.
+#[derive(Debug, Clone, Default)]
+pub struct JobRegistry(BTreeMap<&'static str, Arc<dyn Job>>);
+
+impl JobRegistry {
+    /// An empty registry.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+    /// Adds a job; a later one of the same kind replaces the earlier.
+    #[must_use]
+    pub fn with(mut self, job: impl Job) -> Self {
+        self.0.insert(job.kind(), Arc::new(job));
+        self
+    }
+    /// The job of that kind.
+    #[must_use]
+    pub fn get(&self, kind: &str) -> Option<&Arc<dyn Job>> {
+        self.0.get(kind)
+    }
+    /// All kinds.
+    pub fn kinds(&self) -> impl Iterator<Item = &'static str> {
+        self.0.keys().copied()
+    }
+}
