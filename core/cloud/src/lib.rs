@@ -1,1 +1,31 @@
-//! core/cloud
+//! The IaaS domain.
+//!
+//! ```text
+//!  request ──> Cloud (facade): checks ──> one commit: resource + task + mark + secrets + idempotency record ──> Store
+//!  engine  ──> flows (pure): task ──> plan of jobs; end ──> record changes
+//!  worker  ──> jobs: look, make one effect, look again
+//! ```
+//!
+//! * [`Cloud`] is the API without HTTP: handlers, `skyloom dev` and embedders call it.
+//! * [`cloud_flows`] teaches an engine the verbs, [`engine_jobs`] and [`host_jobs`] do their effects.
+//! * [`ImageRepo`] keeps image content; [`ImageContent`] is how hosts read it.
+//! * [`Query`] is how the API asks an agent something that is in no record, such as the end of a console log.
+
+mod answers;
+mod caller;
+mod checks;
+mod error;
+mod facade;
+mod requests;
+
+pub use answers::{
+    Bootstrapped, HostAccepted, ImageAccepted, Listed, PlacementAnswer, ServerAccepted, ServerTask, ShownOnce,
+    TaskAccepted, TaskDetail, TokenAccepted,
+};
+pub use caller::Caller;
+pub use error::{CloudError, ErrorKind, FieldError, Result};
+pub use facade::{Cloud, CloudParts};
+pub use requests::{
+    CreateFlavor, CreateHost, CreateImage, CreateKeypair, CreateProject, CreateServer, CreateToken, ListQuery,
+    NetworkRequest, PatchHost, StopOptions, TaskQuery,
+};

@@ -1,0 +1,136 @@
+//! What calls answer beyond the records themselves.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use skyloom_model::{Host, Image, JobRecord, Plan, Project, Server, Task, TaskId, Token};
+
+/// A secret on its only way out: serialises as text, never shows in debug prints, is kept nowhere.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(value_type = String))]
+pub struct ShownOnce(String);
+
+impl ShownOnce {
+    /// Wraps a secret.
+    #[must_use]
+    pub fn new(secret: String) -> Self {
+        Self(secret)
+    }
+    /// The secret.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+impl fmt::Debug for ShownOnce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ShownOnce(…)")
+    }
+}
+
+/// A new server, the task that builds it, and its password.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ServerAccepted {
+    /// The server as it is now.
+    pub server: Server,
+    /// The task.
+    pub task: Task,
+    /// The first user's password, only when the cloud made it, only this once.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub password: Option<ShownOnce>,
+}
+
+/// A server and the task that changes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ServerTask {
+    /// The server as it is now.
+    pub server: Server,
+    /// The task.
+    pub task: Task,
+}
+
+/// An image and the task that works on it; no task while it waits for its content.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ImageAccepted {
+    /// The image as it is now.
+    pub image: Image,
+    /// The task, if any.
+    pub task: Option<Task>,
+}
+
+/// A new host and its agent's token.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HostAccepted {
+    /// The host.
+    pub host: Host,
+    /// Its agent's token, only this once.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub token: Option<ShownOnce>,
+}
+
+/// A new token and its secret.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TokenAccepted {
+    /// The record.
+    pub token: Token,
+    /// The secret, only this once.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub secret: Option<ShownOnce>,
+}
+
+/// What a first start made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Bootstrapped {
+    /// The default project.
+    pub project: Project,
+    /// An administrator's token, only if there was none.
+    pub token: Option<ShownOnce>,
+}
+
+/// A page of a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Listed<T> {
+    /// The items, oldest first.
+    pub items: Vec<T>,
+    /// Pass it as `cursor` for the next page; `null` on the last one.
+    pub next: Option<String>,
+}
+
+/// A task with its plan and how far its jobs are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TaskDetail {
+    /// The task.
+    pub task: Task,
+    /// Its plan, once there is one.
+    pub plan: Option<Plan>,
+    /// Its jobs that were begun, in plan order.
+    pub jobs: Vec<JobRecord>,
+}
+
+/// A task to follow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TaskAccepted {
+    /// The task as it is now.
+    pub task: Task,
+}
+
+/// Why a server is where it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PlacementAnswer {
+    /// The task that placed it, if its record is still there.
+    pub task: Option<TaskId>,
+    /// The explanation, once there is one.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
+    pub placement: Option<serde_json::Value>,
+}

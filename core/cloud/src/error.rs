@@ -1,0 +1,174 @@
+//! Why a call was refused or failed.
+
+use serde::{Deserialize, Serialize};
+use skyloom_model::Reason;
+
+/// A result of this crate.
+pub type Result<T, E = CloudError> = std::result::Result<T, E>;
+
+/// The sort of a refusal; HTTP statuses follow from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// 400: cannot be understood.
+    BadRequest,
+    /// 403: not with this role.
+    Denied,
+    /// 404: not there, or not yours.
+    NotFound,
+    /// 409: does not fit what is.
+    Conflict,
+    /// 412: has changed since it was read.
+    PreconditionFailed,
+    /// 413: over a limit.
+    TooLarge,
+    /// 422: understood, and wrong.
+    Invalid,
+    /// 500: a bug or damaged data.
+    Internal,
+    /// 503: try again later.
+    Unavailable,
+    /// 504: a host did not answer in time.
+    Timeout,
+}
+
+/// One wrong field of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FieldError {
+    /// Where in the body, such as `networks[1].vnic_type`.
+    pub field: String,
+    /// Stable code, such as `network.unsupported`.
+    pub code: String,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+impl FieldError {
+    /// A wrong field.
+    #[must_use]
+    pub fn new(field: impl Into<String>, code: &str, message: impl Into<String>) -> Self {
+        Self { field: field.into(), code: code.to_owned(), message: message.into() }
+    }
+}
+
+/// A refusal or failure of a facade call. Boxed: it is rare, results are many.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.reason)]
+pub struct CloudError(Box<Inner>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Inner {
+    kind: ErrorKind,
+    reason: Reason,
+    fields: Vec<FieldError>,
+}
+
+impl CloudError {
+    /// An error of `kind`.
+    #[must_use]
+    pub fn new(kind: ErrorKind, reason: Reason) -> Self {
+        Self(Box::new(Inner { kind, reason, fields: Vec::new() }))
+    }
+    /// [`ErrorKind::BadRequest`].
+    #[must_use]
+    pub fn bad_request(reason: Reason) -> Self {
+        Self::new(ErrorKind::BadRequest, reason)
+    }
+    /// [`ErrorKind::Denied`].
+    #[must_use]
+    pub fn denied(reason: Reason) -> Self {
+        Self::new(ErrorKind::Denied, reason)
+    }
+    /// [`ErrorKind::NotFound`]. The same words whether it never was or belongs to somebody else.
+    #[must_use]
+    pub fn not_found(what: &str) -> Self {
+        Self::new(ErrorKind::NotFound, Reason::new(format!("{what}.not_found"), format!("there is no such {what}")))
+    }
+    /// [`ErrorKind::Conflict`].
+    #[must_use]
+    pub fn conflict(reason: Reason) -> Self {
+        Self::new(ErrorKind::Conflict, reason)
+    }
+    /// [`ErrorKind::Invalid`] without a field to blame.
+    #[must_use]
+    pub fn invalid(reason: Reason) -> Self {
+        Self::new(ErrorKind::Invalid, reason)
+    }
+    /// [`ErrorKind::Invalid`] because of one field; the reason takes its code and message.
+    #[must_use]
+    pub fn field(field: FieldError) -> Self {
+        let reason = Reason::new(field.code.clone(), format!("{}: {}", field.field, field.message));
+        Self(Box::new(Inner { kind: ErrorKind::Invalid, reason, fields: vec![field] }))
+    }
+    /// [`ErrorKind::Invalid`] because of several fields; `None` when there are none.
+    #[must_use]
+    pub fn fields(mut fields: Vec<FieldError>) -> Option<Self> {
+        match fields.len() {
+            0 => None,
+            1 => fields.pop().map(Self::field),
+            n => {
+                let reason = Reason::new("request.invalid", format!("{n} fields are wrong"));
+                Some(Self(Box::new(Inner { kind: ErrorKind::Invalid, reason, fields })))
+            }
+        }
+    }
+    /// [`ErrorKind::Internal`].
+    #[must_use]
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Internal, Reason::new("internal", message))
+    }
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.reason.hint = Some(hint.into());
+        self
+    }
+
+    /// The sort.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+    /// Why, as data.
+    #[must_use]
+    pub fn reason(&self) -> &Reason {
+        &self.0.reason
+    }
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        &self.0.reason.code
+    }
+    /// The wrong fields, if that is why.
+    #[must_use]
+    pub fn wrong_fields(&self) -> &[FieldError] {
+        &self.0.fields
+    }
+}
+
+impl From<skyloom_store::Error> for CloudError {
+    fn from(error: skyloom_store::Error) -> Self {
+        use skyloom_store::ErrorKind as Store;
+        let text = skyloom_model::report(&error);
+        match error.kind() {
+            Store::Unavailable | Store::Timeout | Store::Overloaded | Store::Full => {
+                Self::new(ErrorKind::Unavailable, Reason::new("store.unavailable", text).retryable())
+            }
+            Store::Unknown => Self::new(
+                ErrorKind::Unavailable,
+                Reason::new("store.outcome_unknown", text)
+                    .hint("nobody can tell whether it happened: look, or repeat it with the same Idempotency-Key")
+                    .retryable(),
+            ),
+            Store::TooLarge => Self::new(ErrorKind::TooLarge, Reason::new("request.too_large", text)),
+            Store::Denied => Self::denied(Reason::new("store.denied", text)),
+            _ => Self::internal(text),
+        }
+    }
+}
+
+impl From<skyloom_store::KeyError> for CloudError {
+    fn from(error: skyloom_store::KeyError) -> Self {
+        Self::internal(error.to_string())
+    }
+}

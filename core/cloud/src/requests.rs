@@ -1,0 +1,256 @@
+//! What callers ask for: the bodies and queries of the REST interface, as types. Unknown fields are refused.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use skyloom_model::{DiskFormat, Resources, Role, Secret, TaskState, Timestamp};
+use uuid::Uuid;
+
+/// Makes a server.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CreateServer {
+    /// Display name; by default the hostname.
+    #[cfg_attr(feature = "openapi", schema(example = "web-1", min_length = 1, max_length = 255))]
+    pub name: Option<String>,
+    /// What the guest calls itself; by default made from the name.
+    #[cfg_attr(feature = "openapi", schema(example = "web-1", min_length = 1, max_length = 63))]
+    pub hostname: Option<String>,
+    /// Id or name of the image.
+    #[cfg_attr(feature = "openapi", schema(example = "debian-13"))]
+    pub image: String,
+    /// Id or name of the flavor.
+    #[cfg_attr(feature = "openapi", schema(example = "m1.tiny"))]
+    pub flavor: String,
+    /// Ids or names of keypairs for the first user.
+    #[serde(default)]
+    pub keypairs: Vec<String>,
+    /// Whether a config drive is attached; by default it is.
+    pub config_drive: Option<bool>,
+    /// Password of the first user, 8 to 128 printable characters; by default one is made and shown once.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, min_length = 8, max_length = 128))]
+    pub password: Option<Secret<String>>,
+    /// cloud-init user-data, at most 64 KiB.
+    #[cfg_attr(feature = "openapi", schema(max_length = 65536))]
+    pub user_data: Option<String>,
+    /// Free metadata that the guest may read: at most 128 entries.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+    /// NICs; by default one on the user network.
+    pub networks: Option<Vec<NetworkRequest>>,
+    /// Free marks of the server.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Labels that the host must carry.
+    #[serde(default)]
+    pub host_labels: BTreeMap<String, String>,
+    /// Servers of one group are kept on different hosts.
+    #[cfg_attr(feature = "openapi", schema(example = "web", min_length = 1, max_length = 64))]
+    pub anti_affinity_group: Option<String>,
+    /// Whether it is turned on; by default it is.
+    pub start: Option<bool>,
+}
+
+/// One NIC of a new server. Free text here, so that what is refused can be named.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NetworkRequest {
+    /// The sort of network; only `user` so far.
+    #[cfg_attr(feature = "openapi", schema(example = "user"))]
+    pub kind: Option<String>,
+    /// How the NIC is made; only `normal` so far. Physical functions are refused.
+    #[cfg_attr(feature = "openapi", schema(example = "normal"))]
+    pub vnic_type: Option<String>,
+}
+
+/// How to stop or reboot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StopOptions {
+    /// Off at once, without asking the guest.
+    pub force: bool,
+    /// How long the guest may take before it is forced off; by default 60, at most 3600.
+    #[cfg_attr(feature = "openapi", schema(example = 60, minimum = 0, maximum = 3600))]
+    pub timeout_seconds: Option<u32>,
+}
+
+/// Makes a flavor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CreateFlavor {
+    /// Display name, unique.
+    #[cfg_attr(feature = "openapi", schema(example = "m1.small"))]
+    pub name: String,
+    /// Virtual CPUs.
+    #[cfg_attr(feature = "openapi", schema(example = 1, minimum = 1, maximum = 256))]
+    pub vcpus: u32,
+    /// Memory in MiB.
+    #[cfg_attr(feature = "openapi", schema(example = 1024, minimum = 32, maximum = 16_777_216))]
+    pub memory_mib: u64,
+    /// Root disk in GiB.
+    #[cfg_attr(feature = "openapi", schema(example = 10, minimum = 1, maximum = 65_536))]
+    pub disk_gib: u64,
+    /// Labels that a host must carry.
+    #[serde(default)]
+    pub host_labels: BTreeMap<String, String>,
+}
+
+/// Makes an image: fetched from `url`, or waiting for its content to be sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CreateImage {
+    /// Display name.
+    #[cfg_attr(feature = "openapi", schema(example = "debian-13"))]
+    pub name: String,
+    /// The format of the content; content of another format is refused.
+    pub format: DiskFormat,
+    /// Where the cloud fetches it: `http` or `https`, without credentials.
+    #[cfg_attr(feature = "openapi", schema(example = "https://images.example.org/debian-13.qcow2"))]
+    pub url: Option<String>,
+    /// The SHA-256 that the content must have, in hex.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9a-fA-F]{64}$"))]
+    pub sha256: Option<String>,
+    /// CPU architecture as `uname -m` says it; by default `x86_64`.
+    #[cfg_attr(feature = "openapi", schema(example = "x86_64"))]
+    pub architecture: Option<String>,
+    /// Smallest root disk in GiB.
+    #[serde(default)]
+    pub min_disk_gib: u64,
+    /// Smallest memory in MiB.
+    #[serde(default)]
+    pub min_memory_mib: u64,
+    /// Whether every project may use it. Administrators only.
+    #[serde(default)]
+    pub public: bool,
+    /// Free marks.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Stores a public SSH key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CreateKeypair {
+    /// Display name, unique in the project.
+    #[cfg_attr(feature = "openapi", schema(example = "laptop"))]
+    pub name: String,
+    /// One line as in `id_ed25519.pub`.
+    #[cfg_attr(feature = "openapi", schema(example = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJX0NWVkXQ5sbKdNNMgH4k1kcaaz4Qw7oJkqHeT0iKsl me@laptop"))]
+    pub public_key: String,
+}
+
+/// Registers a host; its agent's token is in the answer.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CreateHost {
+    /// Display name, unique.
+    #[cfg_attr(feature = "openapi", schema(example = "rack1-07"))]
+    pub name: String,
+    /// Labels that servers can ask for.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Whether servers may be placed there; by default they may.
+    pub enabled: Option<bool>,
+    /// Virtual CPUs per real one; by default 4.
+    #[cfg_attr(feature = "openapi", schema(example = 4.0))]
+    pub cpu_ratio: Option<f64>,
+    /// Virtual memory per real memory; by default 1.
+    #[cfg_attr(feature = "openapi", schema(example = 1.0))]
+    pub memory_ratio: Option<f64>,
+    /// Virtual disk per real disk; by default 1.
+    #[cfg_attr(feature = "openapi", schema(example = 1.0))]
+    pub disk_ratio: Option<f64>,
+    /// Kept back for the host itself.
+    pub reserved: Option<Resources>,
+    /// Upper bounds on what its agent's reports are believed.
+    pub limit: Option<Resources>,
+}
+
+/// Changes a host; what is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PatchHost {
+    /// Whether new servers may be placed there.
+    pub enabled: Option<bool>,
+    /// All labels anew.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Virtual CPUs per real one.
+    pub cpu_ratio: Option<f64>,
+    /// Virtual memory per real memory.
+    pub memory_ratio: Option<f64>,
+    /// Virtual disk per real disk.
+    pub disk_ratio: Option<f64>,
+    /// Kept back for the host itself.
+    pub reserved: Option<Resources>,
+}
+
+/// Makes a project.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CreateProject {
+    /// Display name, unique.
+    #[cfg_attr(feature = "openapi", schema(example = "shop"))]
+    pub name: String,
+    /// Free text, at most 1024 bytes.
+    #[serde(default)]
+    pub description: String,
+}
+
+/// Makes an API token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CreateToken {
+    /// Display name.
+    #[cfg_attr(feature = "openapi", schema(example = "ci"))]
+    pub name: String,
+    /// What its bearer may do.
+    pub role: Role,
+    /// When it stops working; by default never.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Which part of a list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema, utoipa::IntoParams))]
+#[cfg_attr(feature = "openapi", into_params(parameter_in = Query))]
+pub struct ListQuery {
+    /// Most items in the answer: 1 to 1000, by default 100.
+    #[cfg_attr(feature = "openapi", param(minimum = 1, maximum = 1000))]
+    pub limit: Option<u32>,
+    /// The `next` of the page before.
+    pub cursor: Option<String>,
+    /// Only what has exactly this name.
+    pub name: Option<String>,
+    /// Only what has this label, as `key=value`.
+    pub label: Option<String>,
+}
+
+/// Which tasks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema, utoipa::IntoParams))]
+#[cfg_attr(feature = "openapi", into_params(parameter_in = Query))]
+pub struct TaskQuery {
+    /// Most items in the answer: 1 to 1000, by default 100.
+    #[cfg_attr(feature = "openapi", param(minimum = 1, maximum = 1000))]
+    pub limit: Option<u32>,
+    /// The `next` of the page before.
+    pub cursor: Option<String>,
+    /// Only in this state.
+    pub state: Option<TaskState>,
+    /// Only of this flow, such as `server.create`.
+    pub flow: Option<String>,
+    /// Only those that change this resource.
+    pub subject: Option<Uuid>,
+}
