@@ -1,1 +1,182 @@
-//! core/agent
+//! The agent process as a library: one host.
+//!
+//! ```text
+//!  jobs/{host}/ ──mirror──> Worker ──> jobs ──> Hypervisor, HostStorage
+//!                             │ result + VmObservation in one commit, under the host's lease
+//!  Hypervisor::events ──> Reporter ──> vms/{host}/{server}
+//!  queries/{host}/ ──> answers (console tail)
+//! ```
+//!
+//! The agent touches nothing in the store but its own host's areas ([`skyloom_model::paths::agent_areas`]) and acts only
+//! on jobs bound to its host. Guests are not its children: it may die and come back at any time, and adopts them.
+
+mod content;
+mod report;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use skyloom_flow::{Fence, JobRegistry, LeaseKeeper, Worker, WorkerParts};
+use skyloom_hypervisor::Hypervisor;
+use skyloom_model::{AgentStatus, Clock, HostId, Phase, Place, Readiness, Timestamp, paths};
+use skyloom_store::{DynBackend, Error, ErrorKind, Key, LeaseName, Outcome, Result, Store as _, Txn, Value};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub use content::{HttpContent, HttpContentConfig};
+use report::Reporter;
+
+/// How an agent works.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct AgentConfig {
+    /// Which host this is.
+    pub host: HostId,
+    /// Display name, for logs and the lease.
+    pub name: String,
+    /// How long the host's lease lasts without renewal: after that the host counts as unreachable.
+    pub lease_ttl: Duration,
+    /// Jobs at the same time (of different servers).
+    pub concurrency: usize,
+}
+
+impl AgentConfig {
+    /// The agent of `host`: lease 10 s, 8 jobs at once.
+    #[must_use]
+    pub fn new(host: HostId, name: impl Into<String>) -> Self {
+        Self { host, name: name.into(), lease_ttl: Duration::from_secs(10), concurrency: 8 }
+    }
+}
+
+/// What an agent is made of.
+#[derive(Debug)]
+pub struct AgentParts {
+    /// Where everything is.
+    pub backend: DynBackend,
+    /// The host's virtual machines.
+    pub hypervisor: Arc<dyn Hypervisor>,
+    /// The jobs that this host can do.
+    pub jobs: JobRegistry,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Where it reports its boot phases.
+    pub readiness: Readiness,
+    /// How it works.
+    pub config: AgentConfig,
+}
+
+/// An agent.
+#[derive(Debug)]
+pub struct Agent {
+    parts: AgentParts,
+    part: String,
+}
+
+impl Agent {
+    /// An agent of these parts.
+    #[must_use]
+    pub fn new(parts: AgentParts) -> Self {
+        let part = format!("agent {}", parts.config.name);
+        parts.readiness.expect(&part);
+        Self { parts, part }
+    }
+
+    /// Works until `shutdown`; guests run on.
+    ///
+    /// # Errors
+    /// Only when it cannot begin: the hypervisor cannot tell which guests it has. Everything later is retried.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<()> {
+        let AgentParts { backend, hypervisor, jobs, clock, readiness, config } = self.parts;
+        let part = self.part;
+        readiness.done(&part, Phase::Configuration, format!("{} kinds of jobs", jobs.kinds().count()));
+        let failed = |e: skyloom_hypervisor::Error| {
+            Error::new(ErrorKind::Unavailable, "start agent").with("host", &config.name).because(e)
+        };
+        let recovered = hypervisor.recover().await.map_err(failed)?;
+        let facts = hypervisor.facts().await.map_err(failed)?;
+        tracing::info!(host = config.name, guests = recovered.len(), accelerator = facts.accelerator, "host looked at");
+
+        let lease = LeaseName::parse(&paths::host_lease(config.host))
+            .map_err(|e| Error::new(ErrorKind::Internal, "start agent").because(e))?;
+        let (keeper, fence) = LeaseKeeper::new(backend.clone(), clock.clone(), lease, &config.name, config.lease_ttl);
+        let reporter = Arc::new(Reporter::new(backend.clone(), hypervisor.clone(), clock.clone(), config.host, fence.clone(), format!("{} ({})", facts.accelerator, facts.accelerator_reason)));
+        let worker = Worker::new(WorkerParts {
+            backend: backend.clone(),
+            place: Place::Host(config.host),
+            jobs,
+            clock: clock.clone(),
+            fence: fence.clone(),
+            companion: Some(reporter.clone()),
+            concurrency: config.concurrency,
+        })?;
+        let jobs_ready = worker.mirror();
+        let started_at = clock.now();
+
+        let boot = async {
+            let detail = format!("{} guests, {} ({})", recovered.len(), facts.accelerator, facts.accelerator_reason);
+            introduce(&backend, &config, &facts, started_at, fence.clone(), |epoch| {
+                readiness.done(&part, Phase::Health, format!("incarnation {epoch}: {detail}"));
+            }, async {
+                if jobs_ready.ready().await.is_ok() {
+                    readiness.done(&part, Phase::Caches, format!("{} open jobs", jobs_ready.snapshot().len()));
+                    reporter.report_all(&recovered).await;
+                    readiness.done(&part, Phase::Watch, "following jobs and guests");
+                    tracing::info!(host = config.name, "agent ready");
+                }
+            }).await;
+        };
+        tokio::select! {
+            () = async { tokio::join!(
+                keeper.run(shutdown.clone()),
+                worker.run(shutdown.clone()),
+                reporter.run(shutdown.clone()),
+                skyloom_cloud::answer_queries(backend.clone(), config.host, hypervisor.clone(), clock.clone(), shutdown.clone()),
+            ); } => {}
+            () = boot => {}
+        }
+        Ok(())
+    }
+}
+
+/// Writes the agent's status under every new incarnation of its lease; runs `first` once after the first.
+async fn introduce(
+    backend: &DynBackend,
+    config: &AgentConfig,
+    facts: &skyloom_model::HostFacts,
+    started_at: Timestamp,
+    mut fence: watch::Receiver<Option<Fence>>,
+    done: impl Fn(u64),
+    first: impl Future<Output = ()>,
+) {
+    let mut first = Some(Box::pin(first));
+    while let Ok(held) = fence.wait_for(Option::is_some).await.map(|f| f.clone()) {
+        let Some(held) = held else { continue };
+        let status = AgentStatus {
+            incarnation: held.epoch,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at,
+            facts: facts.clone(),
+        };
+        match write_status(backend, config.host, &status, &held).await {
+            Ok(Outcome::Committed { .. }) => {
+                done(held.epoch);
+                if let Some(first) = first.take() {
+                    first.await;
+                }
+                if fence.wait_for(|f| f.as_ref() != Some(&held)).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Outcome::Conflict { .. }) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(error) => {
+                tracing::warn!(host = config.name, error = %skyloom_model::report(&error), "host status not written");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+async fn write_status(backend: &DynBackend, host: HostId, status: &AgentStatus, fence: &Fence) -> Result<Outcome> {
+    let key = Key::parse(&paths::agent_status(host)).map_err(|e| Error::new(ErrorKind::Internal, "write host status").because(e))?;
+    backend.commit(Txn::new().guard(fence.guard()).put(key, Value::json(status)?)).await
+}

@@ -1,0 +1,59 @@
+# The index of commands; CI calls `make test`. All targets install what they need on a Debian machine with cargo.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+GUEST := $(TARGET)/guest/guest.qcow2
+VENV := $(TARGET)/venv
+PACKAGES := gcc libc6-dev make qemu-system-x86 qemu-utils linux-image-cloud-amd64 busybox-static cpio xz-utils \
+            syslinux syslinux-common mtools dosfstools xorriso python3-venv
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: help deps demo test lint unit contract bench doc deny guest openapi
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+deps: ## install the Debian packages that builds and tests need
+	@missing=(); for p in $(PACKAGES); do \
+	  dpkg-query -W -f='$${Status}' "$$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$$p"); done; \
+	if [ $${#missing[@]} -gt 0 ]; then echo "installing: $${missing[*]}"; \
+	  $(SUDO) apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null; fi
+
+guest: $(GUEST) ## the small bootable guest image
+$(GUEST): $(wildcard tools/guest/*) | deps
+	@mkdir -p $(dir $(GUEST))
+	tools/guest/make-image.sh $(GUEST)
+
+demo: deps guest ## a real virtual machine from one command (KEEP=1 leaves the cloud up)
+	$(CARGO) build --locked -p skyloom-cli
+	KEEP=$(KEEP) tools/demo/demo.sh $(TARGET)/debug/skyloom $(GUEST)
+
+test: deps lint guest unit contract ## everything, from a bare machine
+
+lint: ## formatting and lints
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+
+unit: guest ## every test and conformance suite
+	$(CARGO) test --locked --workspace --all-features --no-fail-fast
+
+contract: unit ## the OpenAPI document against the running API
+	[ -x $(VENV)/bin/schemathesis ] || { python3 -m venv $(VENV) && $(VENV)/bin/pip install -q schemathesis==4.32.5; }
+	tools/contract/run.sh $(TARGET)/debug/skyloom $(VENV)/bin/schemathesis
+
+bench: deps ## figures, each beside a peer or a physical limit (docs/performance.md)
+	tools/bench/run.sh
+
+doc: ## the reference
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --all-features --no-deps
+
+openapi: ## regenerate docs/openapi.json
+	$(CARGO) run --locked -q -p skyloom-api --example openapi > docs/openapi.json.part
+	mv docs/openapi.json.part docs/openapi.json
+
+deny: ## bans, licences, sources (needs cargo-deny)
+	$(CARGO) deny --offline check bans licenses sources
