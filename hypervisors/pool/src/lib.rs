@@ -1,1 +1,9 @@
-//! hypervisors/pool
+#![doc = include_str!("../README.md")]
+
+mod beneath;
+mod locks;
+mod overlay;
+mod pool;
+mod writing;
+
+pub use pool::{DirPool, Owner, PoolConfig};

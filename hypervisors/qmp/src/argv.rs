@@ -1,0 +1,237 @@
+//! The command line of a QEMU, made from a [`VmSpec`] without pasting: every compound argument is one JSON document.
+//!
+//! Only ids, numbers, our own paths and checked device names stand on it. The display name does not: it is text for
+//! people, in `desc.json`.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use skyloom_hypervisor::{DiskSpec, Error, ErrorKind, Result, VmSpec};
+use skyloom_model::{DiskFormat, NicKind};
+
+use crate::accel::AcceleratorKind;
+use crate::{dir, qcow2};
+
+/// Id of the serial port's backend.
+pub(crate) const SERIAL_ID: &str = "serial0";
+/// Devices that fit on the root bus beside the machine's own.
+const MAX_DEVICES: usize = 24;
+/// What a virtio disk can show of its serial number.
+const MAX_DISK_NAME: usize = 20;
+
+/// Checks what a domain asks for, before anything is kept of it.
+pub(crate) fn check(spec: &VmSpec) -> Result<()> {
+    let bad = |what: &str| Err(Error::new(ErrorKind::Invalid, "define").with("server", spec.id).with("because", what));
+    if !(1..=255).contains(&spec.vcpus) {
+        return bad("a domain has 1 to 255 CPUs");
+    }
+    if !(1..=4 * 1024 * 1024).contains(&spec.memory_mib) {
+        return bad("a domain has 1 MiB to 4 TiB of memory");
+    }
+    if spec.disks.len() + spec.nics.len() > MAX_DEVICES {
+        return bad("a domain has at most 24 disks and NICs");
+    }
+    let mut names = HashSet::new();
+    for disk in &spec.disks {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if disk.name.is_empty() || disk.name.len() > MAX_DISK_NAME || !disk.name.bytes().all(plain) {
+            return bad("a disk's name has 1 to 20 of a-z, 0-9 and -");
+        }
+        if !names.insert(&disk.name) {
+            return bad("two disks have one name");
+        }
+        if !disk.path.is_absolute() || disk.path.to_str().is_none() {
+            return bad("a disk's path is absolute and UTF-8");
+        }
+        if disk.backing_format.is_some() && disk.format != DiskFormat::Qcow2 {
+            return bad("only a qcow2 disk can be an overlay");
+        }
+    }
+    Ok(())
+}
+
+/// For each disk the file below it. A disk that claims to be no overlay gets none, whatever its header says.
+pub(crate) fn backing_files(spec: &VmSpec) -> Result<Vec<Option<PathBuf>>> {
+    spec.disks.iter().map(|disk| backing_of(spec, disk)).collect()
+}
+
+fn backing_of(spec: &VmSpec, disk: &DiskSpec) -> Result<Option<PathBuf>> {
+    let error = |kind| Error::new(kind, "start").with("server", spec.id).with("disk", disk.path.display());
+    let readable = std::fs::metadata(&disk.path).and_then(|_| match disk.backing_format {
+        Some(_) => qcow2::backing_file(&disk.path),
+        None => Ok(None),
+    });
+    let below = readable.map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => error(ErrorKind::NotFound),
+        std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => error(ErrorKind::Corrupt).because(e),
+        _ => error(ErrorKind::Unavailable).because(e),
+    })?;
+    match below {
+        None if disk.backing_format.is_some() => Err(error(ErrorKind::Corrupt).with("because", "it has no backing file")),
+        Some(path) if !path.is_absolute() || path.to_str().is_none() => {
+            Err(error(ErrorKind::Refused).with("because", "the path of its backing file is not absolute and UTF-8"))
+        }
+        below => Ok(below),
+    }
+}
+
+fn block_node(format: DiskFormat, path: &Path, read_only: bool) -> Value {
+    let file = json!({
+        "driver": "file",
+        "filename": path,
+        "read-only": read_only,
+        "locking": "on",
+        "discard": "unmap",
+    });
+    let mut node = json!({ "driver": format.as_str(), "read-only": read_only, "discard": "unmap", "file": file });
+    if format == DiskFormat::Qcow2 {
+        // Said explicitly, so that QEMU never follows the header.
+        node["backing"] = Value::Null;
+    }
+    node
+}
+
+fn disk_node(disk: &DiskSpec, below: Option<&PathBuf>) -> Value {
+    let mut node = block_node(disk.format, &disk.path, disk.read_only);
+    if let (Some(path), Some(format)) = (below, disk.backing_format) {
+        node["backing"] = block_node(format, path, true);
+    }
+    node["node-name"] = json!(format!("disk-{}", disk.name));
+    node
+}
+
+/// The arguments, without the program.
+pub(crate) fn build(spec: &VmSpec, accelerator: AcceleratorKind, below: &[Option<PathBuf>]) -> Vec<String> {
+    let id = spec.id.to_string();
+    let mut argv: Vec<String> = Vec::new();
+    let mut add = |option: &str, value: String| argv.extend([option.to_owned(), value]);
+
+    add("-name", format!("guest={id}"));
+    add("-uuid", id);
+    add("-machine", format!("q35,accel={},vmport=off,usb=off", accelerator.as_str()));
+    add("-cpu", accelerator.cpu().to_owned());
+    add("-smp", format!("cpus={}", spec.vcpus));
+    add("-m", format!("size={}M", spec.memory_mib));
+    add("-rtc", "base=utc".to_owned());
+    add("-vga", "none".to_owned());
+    add("-display", "none".to_owned());
+    add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".to_owned());
+    add("-chardev", format!("socket,id=qmp,path={},server=on,wait=off", dir::SOCKET));
+    add("-mon", "chardev=qmp,mode=control".to_owned());
+    add("-chardev", format!("file,id={SERIAL_ID},path={},append=on", dir::SERIAL));
+    add("-device", json!({ "driver": "isa-serial", "id": "serial", "chardev": SERIAL_ID }).to_string());
+
+    for (at, disk) in spec.disks.iter().enumerate() {
+        let node = disk_node(disk, below.get(at).and_then(Option::as_ref));
+        add("-blockdev", node.to_string());
+        let name = format!("disk-{}", disk.name);
+        let mut device = json!({ "driver": "virtio-blk-pci", "id": name, "drive": name, "serial": disk.name });
+        if at == 0 {
+            device["bootindex"] = json!(0);
+        }
+        add("-device", device.to_string());
+    }
+    for (at, nic) in spec.nics.iter().enumerate() {
+        let backend = format!("net{at}");
+        match nic.kind {
+            NicKind::User => add("-netdev", json!({ "type": "user", "id": backend }).to_string()),
+        }
+        // An empty `romfile`: nothing boots from the network here, and iPXE's files need not be installed.
+        let device = json!({
+            "driver": "virtio-net-pci", "id": format!("nic{at}"), "netdev": backend, "mac": nic.mac, "romfile": "",
+        });
+        add("-device", device.to_string());
+    }
+    // CPUs wait for our `cont`; after the guest's shutdown QEMU waits for our `quit`, so that its cause is never lost.
+    argv.extend(["-nodefaults", "-no-user-config", "-S", "-no-shutdown"].map(str::to_owned));
+    argv
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skyloom_hypervisor::NicSpec;
+    use skyloom_model::{MacAddr, Name, ProjectId, ServerId};
+
+    fn spec() -> VmSpec {
+        let disk = |name: &str, path: &str, backing| DiskSpec {
+            name: name.into(),
+            path: path.into(),
+            format: if backing { DiskFormat::Qcow2 } else { DiskFormat::Raw },
+            backing_format: backing.then_some(DiskFormat::Qcow2),
+            read_only: !backing,
+        };
+        VmSpec {
+            id: ServerId::from_uuid(uuid::Uuid::from_u128(7)),
+            project: ProjectId::from_uuid(uuid::Uuid::from_u128(8)),
+            generation: 1,
+            name: Name::new("x,process=evil,$(touch /tmp/p)").unwrap(),
+            vcpus: 2,
+            memory_mib: 256,
+            disks: vec![disk("root", "/pool/a,file=/etc/shadow\"}", true), disk("seed", "/pool/seed.iso", false)],
+            nics: vec![NicSpec { kind: NicKind::User, mac: MacAddr::qemu([1, 2, 3]) }],
+        }
+    }
+
+    fn json_after(argv: &[String], option: &str) -> Vec<Value> {
+        let pairs = argv.iter().zip(&argv[1..]);
+        pairs.filter(|(o, _)| *o == option).filter_map(|(_, v)| serde_json::from_str(v).ok()).collect()
+    }
+
+    #[test]
+    fn the_display_name_is_nowhere_and_paths_are_json_strings() {
+        let spec = spec();
+        let argv = build(&spec, AcceleratorKind::Tcg, &[Some("/pool/base,x.qcow2".into()), None]);
+        assert!(argv.iter().all(|a| !a.contains("evil") && !a.contains("touch")), "{argv:?}");
+        let disks = json_after(&argv, "-blockdev");
+        assert_eq!(disks.len(), 2);
+        assert_eq!(disks[0]["file"]["filename"], "/pool/a,file=/etc/shadow\"}");
+        assert_eq!(disks[0]["backing"]["file"]["filename"], "/pool/base,x.qcow2");
+        assert_eq!(disks[0]["backing"]["driver"], "qcow2");
+        assert_eq!(disks[0]["backing"]["read-only"], true);
+        assert_eq!(disks[0]["backing"]["backing"], Value::Null, "the chain ends where we say");
+        assert_eq!(disks[1]["read-only"], true);
+        let devices = json_after(&argv, "-device");
+        assert_eq!(devices.iter().filter(|d| d.get("bootindex").is_some()).count(), 1);
+        assert_eq!(json_after(&argv, "-netdev").len(), 1);
+        for needed in ["-nodefaults", "-no-user-config", "-S", "-no-shutdown", "-sandbox"] {
+            assert!(argv.iter().any(|a| a == needed), "{needed}");
+        }
+    }
+
+    #[test]
+    fn a_disk_that_is_no_overlay_gets_no_backing_whatever_its_header_says() {
+        let mut spec = spec();
+        spec.disks[0].backing_format = None;
+        let argv = build(&spec, AcceleratorKind::Kvm, &[None, None]);
+        let node = &json_after(&argv, "-blockdev")[0];
+        assert_eq!(node.get("backing"), Some(&Value::Null));
+    }
+
+    #[test]
+    fn bad_specs_are_refused() {
+        type Change = fn(&mut VmSpec);
+        let bad: [Change; 10] = [
+            |s| s.vcpus = 0,
+            |s| s.vcpus = 256,
+            |s| s.memory_mib = 0,
+            |s| s.disks[0].name = "a,b".into(),
+            |s| s.disks[0].name = String::new(),
+            |s| s.disks[0].name = "x".repeat(21),
+            |s| s.disks[0].name = "../x".into(),
+            |s| s.disks[1].name = "root".into(),
+            |s| s.disks[0].path = "relative".into(),
+            |s| s.disks[0].format = DiskFormat::Raw,
+        ];
+        assert!(check(&spec()).is_ok());
+        for change in bad {
+            let mut spec = spec();
+            change(&mut spec);
+            assert_eq!(check(&spec).unwrap_err().kind(), ErrorKind::Invalid);
+        }
+        let mut many = spec();
+        many.nics = vec![many.nics[0].clone(); 24];
+        assert_eq!(check(&many).unwrap_err().kind(), ErrorKind::Invalid);
+    }
+}

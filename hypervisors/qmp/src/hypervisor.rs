@@ -1,0 +1,388 @@
+//! The [`Hypervisor`] itself: which domains there are, and the verbs of the contract.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use rustix::fs::FlockOperation;
+use skyloom_hypervisor::{
+    Capability, Console, Error, ErrorKind, Hypervisor, Inspection, Recovered, Result, StopMode, Stopped, VmEvent,
+    VmEventKind, VmSpec,
+};
+use skyloom_model::{HostFacts, PowerState, ServerId};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::command::power_of;
+use crate::config::QmpConfig;
+use crate::dir::{self, VmDir};
+use crate::errors::{self, blocking};
+use crate::lifecycle::{self, Now};
+use crate::record::{Desc, FORMAT, Live};
+use crate::tasks::Tasks;
+use crate::vm::{Env, Glance, Record, Vm};
+use crate::{argv, facts};
+
+/// Directories of domains that are being removed.
+const GONE: &str = ".gone-";
+/// Events that a slow listener may be behind.
+const EVENTS: usize = 1024;
+/// Domains that are taken over at a time.
+const TAKE_OVER: usize = 16;
+
+/// Virtual machines on QEMU. See the crate's documentation.
+#[derive(Debug)]
+pub struct QmpHypervisor {
+    core: Arc<Core>,
+    /// Holds the host-local lock: one hypervisor per directory.
+    _lock: File,
+}
+
+#[derive(Debug)]
+struct Core {
+    env: Arc<Env>,
+    qemu_version: String,
+    vms: parking_lot::Mutex<HashMap<ServerId, Arc<Vm>>>,
+    /// Held while a directory is made.
+    creating: tokio::sync::Mutex<()>,
+    tasks: Arc<Tasks>,
+    removed: AtomicU64,
+}
+
+impl QmpHypervisor {
+    /// Opens the directory and reads what is there. Guests are found and taken over by [`Hypervisor::recover`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] when another hypervisor uses the directory, [`ErrorKind::NotFound`] when there is no
+    /// QEMU.
+    pub async fn open(config: QmpConfig) -> Result<Self> {
+        let qemu_version = facts::qemu_version(&config.qemu).await?;
+        let env = Arc::new(Env { config, events: broadcast::Sender::new(EVENTS) });
+        let loading = Arc::clone(&env);
+        let fail = |e: std::io::Error| {
+            let kind = if e.kind() == std::io::ErrorKind::WouldBlock { ErrorKind::Conflict } else { errors::io_kind(&e) };
+            Error::new(kind, "open hypervisor").with("directory", env.config.dir.display()).because(e)
+        };
+        let (lock, vms) = blocking(move || load(&loading)).await.map_err(fail)?;
+        let core = Core {
+            env,
+            qemu_version,
+            vms: parking_lot::Mutex::new(vms),
+            creating: tokio::sync::Mutex::new(()),
+            tasks: Arc::new(Tasks::new()),
+            removed: AtomicU64::new(0),
+        };
+        Ok(Self { core: Arc::new(core), _lock: lock })
+    }
+
+    /// Ends all tasks and waits for that. Guests run on.
+    pub async fn close(self) {
+        self.core.tasks.close().await;
+    }
+}
+
+impl Drop for QmpHypervisor {
+    fn drop(&mut self) {
+        self.core.tasks.abort();
+    }
+}
+
+/// Takes the lock, sweeps what was being removed, and reads all records.
+fn load(env: &Arc<Env>) -> std::io::Result<(File, HashMap<ServerId, Arc<Vm>>)> {
+    let root = &env.config.dir;
+    std::fs::create_dir_all(root)?;
+    dir::make_dir(root, if env.config.run_as.is_some() { 0o711 } else { 0o700 })?;
+    let lock = File::options().create(true).truncate(false).write(true).open(root.join(".lock"))?;
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+    let mut vms = HashMap::new();
+    for entry in std::fs::read_dir(root)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if name.starts_with(GONE) {
+            std::fs::remove_dir_all(entry.path())?;
+        } else if let Some(id) = name.parse::<ServerId>().ok().filter(|id| id.to_string() == name) {
+            let dir = VmDir::open(entry.path())?;
+            let record = Record::load(&dir);
+            vms.insert(id, Arc::new(Vm::new(id, dir, record, Arc::clone(env))));
+        }
+    }
+    Ok((lock, vms))
+}
+
+impl Core {
+    fn get(&self, id: ServerId) -> Option<Arc<Vm>> {
+        self.vms.lock().get(&id).cloned()
+    }
+
+    fn path(&self, id: ServerId) -> PathBuf {
+        self.env.config.dir.join(id.to_string())
+    }
+
+    async fn get_or_create(&self, id: ServerId) -> Result<Arc<Vm>> {
+        let _creating = self.creating.lock().await;
+        if let Some(vm) = self.get(id) {
+            return Ok(vm);
+        }
+        let (path, run_as) = (self.path(id), self.env.config.run_as);
+        let made = blocking(move || VmDir::create(path, run_as)).await;
+        let dir = made.map_err(|e| errors::file("define", id, e))?;
+        let record = Record { desc: None, live: Live::Off, damaged: None, gone: false };
+        let vm = Arc::new(Vm::new(id, dir, record, Arc::clone(&self.env)));
+        self.vms.lock().insert(id, Arc::clone(&vm));
+        Ok(vm)
+    }
+
+    async fn define(&self, spec: &VmSpec) -> Result<()> {
+        argv::check(spec)?;
+        loop {
+            let vm = self.get_or_create(spec.id).await?;
+            let mut record = vm.record.lock().await;
+            if record.gone {
+                continue;
+            }
+            if let Some(desc) = record.usable("define", spec.id)? {
+                let there = desc.spec.generation;
+                if there > spec.generation {
+                    return Err(stale("define", spec.id, spec.generation, there));
+                }
+                if there == spec.generation {
+                    return Ok(());
+                }
+            }
+            let desc = Desc { format: FORMAT, spec: spec.clone() };
+            let (dir, file) = (Arc::clone(&vm.dir), desc.clone());
+            let written = blocking(move || dir.write(dir::DESC, &file)).await;
+            written.map_err(|e| errors::file("define", spec.id, e))?;
+            record.desc = Some(desc);
+            return Ok(());
+        }
+    }
+
+    /// The description that an order is for; `None` when there is no such domain.
+    async fn described(&self, vm: &Vm, operation: &'static str) -> Result<Option<VmSpec>> {
+        let record = vm.record.lock().await;
+        if record.gone {
+            return Ok(None);
+        }
+        Ok(record.usable(operation, vm.id)?.map(|d| d.spec.clone()))
+    }
+
+    async fn start(&self, id: ServerId, generation: u64) -> Result<()> {
+        let missing = || Error::new(ErrorKind::NotFound, "start").with("server", id);
+        let vm = self.get(id).ok_or_else(missing)?;
+        let _op = vm.op.lock().await;
+        let spec = self.described(&vm, "start").await?.ok_or_else(missing)?;
+        if spec.generation != generation {
+            return Err(stale("start", id, generation, spec.generation));
+        }
+        lifecycle::start(&self.tasks, &vm, &spec).await
+    }
+
+    async fn stop(&self, id: ServerId, generation: u64, mode: StopMode) -> Result<Stopped> {
+        let Some(vm) = self.get(id) else { return Ok(Stopped::AlreadyOff) };
+        let _op = vm.op.lock().await;
+        let Some(spec) = self.described(&vm, "stop").await? else { return Ok(Stopped::AlreadyOff) };
+        if spec.generation > generation {
+            return Err(stale("stop", id, generation, spec.generation));
+        }
+        lifecycle::stop(&self.tasks, &vm, mode).await
+    }
+
+    async fn undefine(&self, id: ServerId, generation: u64) -> Result<()> {
+        let Some(vm) = self.get(id) else { return Ok(()) };
+        let _op = vm.op.lock().await;
+        let newer = |there: Option<VmSpec>| there.map(|s| s.generation).filter(|g| *g > generation);
+        if let Some(there) = newer(self.described(&vm, "undefine").await?) {
+            return Err(stale("undefine", id, generation, there));
+        }
+        if let Now::Up(process) | Now::Halted(process) = lifecycle::settle(&self.tasks, &vm).await? {
+            lifecycle::force_off(&vm, &process, "undefine").await?;
+        }
+        let mut record = vm.record.lock().await;
+        // A newer `define` may have come in the meantime.
+        if let Some(there) = newer(record.desc.as_ref().map(|d| d.spec.clone())) {
+            return Err(stale("undefine", id, generation, there));
+        }
+        if !record.gone {
+            self.remove(&vm).await?;
+            record.gone = true;
+            record.desc = None;
+        }
+        Ok(())
+    }
+
+    /// Takes the directory away in one step, then what is in it.
+    async fn remove(&self, vm: &Vm) -> Result<()> {
+        let number = self.removed.fetch_add(1, Ordering::Relaxed);
+        let gone = self.env.config.dir.join(format!("{GONE}{}-{number}", vm.id));
+        let (from, to, root) = (vm.dir.path().to_owned(), gone.clone(), self.env.config.dir.clone());
+        let renamed = blocking(move || {
+            std::fs::rename(from, to)?;
+            dir::sync_dir(&root)
+        });
+        renamed.await.map_err(|e| errors::file("undefine", vm.id, e))?;
+        self.vms.lock().remove(&vm.id);
+        if let Err(e) = blocking(move || std::fs::remove_dir_all(gone)).await {
+            tracing::warn!(server = %vm.id, error = %e, "the next start of the agent sweeps a removed domain");
+        }
+        Ok(())
+    }
+
+    async fn inspect(&self, id: ServerId) -> Inspection {
+        let Some(vm) = self.get(id) else { return Inspection::Absent };
+        let limit = self.env.config.timeouts.inspect;
+        let late = || Inspection::CannotTell { reason: format!("no answer within {limit:?}") };
+        tokio::time::timeout(limit, self.look(&vm)).await.unwrap_or_else(|_| late())
+    }
+
+    async fn look(&self, vm: &Arc<Vm>) -> Inspection {
+        loop {
+            let record = vm.record.lock().await;
+            if let Some(why) = &record.damaged {
+                return Inspection::CannotTell { reason: why.clone() };
+            }
+            let Some(generation) = record.desc.as_ref().map(|d| d.spec.generation) else { return Inspection::Absent };
+            let live = record.live.clone();
+            drop(record);
+            let found = |power| Inspection::Found { generation, power };
+            let process = match live {
+                Live::Off | Live::Halted { .. } => return found(PowerState::Stopped),
+                Live::Ended { power, .. } => return found(power),
+                Live::Starting { .. } => {
+                    return Inspection::CannotTell { reason: "a start is under way or was cut short".into() };
+                }
+                Live::Running { run } | Live::Stopping { run } => run.process,
+            };
+            if !process.alive() {
+                if vm.monitored.lock().is_some() {
+                    vm.wait_for(self.env.config.timeouts.inspect / 2, |g| *g == Glance::Off).await;
+                }
+                vm.note_end(Some(&process), None).await;
+                continue;
+            }
+            lifecycle::look_after(&self.tasks, vm, &process, None);
+            let limit = self.env.config.timeouts.inspect;
+            let Some(client) = vm.wait_client(limit).await else { continue };
+            match client.query_status(limit).await {
+                Ok(state) => match power_of(&state) {
+                    Some(power) => return found(power),
+                    None => return Inspection::CannotTell { reason: format!("its run state is {state}") },
+                },
+                Err(_) if !process.alive() => {}
+                Err(e) => return Inspection::CannotTell { reason: skyloom_model::report(&e) },
+            }
+        }
+    }
+
+    /// What is there of one domain; `None` when it is nothing.
+    async fn take_over(&self, vm: &Arc<Vm>) -> Option<Recovered> {
+        let op = vm.op.lock().await;
+        let (described, damaged) = {
+            let record = vm.record.lock().await;
+            (record.desc.is_some(), record.damaged.is_some())
+        };
+        if !described && !damaged {
+            if lifecycle::find(vm).await.is_none() {
+                // A define or an undefine was cut short.
+                if let Err(e) = self.remove(vm).await {
+                    tracing::warn!(server = %vm.id, error = %skyloom_model::report(&e), "cannot sweep a directory");
+                }
+                vm.record.lock().await.gone = true;
+                return None;
+            }
+            vm.record.lock().await.damaged = Some("a QEMU runs here without a description".to_owned());
+        } else if !damaged && let Err(e) = lifecycle::settle(&self.tasks, vm).await {
+            tracing::warn!(server = %vm.id, error = %skyloom_model::report(&e), "cannot take over a domain");
+        }
+        drop(op);
+        Some(Recovered { id: vm.id, inspection: self.inspect(vm.id).await })
+    }
+}
+
+fn stale(operation: &'static str, id: ServerId, ordered: u64, there: u64) -> Error {
+    Error::new(ErrorKind::Stale, operation).with("server", id).with("ordered", ordered).with("there", there)
+}
+
+#[async_trait]
+impl Hypervisor for QmpHypervisor {
+    fn capability(&self) -> Capability {
+        Capability::full()
+    }
+
+    async fn facts(&self) -> Result<HostFacts> {
+        let (dir, version) = (self.core.env.config.dir.clone(), self.core.qemu_version.clone());
+        let measured = blocking(move || facts::measure(&dir, version)).await;
+        measured.map_err(|e| Error::new(ErrorKind::Unavailable, "measure the host").because(e))
+    }
+
+    async fn define(&self, spec: &VmSpec) -> Result<()> {
+        let (core, spec) = (Arc::clone(&self.core), spec.clone());
+        self.core.tasks.finish("define", async move { core.define(&spec).await }).await
+    }
+
+    async fn start(&self, id: ServerId, generation: u64) -> Result<()> {
+        let core = Arc::clone(&self.core);
+        self.core.tasks.finish("start", async move { core.start(id, generation).await }).await
+    }
+
+    async fn stop(&self, id: ServerId, generation: u64, mode: StopMode) -> Result<Stopped> {
+        let core = Arc::clone(&self.core);
+        self.core.tasks.finish("stop", async move { core.stop(id, generation, mode).await }).await
+    }
+
+    async fn undefine(&self, id: ServerId, generation: u64) -> Result<()> {
+        let core = Arc::clone(&self.core);
+        self.core.tasks.finish("undefine", async move { core.undefine(id, generation).await }).await
+    }
+
+    async fn inspect(&self, id: ServerId) -> Result<Inspection> {
+        Ok(self.core.inspect(id).await)
+    }
+
+    async fn recover(&self) -> Result<Vec<Recovered>> {
+        let core = Arc::clone(&self.core);
+        let work = async move {
+            let vms: Vec<Arc<Vm>> = core.vms.lock().values().cloned().collect();
+            let each = stream::iter(vms).map(|vm| {
+                let core = Arc::clone(&core);
+                async move { core.take_over(&vm).await }
+            });
+            let mut found: Vec<Recovered> = each.buffer_unordered(TAKE_OVER).filter_map(async |r| r).collect().await;
+            found.sort_by_key(|r| r.id);
+            Ok(found)
+        };
+        self.core.tasks.finish("recover", work).await
+    }
+
+    fn events(&self) -> BoxStream<'static, VmEvent> {
+        let events = self.core.env.events.subscribe();
+        stream::unfold(events, |mut events| async {
+            match events.recv().await {
+                Ok(event) => Some((event, events)),
+                Err(RecvError::Lagged(_)) => Some((VmEvent { id: None, kind: VmEventKind::Lost }, events)),
+                Err(RecvError::Closed) => None,
+            }
+        })
+        .boxed()
+    }
+
+    fn as_console(&self) -> Option<&dyn Console> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Console for QmpHypervisor {
+    async fn console_tail(&self, id: ServerId, max_bytes: usize) -> Result<Vec<u8>> {
+        let missing = || Error::new(ErrorKind::NotFound, "read console").with("server", id);
+        let vm = self.core.get(id).ok_or_else(missing)?;
+        let dir = Arc::clone(&vm.dir);
+        blocking(move || dir.serial_tail(max_bytes)).await.map_err(|e| errors::file("read console", id, e))
+    }
+}

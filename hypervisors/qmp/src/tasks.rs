@@ -1,0 +1,52 @@
+//! The tasks that a hypervisor owns. They end with it.
+
+use std::future::Future;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use skyloom_hypervisor::{Error, ErrorKind, Result};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+/// A set of tasks; `None` inside once it is closed.
+#[derive(Debug)]
+pub(crate) struct Tasks(Mutex<Option<JoinSet<()>>>);
+
+impl Tasks {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(Some(JoinSet::new())))
+    }
+
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        if let Some(set) = &mut *self.0.lock() {
+            while set.try_join_next().is_some() {}
+            set.spawn(work);
+        }
+    }
+
+    /// Runs `work` to its end even when the caller goes away: half a start is worse than a whole one.
+    pub(crate) async fn finish<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let (sender, answer) = oneshot::channel();
+        self.spawn(async move { drop(sender.send(work.await)) });
+        answer.await.map_err(|_| Error::new(ErrorKind::Unavailable, operation).with("because", "the hypervisor is closed"))?
+    }
+
+    /// Ends all tasks where they stand, as a crash would.
+    pub(crate) fn abort(&self) {
+        drop(self.0.lock().take());
+    }
+
+    /// Ends all tasks and waits for that.
+    pub(crate) async fn close(&self) {
+        let set = self.0.lock().take();
+        if let Some(mut set) = set {
+            set.abort_all();
+            // A task that is off in file work ends after it.
+            let _ = tokio::time::timeout(Duration::from_secs(10), async { while set.join_next().await.is_some() {} }).await;
+        }
+    }
+}
