@@ -30,6 +30,7 @@ mod memory;
 mod mirror;
 mod table;
 mod txn;
+pub mod wire;
 
 use std::fmt::Debug;
 use std::sync::Arc;

@@ -3,8 +3,11 @@
 //! A [`Table`] reads and writes single documents; commits over several records are put together from the parts that
 //! [`Versioned`] gives:
 //!
-//! ```ignore
-//! let txn = Txn::new().and(server.replace(&changed)?).and(task.delete()).guard(Guard::Lease(name, epoch));
+//! ```
+//! # use skyloom_store::{Guard, LeaseName, Result, Txn, Versioned};
+//! fn finish(server: &Versioned<String>, changed: &String, task: &Versioned<u8>, host: LeaseName, epoch: u64) -> Result<Txn> {
+//!     Ok(Txn::new().and(server.replace(changed)?).and(task.delete()).guard(Guard::Lease(host, epoch)))
+//! }
 //! ```
 
 use std::fmt;
