@@ -1,0 +1,337 @@
+//! The exam can see: fakes with one bug each fail the case that is there for it.
+
+mod common;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use common::{FakeExam, Wrap, WrapPool};
+use futures::FutureExt;
+use futures::stream::{self, BoxStream, StreamExt};
+use skyloom_hypervisor::conformance::{cases, storage_cases};
+use skyloom_hypervisor::{
+    CachedImage, Capability, Console, DiskInfo, FakeHypervisor, FakeStorage, FakeWorld, HostStorage,
+    Hypervisor, ImageSpec, Inspection, OverlaySpec, ProgressFn, Recovered, Result, StopMode, Stopped,
+    VmEvent, VmEventKind, VmSpec,
+};
+use skyloom_model::{HostFacts, PowerState, ServerId};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bug {
+    None,
+    ForgetsGenerationAtDefine,
+    ObeysStaleStops,
+    ObeysStaleUndefines,
+    StartsAnyGeneration,
+    RestartsOnDefine,
+    SaysForced,
+    UndefineLeavesTheRest,
+    InspectNeverAbsent,
+    RecoverFindsNothing,
+    RecoverLosesTheStopped,
+    DropsEvents,
+    NeverSaysLost,
+    WholeConsole,
+}
+
+#[derive(Debug)]
+struct Broken(FakeHypervisor, Bug);
+
+const NEWEST: u64 = u64::MAX;
+
+impl Broken {
+    async fn generation(&self, id: ServerId, asked: u64) -> u64 {
+        match self.0.inspect(id).await {
+            Ok(Inspection::Found { generation, .. }) => generation,
+            _ => asked,
+        }
+    }
+}
+
+#[async_trait]
+impl Hypervisor for Broken {
+    fn capability(&self) -> Capability {
+        self.0.capability()
+    }
+    async fn facts(&self) -> Result<HostFacts> {
+        self.0.facts().await
+    }
+    async fn define(&self, spec: &VmSpec) -> Result<()> {
+        let mut spec = spec.clone();
+        match self.1 {
+            Bug::ForgetsGenerationAtDefine => {
+                spec.generation = self.generation(spec.id, spec.generation).await
+            }
+            Bug::RestartsOnDefine => {
+                self.0.stop(spec.id, NEWEST, StopMode::Force).await?;
+            }
+            _ => {}
+        }
+        self.0.define(&spec).await
+    }
+    async fn start(&self, id: ServerId, generation: u64) -> Result<()> {
+        let any = self.1 == Bug::StartsAnyGeneration;
+        let generation = if any {
+            self.generation(id, generation).await
+        } else {
+            generation
+        };
+        self.0.start(id, generation).await
+    }
+    async fn stop(&self, id: ServerId, generation: u64, mode: StopMode) -> Result<Stopped> {
+        let generation = if self.1 == Bug::ObeysStaleStops {
+            NEWEST
+        } else {
+            generation
+        };
+        let how = self.0.stop(id, generation, mode).await?;
+        Ok(if self.1 == Bug::SaysForced {
+            Stopped::Forced
+        } else {
+            how
+        })
+    }
+    async fn undefine(&self, id: ServerId, generation: u64) -> Result<()> {
+        match self.1 {
+            Bug::ObeysStaleUndefines => self.0.undefine(id, NEWEST).await,
+            Bug::UndefineLeavesTheRest => self.0.stop(id, generation, StopMode::Force).await.map(|_| ()),
+            _ => self.0.undefine(id, generation).await,
+        }
+    }
+    async fn inspect(&self, id: ServerId) -> Result<Inspection> {
+        match self.0.inspect(id).await? {
+            Inspection::Absent if self.1 == Bug::InspectNeverAbsent => Ok(Inspection::Found {
+                generation: 0,
+                power: PowerState::Stopped,
+            }),
+            seen => Ok(seen),
+        }
+    }
+    async fn recover(&self) -> Result<Vec<Recovered>> {
+        let mut found = self.0.recover().await?;
+        found.retain(|r| match self.1 {
+            Bug::RecoverFindsNothing => false,
+            Bug::RecoverLosesTheStopped => !matches!(
+                r.inspection,
+                Inspection::Found {
+                    power: PowerState::Stopped,
+                    ..
+                }
+            ),
+            _ => true,
+        });
+        Ok(found)
+    }
+    fn events(&self) -> BoxStream<'static, VmEvent> {
+        match self.1 {
+            Bug::DropsEvents => stream::pending().boxed(),
+            Bug::NeverSaysLost => self
+                .0
+                .events()
+                .filter(|e| futures::future::ready(e.kind != VmEventKind::Lost))
+                .boxed(),
+            _ => self.0.events(),
+        }
+    }
+    fn as_console(&self) -> Option<&dyn Console> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Console for Broken {
+    async fn console_tail(&self, id: ServerId, max_bytes: usize) -> Result<Vec<u8>> {
+        let bytes = if self.1 == Bug::WholeConsole {
+            usize::MAX
+        } else {
+            max_bytes
+        };
+        self.0.console_tail(id, bytes).await
+    }
+}
+
+/// The names of the cases that this hypervisor fails.
+async fn failed(wrap: Wrap) -> Vec<&'static str> {
+    let exam = FakeExam {
+        wrap,
+        ..FakeExam::new(false)
+    };
+    let mut failed = Vec::new();
+    for case in cases() {
+        if AssertUnwindSafe(case.run(&exam)).catch_unwind().await.is_err() {
+            failed.push(case.name);
+        }
+    }
+    failed
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_bug_of_a_hypervisor_fails_its_case() {
+    macro_rules! broken {
+        ($bug:ident) => {
+            |world: FakeWorld| Arc::new(Broken(world.hypervisor(), Bug::$bug)) as Arc<dyn Hypervisor>
+        };
+    }
+    let bugs: [(Wrap, &str); 13] = [
+        (
+            broken!(ForgetsGenerationAtDefine),
+            "define_brings_a_domain_to_a_newer_generation",
+        ),
+        (broken!(ObeysStaleStops), "stop_of_an_older_generation_is_stale"),
+        (
+            broken!(ObeysStaleUndefines),
+            "undefine_of_an_older_generation_is_stale",
+        ),
+        (
+            broken!(StartsAnyGeneration),
+            "start_of_a_newer_generation_is_stale",
+        ),
+        (
+            broken!(RestartsOnDefine),
+            "define_twice_does_not_disturb_the_guest",
+        ),
+        (broken!(SaysForced), "graceful_stop_is_answered"),
+        (
+            broken!(UndefineLeavesTheRest),
+            "undefine_removes_a_running_domain",
+        ),
+        (
+            broken!(InspectNeverAbsent),
+            "inspect_of_an_unknown_domain_is_absent",
+        ),
+        (
+            broken!(RecoverFindsNothing),
+            "recover_finds_all_with_their_generations",
+        ),
+        (
+            broken!(RecoverLosesTheStopped),
+            "recover_finds_all_with_their_generations",
+        ),
+        (broken!(DropsEvents), "event_tells_of_a_start"),
+        (broken!(NeverSaysLost), "slow_stream_is_told_lost"),
+        (broken!(WholeConsole), "console_tail_is_bounded"),
+    ];
+    assert_eq!(
+        failed(broken!(None)).await,
+        [""; 0],
+        "without a bug nothing fails"
+    );
+    for (wrap, case) in bugs {
+        let failed = failed(wrap).await;
+        assert!(
+            failed.contains(&case),
+            "{case} does not see its bug; failed: {failed:?}"
+        );
+        assert!(
+            failed.len() < cases().len() / 2,
+            "one bug fails a few cases: {failed:?}"
+        );
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leak {
+    KeepsTheSeedAtDelete,
+    IgnoresTheContentsError,
+    NamesNoBackingFormat,
+    SeedIsNeverReplaced,
+    CachesAnything,
+}
+
+#[derive(Debug)]
+struct Leaky(FakeStorage, Leak);
+
+#[async_trait]
+impl HostStorage for Leaky {
+    async fn cached_image(&self, image: &ImageSpec) -> Result<Option<CachedImage>> {
+        self.0.cached_image(image).await
+    }
+    async fn cache_image(
+        &self,
+        image: &ImageSpec,
+        content: BoxStream<'static, std::io::Result<bytes::Bytes>>,
+        progress: ProgressFn,
+    ) -> Result<CachedImage> {
+        let done = self.0.cache_image(image, content, progress).await;
+        let here = std::path::PathBuf::from("anywhere");
+        match self.1 {
+            Leak::IgnoresTheContentsError
+                if done
+                    .as_ref()
+                    .is_err_and(|e| std::error::Error::source(e).is_some()) =>
+            {
+                Ok(CachedImage {
+                    path: here,
+                    format: image.format,
+                })
+            }
+            Leak::CachesAnything if done.is_err() => Ok(CachedImage {
+                path: here,
+                format: image.format,
+            }),
+            _ => done,
+        }
+    }
+    async fn create_overlay(&self, overlay: &OverlaySpec) -> Result<DiskInfo> {
+        let made = self.0.create_overlay(overlay).await?;
+        Ok(if self.1 == Leak::NamesNoBackingFormat {
+            DiskInfo {
+                backing_format: None,
+                ..made
+            }
+        } else {
+            made
+        })
+    }
+    async fn create_seed(&self, server: ServerId, iso: &[u8]) -> Result<DiskInfo> {
+        if self.1 == Leak::SeedIsNeverReplaced
+            && let Some(seed) = self.0.disks(server).await?.into_iter().find(|d| d.name == "seed")
+        {
+            return Ok(seed);
+        }
+        self.0.create_seed(server, iso).await
+    }
+    async fn delete_disk(&self, server: ServerId, disk: &str) -> Result<()> {
+        self.0.delete_disk(server, disk).await
+    }
+    async fn delete_server(&self, server: ServerId) -> Result<()> {
+        if self.1 == Leak::KeepsTheSeedAtDelete {
+            return self.0.delete_disk(server, "root").await;
+        }
+        self.0.delete_server(server).await
+    }
+    async fn disks(&self, server: ServerId) -> Result<Vec<DiskInfo>> {
+        self.0.disks(server).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_bug_of_a_pool_fails_its_case() {
+    macro_rules! leaky {
+        ($leak:ident) => {
+            |world: FakeWorld| Arc::new(Leaky(world.storage(), Leak::$leak)) as Arc<dyn HostStorage>
+        };
+    }
+    let leaks: [(WrapPool, &str); 5] = [
+        (leaky!(KeepsTheSeedAtDelete), "delete_server_leaves_nothing"),
+        (leaky!(IgnoresTheContentsError), "broken_content_leaves_nothing"),
+        (leaky!(NamesNoBackingFormat), "overlay_is_listed"),
+        (leaky!(SeedIsNeverReplaced), "seed_is_replaced"),
+        (leaky!(CachesAnything), "wrong_digest_is_refused"),
+    ];
+    for (wrap_pool, expected) in leaks {
+        let exam = FakeExam {
+            wrap_pool,
+            ..FakeExam::new(false)
+        };
+        let case = storage_cases()
+            .into_iter()
+            .find(|c| c.name == expected)
+            .expect("a case of this name");
+        assert!(
+            AssertUnwindSafe(case.run(&exam)).catch_unwind().await.is_err(),
+            "{expected} does not see its bug"
+        );
+    }
+}

@@ -1,0 +1,19 @@
+//! The fakes sit the exams, on a directory and in memory.
+
+mod common;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use common::FakeExam;
+use skyloom_hypervisor::conformance::{main as examine, storage_trials, trials};
+
+fn main() -> ExitCode {
+    let mut all = Vec::new();
+    for (kind, durable) in [("directory", true), ("memory", false)] {
+        let exam = Arc::new(FakeExam::new(durable));
+        let both = trials(exam.clone()).into_iter().chain(storage_trials(exam));
+        all.extend(both.map(|trial| trial.with_kind(kind)));
+    }
+    examine(all)
+}

@@ -1,0 +1,153 @@
+//! The hosts as the scheduler sees them: small, shared, replaced one by one as their records change.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use skyloom_model::{Host, HostFacts, HostId, HostLedger, HostSpec, Name, Resources};
+
+/// One host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostView {
+    /// Which host.
+    pub id: HostId,
+    /// Its name.
+    pub name: Name,
+    /// What the operator wants of it.
+    pub spec: HostSpec,
+    /// Whether its agent holds its lease.
+    pub reachable: bool,
+    /// What its agent reports.
+    pub facts: Option<HostFacts>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The sum of its claims.
+    pub ledger: HostLedger,
+    /// Revision of `ledger`, as the store counts.
+    pub ledger_revision: u64,
+}
+
+impl HostView {
+    /// The host of a record, with its ledger.
+    #[must_use]
+    pub fn of(host: &Host, ledger: HostLedger, ledger_revision: u64) -> Self {
+        Self {
+            id: HostId::from_uuid(host.meta.id),
+            name: host.meta.name.clone(),
+            spec: host.spec.clone(),
+            reachable: host.status.reachable,
+            facts: host.status.facts.clone(),
+            labels: host.meta.labels.clone(),
+            ledger,
+            ledger_revision,
+        }
+    }
+
+    /// What servers may take in all: the facts, cut at the operator's limit, less the reserve, times the ratios,
+    /// rounded down. Nothing while the agent has not reported.
+    #[must_use]
+    pub fn effective(&self) -> Resources {
+        let Some(facts) = &self.facts else {
+            return Resources::default();
+        };
+        let mut real = facts.capacity;
+        if let Some(limit) = self.spec.limit {
+            real.vcpus = real.vcpus.min(limit.vcpus);
+            real.memory_mib = real.memory_mib.min(limit.memory_mib);
+            real.disk_gib = real.disk_gib.min(limit.disk_gib);
+        }
+        let real = real.minus(self.spec.reserved);
+        Resources {
+            vcpus: u32::try_from(times(u64::from(real.vcpus), self.spec.cpu_ratio)).unwrap_or(u32::MAX),
+            memory_mib: times(real.memory_mib, self.spec.memory_ratio),
+            disk_gib: times(real.disk_gib, self.spec.disk_ratio),
+        }
+    }
+
+    /// What is left for further servers.
+    #[must_use]
+    pub fn free(&self) -> Resources {
+        self.effective().minus(self.ledger.used)
+    }
+}
+
+/// `amount` times `ratio`, rounded down. A ratio that is no positive number offers nothing.
+fn times(amount: u64, ratio: f64) -> u64 {
+    if ratio == 1.0 {
+        return amount;
+    }
+    if !ratio.is_finite() || ratio <= 0.0 {
+        return 0;
+    }
+    // The cast saturates.
+    (amount as f64 * ratio).floor() as u64
+}
+
+/// All hosts. Cloning shares the hosts.
+#[derive(Debug, Clone, Default)]
+pub struct Inventory {
+    hosts: BTreeMap<HostId, Arc<HostView>>,
+    revision: u64,
+}
+
+impl Inventory {
+    /// No hosts yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+    /// Adds or replaces a host.
+    pub fn insert(&mut self, host: HostView) {
+        self.hosts.insert(host.id, Arc::new(host));
+    }
+    /// Removes a host.
+    pub fn remove(&mut self, host: HostId) {
+        self.hosts.remove(&host);
+    }
+    /// Replaces a host's ledger, and says whether the host is known.
+    pub fn set_ledger(&mut self, host: HostId, ledger: HostLedger, revision: u64) -> bool {
+        let Some(view) = self.hosts.get_mut(&host) else {
+            return false;
+        };
+        let view = Arc::make_mut(view);
+        view.ledger = ledger;
+        view.ledger_revision = revision;
+        true
+    }
+    /// One host.
+    #[must_use]
+    pub fn get(&self, host: HostId) -> Option<&Arc<HostView>> {
+        self.hosts.get(&host)
+    }
+    /// All hosts in id order.
+    pub fn hosts(&self) -> impl Iterator<Item = &Arc<HostView>> {
+        self.hosts.values()
+    }
+    /// How many hosts.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.hosts.len()
+    }
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.hosts.is_empty()
+    }
+    /// The store's revision up to which it is true.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+    /// Sets the revision up to which it is true.
+    pub fn set_revision(&mut self, revision: u64) {
+        self.revision = revision;
+    }
+}
+
+impl FromIterator<HostView> for Inventory {
+    fn from_iter<T: IntoIterator<Item = HostView>>(hosts: T) -> Self {
+        Self {
+            hosts: hosts.into_iter().map(|h| (h.id, Arc::new(h))).collect(),
+            revision: 0,
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! Placements and refusals that a reader can check by hand.
+
+use skyloom_model::{
+    Host, HostFacts, HostId, HostLedger, HostSpec, HostStatus, Id, Ids, ManualClock, Meta, Name, Resources,
+    Scope, SeededIds,
+};
+use skyloom_scheduler::{
+    Amount, Explanation, Filter, FilterScheduler, HostView, Inventory, NoFit, Refusal, Request, Scheduler,
+    Verdict, Weigher, claim,
+};
+
+fn id<K: ?Sized>(seed: u64) -> Id<K> {
+    Id::from_uuid(SeededIds::new(ManualClock::new(), seed).uuid())
+}
+
+const CAPACITY: Resources = Resources {
+    vcpus: 16,
+    memory_mib: 65_536,
+    disk_gib: 1_000,
+};
+
+fn host(number: u64) -> HostView {
+    HostView {
+        id: id(number),
+        name: Name::new(format!("rack-1-host-{number}")).unwrap(),
+        spec: HostSpec::default(),
+        reachable: true,
+        facts: Some(HostFacts {
+            capacity: CAPACITY,
+            architecture: "x86_64".into(),
+            hypervisor: "fake".into(),
+            hypervisor_version: "1".into(),
+            accelerator: "fake".into(),
+            accelerator_reason: "test".into(),
+            traits: vec!["kvm".into()],
+        }),
+        labels: [("zone".to_owned(), format!("z{number}"))].into(),
+        ledger: HostLedger::default(),
+        ledger_revision: number,
+    }
+}
+
+fn using(number: u64, memory_mib: u64) -> HostView {
+    let mut host = host(number);
+    host.ledger.used.memory_mib = memory_mib;
+    host
+}
+
+fn request(memory_mib: u64) -> Request {
+    Request::new(
+        id(1_000),
+        Resources {
+            vcpus: 1,
+            memory_mib,
+            disk_gib: 10,
+        },
+        "x86_64",
+    )
+}
+
+fn cloud(hosts: impl IntoIterator<Item = HostView>) -> Inventory {
+    hosts.into_iter().collect()
+}
+
+fn refused(request: &Request, cloud: &Inventory) -> NoFit {
+    FilterScheduler::default()
+        .place(request, cloud)
+        .expect_err("no host fits")
+}
+
+#[test]
+fn spread_takes_the_emptiest_and_pack_the_fullest_that_fits() {
+    let c = cloud([
+        using(1, 10_000),
+        using(2, 1_000),
+        using(3, 60_000),
+        using(4, 65_000),
+    ]);
+    let r = request(2_048);
+    assert_eq!(FilterScheduler::spread().place(&r, &c).unwrap().host, id(2));
+    assert_eq!(FilterScheduler::pack().place(&r, &c).unwrap().host, id(3));
+}
+
+#[test]
+fn placement_carries_what_must_be_committed() {
+    let c = cloud([using(7, 1_000)]);
+    let mut r = request(2_048);
+    r.anti_affinity_group = Some("db".into());
+    let placed = FilterScheduler::default().place(&r, &c).unwrap();
+    assert_eq!((placed.host, placed.ledger_revision), (id(7), 7));
+    assert_eq!(
+        placed.ledger_after,
+        claim(&c.get(id(7)).unwrap().ledger, &r.claim())
+    );
+    assert_eq!(
+        placed.ledger_after.used,
+        Resources {
+            vcpus: 1,
+            memory_mib: 3_048,
+            disk_gib: 10
+        }
+    );
+    assert_eq!(
+        (placed.ledger_after.servers, placed.ledger_after.groups["db"]),
+        (1, 1)
+    );
+    let Verdict::Fit { score, parts } = &placed.explanation.hosts[0].verdict else {
+        panic!("the chosen host fits")
+    };
+    assert_eq!(
+        (parts[0].weigher.as_str(), parts[0].value),
+        ("free_memory", *score)
+    );
+}
+
+#[test]
+fn equal_hosts_share_the_servers_evenly() {
+    let c = cloud((0..10).map(host));
+    let mut counts = std::collections::BTreeMap::<HostId, u32>::new();
+    for server in 0..1_000 {
+        let r = Request {
+            server: id(10_000 + server),
+            ..request(1_024)
+        };
+        *counts
+            .entry(FilterScheduler::default().place(&r, &c).unwrap().host)
+            .or_default() += 1;
+    }
+    assert_eq!(counts.len(), 10, "every host is chosen");
+    assert!(counts.values().all(|n| (60..=140).contains(n)), "{counts:?}");
+}
+
+#[test]
+fn refusal_says_what_is_missing_without_naming_hosts() {
+    let mut disabled = host(3);
+    disabled.spec.enabled = false;
+    let mut unreachable = host(4);
+    unreachable.reachable = false;
+    let c = cloud([using(1, 23_552), using(2, 60_000), disabled, unreachable]);
+    let reason = refused(&request(65_000), &c).reason();
+    assert_eq!(reason.code, "placement.no_host");
+    assert_eq!(
+        reason.message,
+        "no host can run this server: 4 hosts considered: 1 disabled, 1 unreachable, \
+         2 lack memory (need 65000 MiB, best has 41984 MiB)"
+    );
+    assert_eq!(
+        reason.hint.as_deref(),
+        Some("the nearest host would fit but for enabled: enable a host")
+    );
+    assert!(reason.retryable);
+}
+
+#[test]
+fn hint_names_the_fewest_changes() {
+    let mut far = host(1);
+    far.spec.enabled = false;
+    far.reachable = false;
+    let c = cloud([far, using(2, 60_000), using(3, 50_000)]);
+    let no_fit = refused(&request(20_000), &c);
+    let nearest = no_fit.explanation.nearest.as_ref().unwrap();
+    assert_eq!(nearest.host, id(3));
+    assert_eq!(
+        nearest.misses[0].to_string(),
+        "memory (need 20000 MiB, has 15536 MiB)"
+    );
+    assert_eq!(
+        no_fit.reason().hint.unwrap(),
+        "the nearest host would fit but for memory (need 20000 MiB): choose a flavor with less memory, or add a host"
+    );
+}
+
+#[test]
+fn empty_cloud_is_refused_plainly() {
+    let reason = refused(&request(1), &Inventory::new()).reason();
+    assert_eq!(reason.message, "no host can run this server: 0 hosts considered");
+    assert_eq!(reason.hint.as_deref(), Some("add a host"));
+}
+
+#[test]
+fn tenants_see_no_host_and_operators_see_them_by_name() {
+    let mut labelled = request(1_024);
+    labelled.labels.insert("zone".into(), "z9".into());
+    let no_fit = refused(&labelled, &cloud([host(1), host(2)]));
+    let operator = no_fit.explanation.operator_text();
+    assert!(
+        operator.contains("rack-1-host-1") && operator.contains("zone=z1"),
+        "{operator}"
+    );
+    let tenant = no_fit.explanation.tenant_text();
+    assert_eq!(tenant, "2 hosts considered: 2 lack a label (need zone=z9)");
+    let json = serde_json::to_string(&no_fit.explanation.for_tenant()).unwrap();
+    let reason = serde_json::to_string(&no_fit.reason()).unwrap();
+    for text in [json, reason, tenant] {
+        for secret in ["rack-1", "z1", "z2", &id::<Host>(1).to_string()] {
+            assert!(!text.contains(secret), "{secret} in {text}");
+        }
+    }
+    let fits = FilterScheduler::default()
+        .place(&request(1), &cloud([host(1)]))
+        .unwrap()
+        .explanation;
+    assert!(fits.operator_text().contains("rack-1-host-1") && fits.operator_text().contains("fits, score"));
+    assert_eq!(fits.tenant_text(), "1 host considered: 1 fits");
+}
+
+#[test]
+fn explanations_survive_json() {
+    let c = cloud([host(1), using(2, 65_536)]);
+    for explanation in [
+        FilterScheduler::default()
+            .place(&request(1_024), &c)
+            .unwrap()
+            .explanation,
+        *refused(&request(99_999), &c).explanation,
+    ] {
+        let json = serde_json::to_string(&explanation).unwrap();
+        assert_eq!(serde_json::from_str::<Explanation>(&json).unwrap(), explanation);
+    }
+}
+
+#[test]
+fn only_looks_at_one_host() {
+    let c = cloud([host(1), using(2, 60_000)]);
+    let asked = Request {
+        only: Some(id(2)),
+        ..request(1_024)
+    };
+    let placed = FilterScheduler::default().place(&asked, &c).unwrap();
+    assert_eq!((placed.host, placed.explanation.considered), (id(2), 1));
+    let unknown = Request {
+        only: Some(id(5)),
+        ..request(1_024)
+    };
+    assert_eq!(refused(&unknown, &c).explanation.considered, 0);
+}
+
+#[test]
+fn limit_reserve_and_ratio_are_applied_in_this_order() {
+    let mut h = host(1);
+    h.spec.limit = Some(Resources {
+        vcpus: 8,
+        memory_mib: 32_768,
+        disk_gib: 500,
+    });
+    h.spec.reserved = Resources {
+        vcpus: 1,
+        memory_mib: 768,
+        disk_gib: 100,
+    };
+    (h.spec.cpu_ratio, h.spec.memory_ratio, h.spec.disk_ratio) = (4.0, 1.5, 0.5);
+    assert_eq!(
+        h.effective(),
+        Resources {
+            vcpus: 28,
+            memory_mib: 48_000,
+            disk_gib: 200
+        }
+    );
+    h.ledger.used = Resources {
+        vcpus: 30,
+        memory_mib: 1_000,
+        disk_gib: 0,
+    };
+    assert_eq!(
+        h.free(),
+        Resources {
+            vcpus: 0,
+            memory_mib: 47_000,
+            disk_gib: 200
+        }
+    );
+}
+
+#[test]
+fn view_of_a_record_takes_its_fields() {
+    let clock = ManualClock::new();
+    let view = host(3);
+    let mut meta = Meta::new(
+        view.id.uuid(),
+        view.name.clone(),
+        Scope::System,
+        skyloom_model::Clock::now(&clock),
+    );
+    meta.labels = view.labels.clone();
+    let status = HostStatus {
+        reachable: true,
+        facts: view.facts.clone(),
+    };
+    let record = Host {
+        meta,
+        spec: view.spec.clone(),
+        status,
+    };
+    assert_eq!(HostView::of(&record, HostLedger::default(), 3), view);
+}
+
+#[derive(Debug)]
+struct EvenName;
+impl Filter for EvenName {
+    fn name(&self) -> &'static str {
+        "even"
+    }
+    fn complaint(&self) -> &'static str {
+        "odd"
+    }
+    fn advice(&self) -> &'static str {
+        "rename a host"
+    }
+    fn check<'a>(&self, _: &'a Request, host: &'a HostView) -> Result<(), Refusal<'a>> {
+        let even = host.name.as_str().ends_with(['0', '2', '4', '6', '8']);
+        if even {
+            Ok(())
+        } else {
+            Err(Refusal {
+                need: Amount::Nothing,
+                have: Amount::Nothing,
+            })
+        }
+    }
+}
+#[derive(Debug)]
+struct Number;
+impl Weigher for Number {
+    fn name(&self) -> &'static str {
+        "number"
+    }
+    fn weigh(&self, _: &Request, host: &HostView) -> f64 {
+        if host.id == id(8) {
+            f64::NAN
+        } else {
+            host.ledger_revision as f64 / 10.0
+        }
+    }
+}
+
+#[test]
+fn own_filters_and_weighers_join_in() {
+    let s = FilterScheduler::any()
+        .with_filter(EvenName)
+        .with_weigher(Number, 1.0);
+    let placed = s.place(&request(1_024), &cloud((1..=9).map(host))).unwrap();
+    assert_eq!(placed.host, id(6), "8 weighs no number, odd ones are refused");
+    assert_eq!(
+        placed.explanation.tenant_text(),
+        "9 hosts considered: 4 fit, 5 odd"
+    );
+    let turned = FilterScheduler::any()
+        .with_filter(EvenName)
+        .with_weigher(Number, -1.0);
+    let c = cloud((1..=7).map(host));
+    assert_eq!(turned.place(&request(1_024), &c).unwrap().host, id(2));
+}
+
+#[test]
+fn ten_thousand_hosts_are_explained_in_few_words() {
+    let c = cloud((0..10_000).map(|n| using(n, 60_000 + n % 5_000)));
+    let no_fit = refused(&request(60_000), &c);
+    assert_eq!(no_fit.explanation.considered, 10_000);
+    assert_eq!(
+        (no_fit.explanation.hosts.len(), no_fit.explanation.omitted),
+        (50, 9_950)
+    );
+    assert!(serde_json::to_string(&no_fit.explanation).unwrap().len() < 16_384);
+    assert_eq!(no_fit.explanation.rejected[0].best.as_deref(), Some("5536 MiB"));
+}
