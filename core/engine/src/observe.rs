@@ -12,7 +12,7 @@ use skyloom_model::{
     AgentStatus, Clock, Host, HostId, HostStatus, PowerState, Resource, Scope, Server, VmObservation, paths,
 };
 use skyloom_store::{
-    Changed, DynBackend, Key, LeaseInfo, Mirror, MirrorDriver, Outcome, Result, Store as _, Versioned,
+    Changed, DynBackend, Key, LeaseInfo, Mirror, MirrorDriver, Outcome, Result, Versioned,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -64,7 +64,15 @@ impl Observers {
     }
 
     pub(crate) async fn run(self, shutdown: CancellationToken) {
-        let Self { backend, clock, fence, resync, vms, agents, hosts } = self;
+        let Self {
+            backend,
+            clock,
+            fence,
+            resync,
+            vms,
+            agents,
+            hosts,
+        } = self;
         let looker = Looker {
             backend,
             clock,
@@ -95,7 +103,9 @@ impl Looker {
             };
             for key in keys {
                 let Some(seen) = vms.get(&key) else { continue };
-                let Some(host) = key.segments().nth(1).and_then(|s| s.parse().ok()) else { continue };
+                let Some(host) = key.segments().nth(1).and_then(|s| s.parse().ok()) else {
+                    continue;
+                };
                 let settled = self.fold_vm(host, &seen.value).await.unwrap_or_else(|error| {
                     let error = skyloom_model::report(&error);
                     tracing::warn!(server = %seen.value.server, error, "a server's state is not recorded yet");
@@ -113,7 +123,9 @@ impl Looker {
     async fn fold_vm(&self, host: HostId, seen: &VmObservation) -> Result<bool> {
         let path = paths::resource(Server::KIND, Scope::Project(seen.project), seen.server.uuid());
         for _ in 0..TRIES {
-            let Some(mut server) = self.read::<Server>(&path).await? else { return Ok(true) };
+            let Some(mut server) = self.read::<Server>(&path).await? else {
+                return Ok(true);
+            };
             let status = &mut server.value.status;
             let here = status.placement.as_ref().is_some_and(|p| p.host == host);
             let same = status.power == seen.power
@@ -155,11 +167,18 @@ impl Looker {
         let leases = self.backend.leases(&prefix("hosts")?).await?;
         let leases: BTreeMap<&str, &LeaseInfo> = leases.iter().map(|l| (l.name.as_key().last(), l)).collect();
         for agent in agents.snapshot().iter() {
-            let Some(id) = agent.key.segments().nth(1) else { continue };
+            let Some(id) = agent.key.segments().nth(1) else {
+                continue;
+            };
             let Ok(host) = id.parse::<HostId>() else { continue };
             // Reachable: the agent of the incarnation that reported holds the host's lease.
-            let reachable = leases.get(id).is_some_and(|l| !l.expired && l.epoch == agent.value.incarnation);
-            let status = HostStatus { reachable, facts: Some(agent.value.facts.clone()) };
+            let reachable = leases
+                .get(id)
+                .is_some_and(|l| !l.expired && l.epoch == agent.value.incarnation);
+            let status = HostStatus {
+                reachable,
+                facts: Some(agent.value.facts.clone()),
+            };
             let path = paths::resource(Host::KIND, Scope::System, host.uuid());
             let known = Key::parse(&path).ok().and_then(|key| hosts.get(&key));
             if known.is_none_or(|h| h.value.status != status) {
@@ -171,7 +190,9 @@ impl Looker {
 
     async fn fold_host(&self, path: &str, status: &HostStatus) -> Result<()> {
         for _ in 0..TRIES {
-            let Some(mut record) = self.read::<Host>(path).await? else { return Ok(()) };
+            let Some(mut record) = self.read::<Host>(path).await? else {
+                return Ok(());
+            };
             if record.value.status == *status {
                 return Ok(());
             }

@@ -22,8 +22,7 @@ use skyloom_model::{
 };
 use skyloom_scheduler::Scheduler;
 use skyloom_store::{
-    DynBackend, Error, ErrorKind, Key, ListOptions, Outcome, Prefix, Result, Revision, Store as _, Txn,
-    Value, Versioned,
+    DynBackend, Error, ErrorKind, Key, ListOptions, Outcome, Prefix, Result, Txn, Value, Versioned,
 };
 
 use crate::context::Lend;

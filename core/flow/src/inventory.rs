@@ -39,7 +39,6 @@ impl InventoryFeed {
     ///
     /// # Errors
     /// Never in practice: the paths are valid.
-    #[expect(clippy::new_ret_no_self, reason = "a feed without its driver is no use")]
     pub fn new(backend: &DynBackend) -> Result<(Arc<Self>, InventoryDriver)> {
         let prefix =
             |p: &str| Prefix::parse(p).map_err(|e| Error::new(ErrorKind::Internal, "inventory").because(e));
@@ -49,7 +48,7 @@ impl InventoryFeed {
         );
         let (ledgers, ledger_driver) = Mirror::new(backend.clone(), prefix(paths::LEDGERS)?);
         let feed = Arc::new(Self {
-            inventory: RwLock::new(Inventory::default()),
+            inventory: RwLock::new(Inventory::new()),
             hosts,
             ledgers,
             applied: watch::channel(Revision(0)).0,
@@ -118,16 +117,12 @@ impl InventoryFeed {
             .hosts
             .get(&Key::parse(&paths::resource(Host::KIND, Scope::System, id.uuid())).ok()?)?;
         let ledger = self.ledgers.get(&Key::parse(&paths::ledger(id)).ok()?);
-        Some(HostView {
-            id,
-            name: host.value.meta.name.clone(),
-            spec: host.value.spec.clone(),
-            reachable: host.value.status.reachable,
-            facts: host.value.status.facts.clone(),
-            labels: host.value.meta.labels.clone(),
-            ledger_revision: ledger.as_ref().map_or(0, |l| l.modified.0),
-            ledger: ledger.map(|l| l.value.clone()).unwrap_or_default(),
-        })
+        let revision = ledger.as_ref().map_or(0, |l| l.modified.0);
+        Some(HostView::of(
+            &host.value,
+            ledger.map(|l| l.value.clone()).unwrap_or_default(),
+            revision,
+        ))
     }
 }
 

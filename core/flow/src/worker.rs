@@ -15,8 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use skyloom_model::{Clock, JobRecord, JobState, JobWant, Place, Timestamp, WorkerMark, paths};
 use skyloom_store::{
-    Class, DynBackend, Error, ErrorKind, Key, Mirror, Outcome, Prefix, Result, Revision, Store as _, Txn,
-    Versioned,
+    Class, DynBackend, Error, ErrorKind, Key, Mirror, Outcome, Prefix, Result, Revision, Txn, Versioned,
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -142,7 +141,7 @@ impl Worker {
                         request_id = record.value.request_id
                     );
                     running
-                        .spawn(attempt(parts.clone(), (*record).clone(), shutdown.clone()).instrument(span));
+                        .spawn(attempt(parts.clone(), (**record).clone(), shutdown.clone()).instrument(span));
                 }
             }
             tokio::select! {

@@ -50,7 +50,10 @@ pub struct PhaseReport {
 
 /// The phases of all parts of one process. Clones share the state.
 #[derive(Debug, Clone, Default)]
-pub struct Readiness(Arc<Mutex<BTreeMap<(String, Phase), (PhaseState, String)>>>);
+pub struct Readiness(Arc<Mutex<Phases>>);
+
+/// By part and phase: how far, and what there is to say.
+type Phases = BTreeMap<(String, Phase), (PhaseState, String)>;
 
 impl Readiness {
     /// No parts yet.

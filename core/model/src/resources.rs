@@ -169,6 +169,8 @@ pub enum ImageState {
     Active,
     /// Refused or failed; see `status.fault`.
     Error,
+    /// Being removed; no new servers from it.
+    Deleting,
 }
 
 /// What is known of an image.

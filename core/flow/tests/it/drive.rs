@@ -1,0 +1,194 @@
+//! Driver and worker together on a memory store: the way forward, the way back, and crashes.
+
+use serde_json::json;
+use skyloom_flow::Step;
+use skyloom_model::{JobState, Run, TaskState, paths};
+use skyloom_store::{Key, ListOptions, Prefix};
+
+use crate::world::{Step1, World};
+
+async fn leftovers(world: &World, prefix: &str) -> usize {
+    world
+        .store
+        .list(&Prefix::parse(prefix).unwrap(), ListOptions::default())
+        .await
+        .unwrap()
+        .items
+        .len()
+}
+
+#[tokio::test]
+async fn jobs_run_in_order_and_the_task_is_put_away() {
+    let world = World::new();
+    let mark = world
+        .submit(&[
+            Step1::new("a", &[]),
+            Step1::new("b", &["a"]),
+            Step1::new("c", &["a"]),
+            Step1::new("d", &["b", "c"]),
+        ])
+        .await;
+    let task = world.life("e1").await.carry(&world, &mark).await;
+    assert_eq!(task.state, TaskState::Done, "{:?}", task.reason);
+    assert_eq!((task.progress.done, task.progress.total), (4, 4));
+    assert_eq!(task.result, Some(json!({ "end": "Done" })));
+    let order = world.ledger.lock().order.clone();
+    assert_eq!(
+        (
+            order.first().unwrap().as_str(),
+            order.last().unwrap().as_str(),
+            order.len()
+        ),
+        ("a", "d", 4)
+    );
+    assert_eq!(
+        (leftovers(&world, "jobs").await, leftovers(&world, "active").await),
+        (0, 0)
+    );
+    let run: Run = world
+        .store
+        .get(&Key::parse(&paths::run(task.id)).unwrap())
+        .await
+        .unwrap()
+        .unwrap()
+        .value
+        .parse()
+        .unwrap();
+    assert_eq!(
+        run.jobs
+            .iter()
+            .map(|j| j.spec.id.as_str().to_owned())
+            .collect::<Vec<_>>(),
+        ["a", "b", "c", "d"]
+    );
+    assert!(
+        run.jobs
+            .iter()
+            .all(|j| j.state == JobState::Succeeded && j.attempt == 1)
+    );
+}
+
+#[tokio::test]
+async fn a_passing_failure_is_tried_again() {
+    let world = World::new();
+    let mark = world
+        .submit(&[Step1 {
+            fail_times: 2,
+            ..Step1::new("a", &[])
+        }])
+        .await;
+    let task = world.life("e1").await.carry(&world, &mark).await;
+    assert_eq!(task.state, TaskState::Done);
+    assert_eq!(world.ledger.lock().runs["a"], 3);
+}
+
+#[tokio::test]
+async fn a_failure_is_undone_in_reverse_also_where_it_was_half_done() {
+    let world = World::new();
+    let steps = [
+        Step1::new("a", &[]),
+        Step1::new("b", &["a"]),
+        Step1 {
+            fail: true,
+            ..Step1::new("c", &["b"])
+        },
+        Step1::new("d", &["c"]),
+    ];
+    let mark = world.submit(&steps).await;
+    let task = world.life("e1").await.carry(&world, &mark).await;
+    assert_eq!(task.state, TaskState::Failed);
+    assert_eq!(task.reason.unwrap().code, "test.broken");
+    let ledger = world.ledger.lock();
+    assert!(ledger.present.is_empty(), "left over: {:?}", ledger.present);
+    assert_eq!(ledger.order, ["a", "b", "c", "-c", "-b", "-a"]);
+    assert!(!ledger.runs.contains_key("d"));
+}
+
+#[tokio::test]
+async fn a_refused_plan_fails_the_task_and_begins_nothing() {
+    let world = World::new();
+    let mark = world.submit(&[]).await;
+    let task = world.life("e1").await.carry(&world, &mark).await;
+    assert_eq!(
+        (task.state, task.reason.unwrap().code.as_str()),
+        (TaskState::Failed, "test.nothing")
+    );
+    assert!(world.ledger.lock().runs.is_empty());
+    assert_eq!(leftovers(&world, "plans").await, 0);
+}
+
+#[tokio::test]
+async fn the_next_life_of_the_same_engine_goes_on_at_once() {
+    let world = World::new();
+    let mark = world
+        .submit(&[
+            Step1::new("a", &[]),
+            Step1 {
+                hang: true,
+                ..Step1::new("b", &["a"])
+            },
+            Step1::new("c", &["b"]),
+        ])
+        .await;
+    {
+        let first = world.life("e1").await;
+        let carry = first.carry(&world, &mark);
+        tokio::select! {
+            _ = carry => panic!("it hangs"),
+            () = world.hanging.notified() => {}
+        }
+    } // crash in the middle of b: its effect is there, its record says started
+    // The world has recovered: b no longer hangs. Plans are immutable, so the job record is what the worker reads.
+    let key = Key::parse(&format!("jobs/engine/{}/b", mark.task)).unwrap();
+    let kv = world.store.get(&key).await.unwrap().unwrap();
+    let mut record: skyloom_model::JobRecord = kv.value.parse().unwrap();
+    assert_eq!(record.state, JobState::Started);
+    record.spec.input["hang"] = json!(false);
+    let txn =
+        skyloom_store::Txn::new().replace(key, kv.modified, skyloom_store::Value::json(&record).unwrap());
+    world.store.commit(txn).await.unwrap();
+
+    let task = world.life("e1").await.carry(&world, &mark).await;
+    assert_eq!(task.state, TaskState::Done);
+    let ledger = world.ledger.lock();
+    assert_eq!(ledger.order, ["a", "b", "c"], "I4: each effect once");
+    assert_eq!((ledger.runs["a"], ledger.runs["b"]), (1, 2));
+    assert_eq!(task.owner.unwrap().claims, 2);
+}
+
+#[tokio::test]
+async fn another_engine_keeps_off_while_the_owner_lives() {
+    let world = World::new();
+    let mark = world
+        .submit(&[Step1 {
+            hang: true,
+            ..Step1::new("a", &[])
+        }])
+        .await;
+    let first = world.life("e1").await;
+    assert_eq!(
+        first.driver.step(&mark, &first.held()).await.unwrap(),
+        Step::Waiting
+    );
+    let second = world.life("e2").await;
+    assert_eq!(
+        second.driver.step(&mark, &second.held()).await.unwrap(),
+        Step::NotMine
+    );
+    assert_eq!(world.task(&mark).await.owner.unwrap().engine, "e1");
+}
+
+#[tokio::test]
+async fn a_stale_lease_changes_nothing() {
+    let world = World::new();
+    let mark = world.submit(&[Step1::new("a", &[])]).await;
+    let first = world.life("e1").await;
+    let old = first.held();
+    let second = world.life("e1").await; // takes the lease over
+    assert!(second.held().epoch > old.epoch);
+    assert_eq!(first.driver.step(&mark, &old).await.unwrap(), Step::NotMine);
+    assert!(
+        world.task(&mark).await.owner.is_none(),
+        "I5: a write under a stale epoch"
+    );
+}

@@ -1,0 +1,7 @@
+//! The flow engine's tests, in one binary.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod decide;
+mod drive;
+mod world;

@@ -1,0 +1,324 @@
+//! A small world: a memory store, a flow whose plan stands in the task's parameters, and a job that writes down its effects.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use skyloom_flow::{
+    Driver, DriverParts, Fence, FlowRegistry, InventoryFeed, Job, JobContext, JobError, JobRegistry,
+    LeaseKeeper, PlanContext, Planned, Records, Refusal, SettleContext, Settled, Step, TaskFlow, Undo,
+    Worker, WorkerParts,
+};
+use skyloom_model::{
+    ActiveTask, Actor, Clock, FORMAT, Id, Ids, JobId, JobSpec, Name, Place, Progress, Reason, RetryPolicy,
+    Scope, SeededIds, Subject, SystemClock, Task, TaskState, paths,
+};
+use skyloom_scheduler::FilterScheduler;
+use skyloom_store::{DynBackend, Key, LeaseName, MemoryConfig, MemoryStore, Outcome, Txn, Value as Stored};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// What really happened, outside the store: effects per job name, and how often each verb was called.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    pub(crate) present: BTreeMap<String, u32>,
+    pub(crate) runs: BTreeMap<String, u32>,
+    pub(crate) undos: BTreeMap<String, u32>,
+    pub(crate) order: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Step1 {
+    pub(crate) name: String,
+    pub(crate) after: Vec<String>,
+    /// Fail so many times for a passing reason.
+    pub(crate) fail_times: u32,
+    /// Fail for good, after the effect has happened.
+    pub(crate) fail: bool,
+    /// Never return.
+    pub(crate) hang: bool,
+}
+
+impl Step1 {
+    pub(crate) fn new(name: &str, after: &[&str]) -> Self {
+        Self {
+            name: name.into(),
+            after: after.iter().map(|a| (*a).into()).collect(),
+            ..Self::default()
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct TestJob {
+    pub(crate) ledger: Arc<Mutex<Ledger>>,
+    pub(crate) hanging: Arc<Notify>,
+}
+
+#[async_trait]
+impl Job for TestJob {
+    fn kind(&self) -> &'static str {
+        "test.step"
+    }
+    async fn run(&self, cx: &JobContext<'_>) -> Result<Value, JobError> {
+        let step: Step1 = cx.input()?;
+        {
+            let mut ledger = self.ledger.lock();
+            *ledger.runs.entry(step.name.clone()).or_default() += 1;
+            if cx.record.attempt <= step.fail_times {
+                return Err(JobError::transient("test.later", "not now"));
+            }
+            // Look before acting: the effect is there at most once.
+            if ledger.present.insert(step.name.clone(), 1).is_none() {
+                ledger.order.push(step.name.clone());
+            }
+        }
+        if step.hang {
+            self.hanging.notify_one();
+            std::future::pending::<()>().await;
+        }
+        if step.fail {
+            return Err(JobError::permanent("test.broken", "half done"));
+        }
+        Ok(json!({ "made": step.name }))
+    }
+    async fn undo(&self, cx: &JobContext<'_>) -> Result<Undo, JobError> {
+        let step: Step1 = cx.input()?;
+        let mut ledger = self.ledger.lock();
+        *ledger.undos.entry(step.name.clone()).or_default() += 1;
+        Ok(match ledger.present.remove(&step.name) {
+            Some(_) => {
+                ledger.order.push(format!("-{}", step.name));
+                Undo::Undone
+            }
+            None => Undo::Moot("it never happened".into()),
+        })
+    }
+}
+
+#[derive(Debug)]
+struct TestFlow;
+
+impl TaskFlow for TestFlow {
+    fn name(&self) -> &'static str {
+        "test"
+    }
+    fn reads(&self, task: &Task, _: &Records) -> Vec<Key> {
+        vec![subject_key(task)]
+    }
+    fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
+        let steps: Vec<Step1> = serde_json::from_value(task.params.clone()).unwrap();
+        if steps.is_empty() {
+            return Err(Refusal::Fail(Reason::new("test.nothing", "no steps")));
+        }
+        let spec = |s: &Step1| JobSpec {
+            id: JobId::new(s.name.clone()),
+            kind: "test.step".into(),
+            title: s.name.clone(),
+            input: serde_json::to_value(s).unwrap(),
+            after: s.after.iter().map(JobId::new).collect(),
+            place: Place::Engine,
+            retry: RetryPolicy {
+                max_attempts: 3,
+                backoff_ms: 1,
+            },
+            weight: 1,
+        };
+        let changes = cx
+            .records
+            .put(Txn::new(), &subject_key(task), &json!({ "planned": true }))?;
+        Ok(Planned {
+            jobs: steps.iter().map(spec).collect(),
+            changes,
+            generation: 1,
+            ..Planned::default()
+        })
+    }
+    fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
+        let end = format!("{:?}", cx.end);
+        let changes = cx.records.put(
+            Txn::new(),
+            &subject_key(task),
+            &json!({ "end": end, "outputs": cx.outputs }),
+        )?;
+        Ok(Settled {
+            changes,
+            result: Some(json!({ "end": end })),
+        })
+    }
+}
+
+fn subject_key(task: &Task) -> Key {
+    Key::parse(&format!("subjects/{}", task.subject.id)).unwrap()
+}
+
+pub(crate) struct World {
+    pub(crate) store: DynBackend,
+    pub(crate) ledger: Arc<Mutex<Ledger>>,
+    pub(crate) hanging: Arc<Notify>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ids: Arc<dyn Ids>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        Self {
+            store: Arc::new(MemoryStore::new(clock.clone(), MemoryConfig::default())),
+            ledger: Arc::default(),
+            hanging: Arc::default(),
+            ids: Arc::new(SeededIds::new(clock.clone(), 5)),
+            clock,
+        }
+    }
+
+    pub(crate) async fn submit(&self, steps: &[Step1]) -> ActiveTask {
+        let id = Id::fresh(&*self.ids);
+        let task = Task {
+            format: FORMAT,
+            id,
+            scope: Scope::System,
+            flow: "test".into(),
+            subject: Subject {
+                kind: "things".into(),
+                id: id.uuid(),
+                name: Name::new("thing").unwrap(),
+            },
+            params: serde_json::to_value(steps).unwrap(),
+            actor: Actor {
+                id: "t".into(),
+                name: "t".into(),
+            },
+            request_id: "req-1".into(),
+            idempotency_key: None,
+            state: TaskState::Queued,
+            reason: None,
+            progress: Progress::default(),
+            owner: None,
+            cancel: false,
+            result: None,
+            created_at: self.clock.now(),
+            planned_at: None,
+            ended_at: None,
+        };
+        let mark = ActiveTask {
+            scope: Scope::System,
+            task: id,
+        };
+        let txn = Txn::new()
+            .create(
+                Key::parse(&paths::task(Scope::System, id)).unwrap(),
+                Stored::json(&task).unwrap(),
+            )
+            .create(
+                Key::parse(&paths::active(id)).unwrap(),
+                Stored::json(&mark).unwrap(),
+            );
+        assert!(matches!(
+            self.store.commit(txn).await.unwrap(),
+            Outcome::Committed { .. }
+        ));
+        mark
+    }
+
+    pub(crate) async fn task(&self, mark: &ActiveTask) -> Task {
+        let key = Key::parse(&paths::task(mark.scope, mark.task)).unwrap();
+        self.store
+            .get(&key)
+            .await
+            .unwrap()
+            .unwrap()
+            .value
+            .parse()
+            .unwrap()
+    }
+
+    /// One life of an engine: its own lease, driver and worker. Dropping it is a crash.
+    pub(crate) async fn life(&self, name: &str) -> Life {
+        let shutdown = CancellationToken::new();
+        let (keeper, mut fence) = LeaseKeeper::new(
+            self.store.clone(),
+            self.clock.clone(),
+            LeaseName::parse(&paths::engine_lease(name)).unwrap(),
+            name,
+            Duration::from_secs(60),
+        );
+        let (inventory, feed) = InventoryFeed::new(&self.store).unwrap();
+        let jobs = JobRegistry::new().with(TestJob {
+            ledger: self.ledger.clone(),
+            hanging: self.hanging.clone(),
+        });
+        let worker = Worker::new(WorkerParts {
+            backend: self.store.clone(),
+            place: Place::Engine,
+            jobs,
+            clock: self.clock.clone(),
+            fence: fence.clone(),
+            companion: None,
+            concurrency: 4,
+        })
+        .unwrap();
+        let mut parts = JoinSet::new();
+        parts.spawn(keeper.run(shutdown.clone()));
+        parts.spawn(feed.run(shutdown.clone()));
+        parts.spawn(worker.run(shutdown.clone()));
+        let driver = Driver::new(DriverParts {
+            backend: self.store.clone(),
+            flows: FlowRegistry::new().with(TestFlow),
+            scheduler: Arc::new(FilterScheduler::default()),
+            inventory: inventory.clone(),
+            clock: self.clock.clone(),
+            ids: self.ids.clone(),
+            engine: name.into(),
+        });
+        inventory.ready().await.unwrap();
+        fence.wait_for(Option::is_some).await.unwrap();
+        Life {
+            driver,
+            fence,
+            _parts: parts,
+        }
+    }
+}
+
+pub(crate) struct Life {
+    pub(crate) driver: Driver,
+    pub(crate) fence: watch::Receiver<Option<Fence>>,
+    _parts: JoinSet<()>,
+}
+
+impl Life {
+    pub(crate) fn held(&self) -> Fence {
+        self.fence.borrow().clone().unwrap()
+    }
+
+    /// Steps the task until it ends, looking again whenever anything in the store changes.
+    pub(crate) async fn carry(&self, world: &World, mark: &ActiveTask) -> Task {
+        use futures::StreamExt as _;
+        let page = world
+            .store
+            .list(
+                &skyloom_store::Prefix::all(),
+                skyloom_store::ListOptions::default(),
+            )
+            .await
+            .unwrap();
+        let options = skyloom_store::WatchOptions::after(page.revision).with_buffer(100_000);
+        let mut changes = skyloom_store::Watch::watch(&*world.store, &skyloom_store::Prefix::all(), options);
+        loop {
+            match self.driver.step(mark, &self.held()).await.unwrap() {
+                Step::Ended => return world.task(mark).await,
+                Step::Advanced | Step::Conflict => {}
+                Step::Waiting => {
+                    changes.next().await.unwrap().unwrap();
+                }
+                Step::NotMine => panic!("not mine"),
+            }
+        }
+    }
+}
