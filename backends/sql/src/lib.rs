@@ -1,1 +1,25 @@
-//! backends/sql
+//! The [`skyloom_store::Backend`] on SQL databases. Today that is SQLite, the embedded default.
+//!
+//! ```text
+//! commit, leases ─> queue (bounded) ─> writer: decides in memory, one SQL transaction per batch ─> file
+//!                                        │ after COMMIT                                             │
+//!                                        ├─> answers                                                │
+//!                                        └─> hub ─> watchers (live)         get, list, replay <─ read pool
+//! ```
+//!
+//! * [`SqliteStore`]: one process, one file, durable before it answers, with group commit.
+//! * [`migrate`] creates or upgrades the schema; opening never does.
+//!
+//! The tables are meant to be read by operators with the database's own tools; see the README for their meaning.
+
+mod config;
+mod error;
+mod hub;
+mod sqlite;
+
+pub use config::SqliteConfig;
+pub use sqlite::{Migrated, SqliteStats, SqliteStore, migrate};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,9 @@
+//! What the exam does not ask: the file, its owner, its damage, its bounds, and long random histories.
+
+mod corrupt;
+mod leases;
+mod model;
+mod owner;
+mod support;
+mod watch;
+mod writer;
