@@ -1,4 +1,5 @@
 //! The exam can see: fakes with one bug each fail the case that is there for it.
+#![allow(clippy::unwrap_used, reason = "test helpers may panic")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The fakes sit the exams, on a directory and in memory.
+#![allow(clippy::unwrap_used, reason = "test helpers may panic")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! What tests can do with the fake host: step, break, crash, look.
+#![allow(clippy::unwrap_used, reason = "test helpers may panic")]
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use skyloom_hypervisor::{
     EffectKind, ErrorKind, FakeDomain, FakeOptions, FakeWorld, Fault, FaultPoint, HostStorage, Hypervisor,
     ImageSpec, Inspection, OverlaySpec, StopMode, Stopped, VmEvent, VmEventKind, VmSpec, never_two_running,
 };
-use skyloom_model::{DiskFormat, Id, Ids, ManualClock, Name, PowerState, SeededIds, ServerId};
+use skyloom_model::{DiskFormat, Id, ManualClock, Name, PowerState, SeededIds, ServerId};
 
 fn spec(seed: u64) -> VmSpec {
     let ids = SeededIds::new(ManualClock::new(), seed);
@@ -175,6 +176,7 @@ async fn nobody_can_tell_until_somebody_can() {
     let (world, spec) = world().await;
     let unknown = |i: Inspection| matches!(i, Inspection::CannotTell { .. });
     world.cannot_tell(spec.id, true).unwrap();
+    world.heal().unwrap();
     assert!(unknown(world.hypervisor().inspect(spec.id).await.unwrap()));
     assert!(unknown(
         world.hypervisor().recover().await.unwrap().remove(0).inspection

@@ -1,4 +1,5 @@
 //! Placements and refusals that a reader can check by hand.
+#![allow(clippy::unwrap_used, reason = "test helpers may panic")]
 
 use skyloom_model::{
     Host, HostFacts, HostId, HostLedger, HostSpec, HostStatus, Id, Ids, ManualClock, Meta, Name, Resources,

@@ -1,4 +1,5 @@
 //! What holds for every cloud and every request.
+#![allow(clippy::unwrap_used, reason = "test helpers may panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
 

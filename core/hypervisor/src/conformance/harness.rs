@@ -132,6 +132,17 @@ macro_rules! case {
 }
 pub(super) use case;
 
+/// Makes a case of the pool's exam of a function's name.
+macro_rules! pool_case {
+    ($function:ident) => {
+        StorageCase {
+            name: stringify!($function),
+            run: |desk| Box::pin($function(desk)),
+        }
+    };
+}
+pub(super) use pool_case;
+
 fn on_a_runtime(case: impl Future<Output = ()>) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

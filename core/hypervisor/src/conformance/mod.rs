@@ -12,9 +12,11 @@
 //!
 //! Not under semantic versioning: a new case may fail an implementation that passed before.
 
+mod disks;
 mod domains;
 mod harness;
 mod hypervisor;
+mod images;
 mod pool;
 mod reopening;
 mod watching;
@@ -107,7 +109,7 @@ pub trait PoolUnderExam: Send + Sync {
     fn storage(&self) -> Arc<dyn HostStorage>;
     /// Drops the pool as if its agent had died, and opens it again.
     async fn reopen(&mut self);
-    /// Every file in the pool, temporary ones too, found without asking the pool.
+    /// Every file that belongs to an image or a server, temporary ones too, found without asking the pool.
     async fn files(&self) -> Vec<PathBuf>;
     /// Whether the disk's file holds exactly `content`.
     async fn holds(&self, server: ServerId, disk: &DiskInfo, content: &[u8]) -> bool;

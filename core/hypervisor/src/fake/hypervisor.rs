@@ -7,8 +7,9 @@ use skyloom_model::{HostFacts, PowerState, ServerId};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::history::EffectKind;
+use super::passage::After;
 use super::script::FaultPoint;
-use super::world::{After, FakeDomain, FakeWorld};
+use super::{FakeDomain, FakeWorld};
 use crate::{
     Capability, Console, Error, ErrorKind, Hypervisor, Inspection, Recovered, Result, StopMode, Stopped,
     VmEvent, VmEventKind, VmSpec,

@@ -11,15 +11,20 @@
 //! process is killed, and a second process that opens the same directory sees and scripts the same host. In memory it is
 //! light enough for ten thousand hosts in one process.
 
+mod book;
 mod history;
 mod hypervisor;
 mod ledger;
+mod options;
+mod passage;
 mod script;
 mod storage;
 mod world;
 
+pub use book::FakeDomain;
 pub use history::{Effect, EffectKind, never_two_running};
 pub use hypervisor::FakeHypervisor;
+pub use options::FakeOptions;
 pub use script::{Fault, FaultPoint};
 pub use storage::FakeStorage;
-pub use world::{FakeDomain, FakeOptions, FakeWorld};
+pub use world::FakeWorld;

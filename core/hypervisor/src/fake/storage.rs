@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use skyloom_model::{DiskFormat, ServerId};
 
+use super::FakeWorld;
 use super::history::{Effect, EffectKind};
 use super::script::FaultPoint;
-use super::world::FakeWorld;
 use crate::{
     CachedImage, DiskInfo, Error, ErrorKind, HostStorage, ImageSpec, OverlaySpec, ProgressFn, Result,
 };

@@ -1,0 +1,85 @@
+//! How a fake host is made.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use skyloom_model::{HostFacts, Resources};
+
+use crate::Capability;
+
+/// How a fake host is made.
+#[derive(Debug, Clone)]
+pub struct FakeOptions {
+    pub(super) directory: Option<PathBuf>,
+    pub(super) facts: HostFacts,
+    pub(super) capability: Capability,
+    pub(super) step: bool,
+    pub(super) event_capacity: usize,
+    pub(super) sequence: Arc<AtomicU64>,
+}
+
+impl FakeOptions {
+    /// A host in this process's memory: it lives as long as a clone of its [`FakeWorld`].
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self {
+            directory: None,
+            facts: HostFacts {
+                capacity: Resources {
+                    vcpus: 16,
+                    memory_mib: 65_536,
+                    disk_gib: 1_000,
+                },
+                architecture: "x86_64".into(),
+                hypervisor: "fake".into(),
+                hypervisor_version: "1".into(),
+                accelerator: "fake".into(),
+                accelerator_reason: "guests are records: nothing is executed".into(),
+                traits: Vec::new(),
+            },
+            capability: Capability::full(),
+            step: false,
+            event_capacity: 64,
+            sequence: Arc::default(),
+        }
+    }
+    /// A host in a directory, which is made if need be: it outlives the process.
+    #[must_use]
+    pub fn directory(root: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: Some(root.into()),
+            ..Self::in_memory()
+        }
+    }
+    /// What it says of itself.
+    #[must_use]
+    pub fn facts(mut self, facts: HostFacts) -> Self {
+        self.facts = facts;
+        self
+    }
+    /// What its hypervisor can do.
+    #[must_use]
+    pub fn capability(mut self, capability: Capability) -> Self {
+        self.capability = capability;
+        self
+    }
+    /// Step mode: each verb that changes the host waits for one [`FakeWorld::step`].
+    #[must_use]
+    pub fn stepwise(mut self) -> Self {
+        self.step = true;
+        self
+    }
+    /// Events that wait for a slow consumer before it is told `Lost`. At least 1.
+    #[must_use]
+    pub fn event_capacity(mut self, events: usize) -> Self {
+        self.event_capacity = events.max(1);
+        self
+    }
+    /// Numbers the effects of several in-memory hosts in one order. A host in a directory keeps its own numbers.
+    #[must_use]
+    pub fn sequence(mut self, sequence: Arc<AtomicU64>) -> Self {
+        self.sequence = sequence;
+        self
+    }
+}
