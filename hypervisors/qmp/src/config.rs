@@ -23,6 +23,8 @@ pub struct QmpConfig {
     /// Size at which a log is rotated. At most two files of this size (and what comes in [`Timeouts::log_check`]) are
     /// kept per domain.
     pub log_bytes: u64,
+    /// Events that a listener may be behind before it is told that it lost some.
+    pub event_buffer: usize,
     /// How long to wait for what.
     pub timeouts: Timeouts,
 }
@@ -38,7 +40,6 @@ pub struct RunAs {
 
 /// How long to wait for what.
 #[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
 pub struct Timeouts {
     /// Greeting of a monitor.
     pub connect: Duration,
@@ -84,6 +85,7 @@ impl QmpConfig {
             setsid: "/usr/bin/setsid".into(),
             run_as: None,
             log_bytes: 1024 * 1024,
+            event_buffer: 1024,
             timeouts: Timeouts::default(),
         }
     }
@@ -103,6 +105,12 @@ impl QmpConfig {
     #[must_use]
     pub const fn with_log_bytes(mut self, bytes: u64) -> Self {
         self.log_bytes = bytes;
+        self
+    }
+    /// Another buffer of events; not 0.
+    #[must_use]
+    pub const fn with_event_buffer(mut self, events: usize) -> Self {
+        self.event_buffer = events;
         self
     }
     /// Other timeouts.

@@ -30,8 +30,6 @@ use crate::{argv, facts};
 
 /// Directories of domains that are being removed.
 const GONE: &str = ".gone-";
-/// Events that a slow listener may be behind.
-const EVENTS: usize = 1024;
 /// Domains that are taken over at a time.
 const TAKE_OVER: usize = 16;
 
@@ -39,7 +37,7 @@ const TAKE_OVER: usize = 16;
 #[derive(Debug)]
 pub struct QmpHypervisor {
     core: Arc<Core>,
-    /// Holds the host-local lock: one hypervisor per directory.
+    /// The directory, locked: one hypervisor at a time.
     _lock: File,
 }
 
@@ -62,7 +60,8 @@ impl QmpHypervisor {
     /// QEMU.
     pub async fn open(config: QmpConfig) -> Result<Self> {
         let qemu_version = facts::qemu_version(&config.qemu).await?;
-        let env = Arc::new(Env { config, events: broadcast::Sender::new(EVENTS) });
+        let events = broadcast::Sender::new(config.event_buffer.max(1));
+        let env = Arc::new(Env { config, events });
         let loading = Arc::clone(&env);
         let fail = |e: std::io::Error| {
             let kind = if e.kind() == std::io::ErrorKind::WouldBlock { ErrorKind::Conflict } else { errors::io_kind(&e) };
@@ -97,7 +96,7 @@ fn load(env: &Arc<Env>) -> std::io::Result<(File, HashMap<ServerId, Arc<Vm>>)> {
     let root = &env.config.dir;
     std::fs::create_dir_all(root)?;
     dir::make_dir(root, if env.config.run_as.is_some() { 0o711 } else { 0o700 })?;
-    let lock = File::options().create(true).truncate(false).write(true).open(root.join(".lock"))?;
+    let lock = File::open(root)?;
     rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
     let mut vms = HashMap::new();
     for entry in std::fs::read_dir(root)? {

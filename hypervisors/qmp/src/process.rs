@@ -87,7 +87,7 @@ impl ProcessId {
 
     /// Waits until it is gone.
     pub(crate) async fn exited(&self) {
-        match self.pidfd().and_then(|fd| fd.map(AsyncFd::register).transpose()) {
+        match self.pidfd().and_then(|fd| fd.map(watch).transpose()) {
             Ok(None) => return,
             // A pidfd is readable when its process has ended.
             Ok(Some(fd)) => drop(fd.readable().await),
@@ -97,6 +97,11 @@ impl ProcessId {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
+}
+
+#[expect(deprecated, reason = "deprecated for what does not own its descriptor; the successor is unsafe code")]
+fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(fd)
 }
 
 /// The process that works in `dir` and has `argument` on its command line: a QEMU whose start was not recorded.

@@ -47,7 +47,7 @@ mod tests {
     fn the_name_is_read_and_damage_is_refused() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("d");
-        let mut read = |bytes: &[u8]| {
+        let read = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
             backing_file(&path)
         };

@@ -1,0 +1,137 @@
+//! A host in a temporary directory, and what tests look at without asking the hypervisor.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+use skyloom_hypervisor::{DiskSpec, Hypervisor, VmSpec};
+use skyloom_model::{DiskFormat, Name, ProjectId, ServerId, SystemClock};
+use skyloom_qmp::{QmpConfig, QmpHypervisor, Timeouts};
+use tempfile::TempDir;
+
+use crate::guest::{Mode, tiny_disk};
+
+/// How long anything may take on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Dropped, it leaves no process behind.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) temp: TempDir,
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        for pid in pids(|p| fs::read_link(p.join("cwd")).is_ok_and(|cwd| cwd.starts_with(self.temp.path()))) {
+            signal(pid, Signal::KILL);
+        }
+    }
+}
+
+#[allow(dead_code)]
+impl Host {
+    pub(crate) fn new() -> Self {
+        Self { temp: tempfile::tempdir().unwrap() }
+    }
+    pub(crate) fn config(&self) -> QmpConfig {
+        QmpConfig::new(self.temp.path().join("vms"), Arc::new(SystemClock::new())).with_event_buffer(8)
+    }
+    pub(crate) async fn open(&self) -> QmpHypervisor {
+        self.open_with(self.config()).await
+    }
+    /// Opens and recovers.
+    pub(crate) async fn open_with(&self, config: QmpConfig) -> QmpHypervisor {
+        let hypervisor = QmpHypervisor::open(config).await.unwrap();
+        hypervisor.recover().await.unwrap();
+        hypervisor
+    }
+    /// A small domain with a tiny guest; its disk exists.
+    pub(crate) fn spec(&self, name: &str, mode: Mode) -> VmSpec {
+        let id = ServerId::from_uuid(fresh_uuid());
+        let path = self.temp.path().join(format!("{id}.raw"));
+        fs::write(&path, tiny_disk(mode)).unwrap();
+        VmSpec {
+            id,
+            project: ProjectId::from_uuid(fresh_uuid()),
+            generation: 1,
+            name: Name::new(name).unwrap(),
+            vcpus: 1,
+            memory_mib: 16,
+            disks: vec![DiskSpec {
+                name: "root".into(),
+                path,
+                format: DiskFormat::Raw,
+                backing_format: None,
+                read_only: false,
+            }],
+            nics: vec![],
+        }
+    }
+    pub(crate) fn vm_dir(&self, id: ServerId) -> PathBuf {
+        self.temp.path().join("vms").join(id.to_string())
+    }
+    pub(crate) fn live(&self, id: ServerId) -> serde_json::Value {
+        serde_json::from_slice(&fs::read(self.vm_dir(id).join("live.json")).unwrap()).unwrap()
+    }
+    pub(crate) fn set_live(&self, id: ServerId, live: &serde_json::Value) {
+        fs::write(self.vm_dir(id).join("live.json"), live.to_string()).unwrap();
+    }
+}
+
+#[allow(dead_code)]
+pub(crate) fn quick() -> Timeouts {
+    Timeouts {
+        connect: Duration::from_millis(500),
+        command: Duration::from_secs(1),
+        inspect: Duration::from_secs(2),
+        quit: Duration::from_secs(2),
+        log_check: Duration::from_millis(20),
+        ..Timeouts::default()
+    }
+}
+
+/// The QEMU processes of a domain.
+pub(crate) fn qemus(id: ServerId) -> Vec<u32> {
+    let id = id.to_string();
+    pids(|p| {
+        let alive = fs::read_to_string(p.join("stat")).is_ok_and(|s| !s.rsplit(')').next().unwrap_or("").starts_with(" Z"));
+        alive && cmdline(p).windows(2).any(|two| two[0] == "-uuid" && two[1] == id)
+    })
+}
+
+/// The arguments of a process.
+pub(crate) fn cmdline(proc: &Path) -> Vec<String> {
+    let bytes = fs::read(proc.join("cmdline")).unwrap_or_default();
+    bytes.split(|b| *b == 0).map(|a| String::from_utf8_lossy(a).into_owned()).collect()
+}
+
+fn pids(wanted: impl Fn(&Path) -> bool) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let numbers = entries.filter_map(|e| Some((e.file_name().to_str()?.parse().ok()?, e.path())));
+    numbers.filter(|(_, path)| wanted(path)).map(|(pid, _)| pid).collect()
+}
+
+pub(crate) fn signal(pid: u32, signal: Signal) {
+    let _ = rustix::process::kill_process(Pid::from_raw(pid as i32).unwrap(), signal);
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests run side by side: their ids must differ")]
+pub(crate) fn fresh_uuid() -> uuid::Uuid {
+    uuid::Uuid::new_v4()
+}
+
+/// Looks again and again at something outside of this process until it is as wanted.
+#[allow(dead_code)]
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let looking = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, looking).await.unwrap_or_else(|_| panic!("never: {what}"))
+}
