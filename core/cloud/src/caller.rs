@@ -54,7 +54,11 @@ impl Caller {
 
     /// Lets through who runs the cloud.
     pub(crate) fn may_operate(&self) -> Result<()> {
-        if self.is_admin() { Ok(()) } else { Err(denied("only administrators may do this")) }
+        if self.is_admin() {
+            Ok(())
+        } else {
+            Err(denied("only administrators may do this"))
+        }
     }
 }
 

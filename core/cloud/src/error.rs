@@ -47,7 +47,11 @@ impl FieldError {
     /// A wrong field.
     #[must_use]
     pub fn new(field: impl Into<String>, code: &str, message: impl Into<String>) -> Self {
-        Self { field: field.into(), code: code.to_owned(), message: message.into() }
+        Self {
+            field: field.into(),
+            code: code.to_owned(),
+            message: message.into(),
+        }
     }
 }
 
@@ -67,7 +71,11 @@ impl CloudError {
     /// An error of `kind`.
     #[must_use]
     pub fn new(kind: ErrorKind, reason: Reason) -> Self {
-        Self(Box::new(Inner { kind, reason, fields: Vec::new() }))
+        Self(Box::new(Inner {
+            kind,
+            reason,
+            fields: Vec::new(),
+        }))
     }
     /// [`ErrorKind::BadRequest`].
     #[must_use]
@@ -82,7 +90,10 @@ impl CloudError {
     /// [`ErrorKind::NotFound`]. The same words whether it never was or belongs to somebody else.
     #[must_use]
     pub fn not_found(what: &str) -> Self {
-        Self::new(ErrorKind::NotFound, Reason::new(format!("{what}.not_found"), format!("there is no such {what}")))
+        Self::new(
+            ErrorKind::NotFound,
+            Reason::new(format!("{what}.not_found"), format!("there is no such {what}")),
+        )
     }
     /// [`ErrorKind::Conflict`].
     #[must_use]
@@ -98,7 +109,11 @@ impl CloudError {
     #[must_use]
     pub fn field(field: FieldError) -> Self {
         let reason = Reason::new(field.code.clone(), format!("{}: {}", field.field, field.message));
-        Self(Box::new(Inner { kind: ErrorKind::Invalid, reason, fields: vec![field] }))
+        Self(Box::new(Inner {
+            kind: ErrorKind::Invalid,
+            reason,
+            fields: vec![field],
+        }))
     }
     /// [`ErrorKind::Invalid`] because of several fields; `None` when there are none.
     #[must_use]
@@ -108,7 +123,11 @@ impl CloudError {
             1 => fields.pop().map(Self::field),
             n => {
                 let reason = Reason::new("request.invalid", format!("{n} fields are wrong"));
-                Some(Self(Box::new(Inner { kind: ErrorKind::Invalid, reason, fields })))
+                Some(Self(Box::new(Inner {
+                    kind: ErrorKind::Invalid,
+                    reason,
+                    fields,
+                })))
             }
         }
     }

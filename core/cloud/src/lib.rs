@@ -16,16 +16,32 @@ mod caller;
 mod checks;
 mod error;
 mod facade;
+mod flows;
+mod hash;
+mod images;
+mod jobs;
+mod query;
 mod requests;
 
 pub use answers::{
-    Bootstrapped, HostAccepted, ImageAccepted, Listed, PlacementAnswer, ServerAccepted, ServerTask, ShownOnce,
-    TaskAccepted, TaskDetail, TokenAccepted,
+    Bootstrapped, HostAccepted, ImageAccepted, Listed, PlacementAnswer, ServerAccepted, ServerTask,
+    ShownOnce, TaskAccepted, TaskDetail, TokenAccepted,
 };
 pub use caller::Caller;
+pub use checks::body::parse as parse_body;
 pub use error::{CloudError, ErrorKind, FieldError, Result};
 pub use facade::{Cloud, CloudParts};
+pub use flows::{
+    BaseImage, CreateParams, ImageDelete, ImageImport, ImportParams, PortPlan, ServerCreate, ServerDelete,
+    ServerReboot, ServerStart, ServerStop, StopParams, cloud_flows,
+};
+pub use images::{
+    ByteStream, DirImageRepo, ImageContent, ImageFetch, ImageRepo, Measured, NoFetch, PublishedContent,
+    ReadSeek, RepoContent, RepoError, StagedFile,
+};
+pub use jobs::{EngineParts, HostParts, engine_jobs, host_jobs};
+pub use query::{Answer, MAX_CONSOLE_BYTES, Query, Question, ResponderParts, answer_queries};
 pub use requests::{
-    CreateFlavor, CreateHost, CreateImage, CreateKeypair, CreateProject, CreateServer, CreateToken, ListQuery,
-    NetworkRequest, PatchHost, StopOptions, TaskQuery,
+    CreateFlavor, CreateHost, CreateImage, CreateKeypair, CreateProject, CreateServer, CreateToken,
+    ListQuery, NetworkRequest, PatchHost, StopOptions, TaskQuery,
 };

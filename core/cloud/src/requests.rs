@@ -12,10 +12,16 @@ use uuid::Uuid;
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CreateServer {
     /// Display name; by default the hostname.
-    #[cfg_attr(feature = "openapi", schema(example = "web-1", min_length = 1, max_length = 255))]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(example = "web-1", min_length = 1, max_length = 255)
+    )]
     pub name: Option<String>,
     /// What the guest calls itself; by default made from the name.
-    #[cfg_attr(feature = "openapi", schema(example = "web-1", min_length = 1, max_length = 63))]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(example = "web-1", min_length = 1, max_length = 63)
+    )]
     pub hostname: Option<String>,
     /// Id or name of the image.
     #[cfg_attr(feature = "openapi", schema(example = "debian-13"))]
@@ -89,7 +95,10 @@ pub struct CreateFlavor {
     #[cfg_attr(feature = "openapi", schema(example = 1, minimum = 1, maximum = 256))]
     pub vcpus: u32,
     /// Memory in MiB.
-    #[cfg_attr(feature = "openapi", schema(example = 1024, minimum = 32, maximum = 16_777_216))]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(example = 1024, minimum = 32, maximum = 16_777_216)
+    )]
     pub memory_mib: u64,
     /// Root disk in GiB.
     #[cfg_attr(feature = "openapi", schema(example = 10, minimum = 1, maximum = 65_536))]
@@ -110,7 +119,10 @@ pub struct CreateImage {
     /// The format of the content; content of another format is refused.
     pub format: DiskFormat,
     /// Where the cloud fetches it: `http` or `https`, without credentials.
-    #[cfg_attr(feature = "openapi", schema(example = "https://images.example.org/debian-13.qcow2"))]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(example = "https://images.example.org/debian-13.qcow2")
+    )]
     pub url: Option<String>,
     /// The SHA-256 that the content must have, in hex.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9a-fA-F]{64}$"))]
@@ -141,7 +153,12 @@ pub struct CreateKeypair {
     #[cfg_attr(feature = "openapi", schema(example = "laptop"))]
     pub name: String,
     /// One line as in `id_ed25519.pub`.
-    #[cfg_attr(feature = "openapi", schema(example = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJX0NWVkXQ5sbKdNNMgH4k1kcaaz4Qw7oJkqHeT0iKsl me@laptop"))]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(
+            example = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJX0NWVkXQ5sbKdNNMgH4k1kcaaz4Qw7oJkqHeT0iKsl me@laptop"
+        )
+    )]
     pub public_key: String,
 }
 

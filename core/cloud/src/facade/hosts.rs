@@ -1,0 +1,200 @@
+//! Hosts: machines that run servers. Administrators only.
+
+use futures::FutureExt as _;
+use serde_json::json;
+use skyloom_model::{
+    Claim, Host, HostId, HostLedger, HostSpec, HostStatus, Meta, Name, Reason, Resource as _, Role, Scope,
+    paths,
+};
+use skyloom_store::{Guard, ListOptions, Txn, Versioned};
+
+use super::Cloud;
+use super::once::Change;
+use super::records::{create, create_resource, key, precondition, prefix};
+use crate::{Caller, CloudError, CreateHost, HostAccepted, ListQuery, Listed, PatchHost, Result, checks};
+
+impl Cloud {
+    /// Registers a host and makes its agent's token.
+    ///
+    /// # Errors
+    /// `host.name_taken`, `host.ratio_invalid`, `name.invalid`, `labels.invalid`, `role.denied`.
+    pub async fn create_host(&self, caller: &Caller, request: CreateHost) -> Result<HostAccepted> {
+        caller.may_operate()?;
+        let mut errors = checks::host::ratios(request.cpu_ratio, request.memory_ratio, request.disk_ratio);
+        errors.extend(checks::text::labels("labels", &request.labels));
+        let name = checks::text::name("name", &request.name)
+            .map_err(|e| errors.push(e))
+            .ok();
+        if let Some(error) = CloudError::fields(errors) {
+            return Err(error);
+        }
+        let name = name.ok_or_else(|| CloudError::internal("a name without an error"))?;
+        let default = HostSpec::default();
+        let mut meta = Meta::new(self.parts.ids.uuid(), name.clone(), Scope::System, self.now());
+        meta.labels = request.labels.clone();
+        let host = Host {
+            meta,
+            spec: HostSpec {
+                enabled: request.enabled.unwrap_or(default.enabled),
+                cpu_ratio: request.cpu_ratio.unwrap_or(default.cpu_ratio),
+                memory_ratio: request.memory_ratio.unwrap_or(default.memory_ratio),
+                disk_ratio: request.disk_ratio.unwrap_or(default.disk_ratio),
+                reserved: request.reserved.unwrap_or_default(),
+                limit: request.limit,
+            },
+            status: HostStatus::default(),
+        };
+        let id = host.id();
+        let token_name = Name::new(format!("agent-{id}")).map_err(|e| CloudError::internal(e.to_string()))?;
+        let (_, secret, token) = self.new_token(token_name, Role::Agent { host: id }, None)?;
+        // Its ledger is there from the start: removing the host and placing a server on it then meet in one record.
+        let part = create_resource(&host)?
+            .and(create(&paths::ledger(id), &HostLedger::default())?)
+            .and(token);
+        let done = self
+            .once(caller, "hosts.create", json!(request), || {
+                let (host, part) = (host.clone(), part.clone());
+                async move {
+                    let claim = self
+                        .claim_name::<Host>("host", Scope::System, &host.meta.name, host.meta.id)
+                        .await?;
+                    Ok(Change {
+                        txn: part.and(claim),
+                        answer: HostAccepted { host, token: None },
+                    })
+                }
+                .boxed()
+            })
+            .await?;
+        Ok(HostAccepted {
+            token: done.fresh.then_some(secret),
+            ..done.answer
+        })
+    }
+
+    /// A page of all hosts.
+    ///
+    /// # Errors
+    /// `cursor.invalid`, `limit.invalid`, `label.invalid`, `role.denied`.
+    pub async fn list_hosts(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<Host>> {
+        caller.may_operate()?;
+        self.list_resources(&[prefix(&paths::scoped(Host::KIND, Scope::System))?], query)
+            .await
+    }
+
+    /// One host.
+    ///
+    /// # Errors
+    /// `host.not_found`, `role.denied`.
+    pub async fn get_host(&self, caller: &Caller, id: HostId) -> Result<Versioned<Host>> {
+        caller.may_operate()?;
+        self.resource(Scope::System, id.uuid())
+            .await?
+            .ok_or_else(|| CloudError::not_found("host"))
+    }
+
+    /// Changes what the operator wants of a host. Servers that run there stay.
+    ///
+    /// # Errors
+    /// `host.not_found`, `host.ratio_invalid`, `labels.invalid`, `precondition.failed`, `role.denied`.
+    pub async fn patch_host(&self, caller: &Caller, id: HostId, request: PatchHost) -> Result<Host> {
+        caller.may_operate()?;
+        let mut errors = checks::host::ratios(request.cpu_ratio, request.memory_ratio, request.disk_ratio);
+        errors.extend(
+            request
+                .labels
+                .iter()
+                .flat_map(|l| checks::text::labels("labels", l)),
+        );
+        if let Some(error) = CloudError::fields(errors) {
+            return Err(error);
+        }
+        let request = &request;
+        let done = self
+            .once(caller, "hosts.patch", json!([id, request]), || {
+                let request = request.clone();
+                async move {
+                    let found = self.get_host(caller, id).await?;
+                    precondition(caller, found.modified)?;
+                    let mut host = found.value.clone();
+                    let spec = &mut host.spec;
+                    spec.enabled = request.enabled.unwrap_or(spec.enabled);
+                    spec.cpu_ratio = request.cpu_ratio.unwrap_or(spec.cpu_ratio);
+                    spec.memory_ratio = request.memory_ratio.unwrap_or(spec.memory_ratio);
+                    spec.disk_ratio = request.disk_ratio.unwrap_or(spec.disk_ratio);
+                    spec.reserved = request.reserved.unwrap_or(spec.reserved);
+                    if let Some(labels) = request.labels {
+                        host.meta.labels = labels;
+                    }
+                    host.meta.generation += 1;
+                    host.meta.updated_at = self.now();
+                    Ok(Change {
+                        txn: found.replace(&host)?,
+                        answer: host,
+                    })
+                }
+                .boxed()
+            })
+            .await?;
+        Ok(done.answer)
+    }
+
+    /// Removes a host that holds no server, with its agent's tokens and reports.
+    ///
+    /// # Errors
+    /// `host.not_found`, `host.not_empty`, `precondition.failed`, `role.denied`.
+    pub async fn delete_host(&self, caller: &Caller, id: HostId) -> Result<()> {
+        caller.may_operate()?;
+        self.once(caller, "hosts.delete", json!(id), || {
+            async move {
+                let host = self.get_host(caller, id).await?;
+                precondition(caller, host.modified)?;
+                let mut txn = self.remove_named(&host).await?.and(self.empty_ledger(id).await?);
+                let tokens = self
+                    .tokens_where(|t| t.spec.role == Role::Agent { host: id })
+                    .await?;
+                for token in tokens.iter().take(32) {
+                    txn = txn.and(token.delete());
+                }
+                Ok(Change {
+                    txn: txn.delete(key(&paths::agent_status(id))?),
+                    answer: (),
+                })
+            }
+            .boxed()
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// The part of a commit that removes a host's ledger, if nothing is claimed there.
+    async fn empty_ledger(&self, id: HostId) -> Result<Txn> {
+        let ledger = self.read::<HostLedger>(&paths::ledger(id)).await?;
+        let page = self
+            .parts
+            .backend
+            .list(&prefix(&paths::claims(id))?, ListOptions::default().with_limit(5))
+            .await?;
+        let claimed = ledger.as_ref().is_some_and(|l| l.value.servers > 0);
+        if claimed || !page.items.is_empty() {
+            let servers: Vec<String> = page
+                .items
+                .iter()
+                .filter_map(|kv| kv.value.parse::<Claim>().ok())
+                .map(|c| c.server.to_string())
+                .collect();
+            let message = format!(
+                "it holds servers: {}{}",
+                servers.join(", "),
+                if page.more { ", …" } else { "" }
+            );
+            let reason =
+                Reason::new("host.not_empty", message).hint("disable it, then move or delete its servers");
+            return Err(CloudError::conflict(reason));
+        }
+        Ok(match ledger {
+            Some(ledger) => ledger.delete(),
+            None => Txn::new().guard(Guard::Absent(key(&paths::ledger(id))?)),
+        })
+    }
+}

@@ -1,0 +1,370 @@
+//! Images: registering, sending content, reading it, deleting. Public ones lie in the cloud's own scope, so that a list
+//! is the project's own and those, and nothing else is looked at.
+
+use futures::FutureExt as _;
+use serde_json::json;
+use skyloom_model::{
+    Image, ImageId, ImageSource, ImageSpec, ImageState, ImageStatus, Meta, Name, Reason, Resource as _, Role,
+    Scope, Task, paths,
+};
+use skyloom_store::{ListOptions, Prefix, Versioned};
+use uuid::Uuid;
+
+use super::Cloud;
+use super::once::Change;
+use super::records::{create_resource, precondition, prefix, submit};
+use crate::flows::ImportParams;
+use crate::images::{ByteStream, PublishedContent, RepoError};
+use crate::{Caller, CloudError, CreateImage, ErrorKind, ImageAccepted, ListQuery, Listed, Result, checks};
+
+/// Images that a look-up by name looks at.
+const MAX_NAME_SCAN: usize = 5000;
+
+impl Cloud {
+    /// Registers an image. With a URL its import begins at once; without one it waits for [`Cloud::upload_image`].
+    ///
+    /// # Errors
+    /// `name.invalid`, `image.sha256_invalid`, `image.url_invalid`, `image.architecture_unsupported`, `role.denied`.
+    pub async fn create_image(&self, caller: &Caller, request: CreateImage) -> Result<ImageAccepted> {
+        if request.public {
+            caller.may_operate()?;
+        }
+        caller.may_write()?;
+        let mut errors = checks::image::registration(&request);
+        let name = checks::text::name("name", &request.name)
+            .map_err(|e| errors.push(e))
+            .ok();
+        if let Some(error) = CloudError::fields(errors) {
+            return Err(error);
+        }
+        let name = name.ok_or_else(|| CloudError::internal("a name without an error"))?;
+        let done = self
+            .once(caller, "images.create", json!(request), || {
+                let made = self.make_image(caller, &request, &name);
+                async move { made }.boxed()
+            })
+            .await?;
+        Ok(done.answer)
+    }
+
+    fn make_image(
+        &self,
+        caller: &Caller,
+        request: &CreateImage,
+        name: &Name,
+    ) -> Result<Change<ImageAccepted>> {
+        let scope = if request.public {
+            Scope::System
+        } else {
+            caller.scope()
+        };
+        let mut meta = Meta::new(self.parts.ids.uuid(), name.clone(), scope, self.now());
+        meta.labels = request.labels.clone();
+        let source = match &request.url {
+            Some(url) => ImageSource::Url { url: url.clone() },
+            None => ImageSource::Upload,
+        };
+        let state = if request.url.is_some() {
+            ImageState::Importing
+        } else {
+            ImageState::Queued
+        };
+        let image = Image {
+            meta,
+            spec: ImageSpec {
+                format: request.format,
+                source,
+                sha256: request.sha256.as_ref().map(|s| s.to_ascii_lowercase()),
+                architecture: request
+                    .architecture
+                    .clone()
+                    .unwrap_or_else(|| "x86_64".to_owned()),
+                min_disk_gib: request.min_disk_gib,
+                min_memory_mib: request.min_memory_mib,
+                public: request.public,
+            },
+            status: ImageStatus {
+                state,
+                size_bytes: 0,
+                virtual_size_bytes: 0,
+                sha256: None,
+                fault: None,
+            },
+        };
+        let mut txn = create_resource(&image)?;
+        let task = match &request.url {
+            Some(url) => Some(self.import_task(caller, &image, self.parts.ids.uuid(), Some(url.clone()))?),
+            None => None,
+        };
+        if let Some(task) = &task {
+            txn = txn.and(submit(task)?);
+        }
+        Ok(Change {
+            txn,
+            answer: ImageAccepted { image, task },
+        })
+    }
+
+    fn import_task(&self, caller: &Caller, image: &Image, upload: Uuid, url: Option<String>) -> Result<Task> {
+        let params = ImportParams {
+            upload,
+            url,
+            format: image.spec.format,
+            sha256: image.spec.sha256.clone(),
+        };
+        let params = serde_json::to_value(params).map_err(|e| CloudError::internal(e.to_string()))?;
+        Ok(self.task(caller, "image.import", image, params))
+    }
+
+    /// Takes an image's content in and begins its import. `length` is what the sender announced.
+    ///
+    /// # Errors
+    /// `image.not_found`, `image.not_waiting`, `image.too_large`, `image.content_broke_off`, `image.truncated`,
+    /// `role.denied`. Nothing of the content is kept then.
+    pub async fn upload_image(
+        &self,
+        caller: &Caller,
+        id: ImageId,
+        content: ByteStream,
+        length: Option<u64>,
+    ) -> Result<ImageAccepted> {
+        caller.may_write()?;
+        waits(&self.changeable_image(caller, id).await?.value)?;
+        let upload = self.parts.ids.uuid();
+        let measured = self
+            .parts
+            .images
+            .stage(upload, content)
+            .await
+            .map_err(repo_error)?;
+        let taken = if length.is_some_and(|l| l != measured.size) {
+            let message = format!(
+                "{} bytes came, not the announced {}",
+                measured.size,
+                length.unwrap_or_default()
+            );
+            Err(CloudError::bad_request(Reason::new("image.truncated", message)))
+        } else {
+            self.take_upload(caller, id, upload, &measured.sha256).await
+        };
+        // Kept only if this very upload is what the task imports.
+        let kept = taken.as_ref().is_ok_and(|(_, fresh)| *fresh);
+        let unsure = taken.as_ref().is_err_and(|e| e.code() == "store.outcome_unknown");
+        if !kept
+            && !unsure
+            && let Err(error) = self.parts.images.discard(upload).await
+        {
+            tracing::warn!(%upload, %error, "refused content stays behind");
+        }
+        taken.map(|(answer, _)| answer)
+    }
+
+    async fn take_upload(
+        &self,
+        caller: &Caller,
+        id: ImageId,
+        upload: Uuid,
+        sha256: &str,
+    ) -> Result<(ImageAccepted, bool)> {
+        let done = self
+            .once(caller, "images.upload", json!([id, sha256]), || {
+                async move {
+                    let found = self.changeable_image(caller, id).await?;
+                    precondition(caller, found.modified)?;
+                    waits(&found.value)?;
+                    let mut image = found.value.clone();
+                    image.status.state = ImageState::Importing;
+                    image.status.fault = None;
+                    image.meta.updated_at = self.now();
+                    let task = self.import_task(caller, &image, upload, None)?;
+                    let txn = found.replace(&image)?.and(submit(&task)?);
+                    Ok(Change {
+                        txn,
+                        answer: ImageAccepted {
+                            image,
+                            task: Some(task),
+                        },
+                    })
+                }
+                .boxed()
+            })
+            .await?;
+        Ok((done.answer, done.fresh))
+    }
+
+    /// The content of an active image: for its project's members, and for agents and engines.
+    ///
+    /// # Errors
+    /// `image.not_found`, `image.not_active`.
+    pub async fn open_image(&self, caller: &Caller, id: ImageId) -> Result<PublishedContent> {
+        match caller.role {
+            Role::Agent { .. } | Role::Engine => {}
+            Role::Admin { .. } | Role::Member { .. } | Role::Reader { .. } => {
+                let image = self.get_image(caller, id).await?.value;
+                if image.status.state != ImageState::Active {
+                    let reason = Reason::new(
+                        "image.not_active",
+                        "the image has no content yet, or it was refused",
+                    );
+                    return Err(CloudError::conflict(reason));
+                }
+            }
+        }
+        self.parts.images.open(id).await.map_err(|e| match e {
+            RepoError::NotFound => CloudError::not_found("image"),
+            other => repo_error(other),
+        })
+    }
+
+    /// A page of the project's images, then the public ones.
+    ///
+    /// # Errors
+    /// `cursor.invalid`, `limit.invalid`, `label.invalid`.
+    pub async fn list_images(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<Image>> {
+        caller.may_read()?;
+        self.list_resources(&image_prefixes(caller)?, query).await
+    }
+
+    /// One image, the project's own or public.
+    ///
+    /// # Errors
+    /// `image.not_found`.
+    pub async fn get_image(&self, caller: &Caller, id: ImageId) -> Result<Versioned<Image>> {
+        caller.may_read()?;
+        if let Some(own) = self.resource(caller.scope(), id.uuid()).await? {
+            return Ok(own);
+        }
+        self.resource(Scope::System, id.uuid())
+            .await?
+            .ok_or_else(|| CloudError::not_found("image"))
+    }
+
+    /// Removes an image; servers made from it keep their disks.
+    ///
+    /// # Errors
+    /// `image.not_found`, `image.importing`, `precondition.failed`, `role.denied`.
+    pub async fn delete_image(&self, caller: &Caller, id: ImageId) -> Result<ImageAccepted> {
+        caller.may_write()?;
+        let done = self
+            .once(caller, "images.delete", json!(id), || {
+                async move {
+                    let found = self.changeable_image(caller, id).await?;
+                    precondition(caller, found.modified)?;
+                    if matches!(
+                        found.value.status.state,
+                        ImageState::Importing | ImageState::Deleting
+                    ) {
+                        let reason = Reason::new("image.busy", "the image is being imported or deleted");
+                        return Err(CloudError::conflict(
+                            reason.hint("wait for its task, or cancel it").retryable(),
+                        ));
+                    }
+                    let mut image = found.value.clone();
+                    image.status.state = ImageState::Deleting;
+                    image.meta.updated_at = self.now();
+                    let task = self.task(caller, "image.delete", &image, json!({}));
+                    let txn = found.replace(&image)?.and(submit(&task)?);
+                    Ok(Change {
+                        txn,
+                        answer: ImageAccepted {
+                            image,
+                            task: Some(task),
+                        },
+                    })
+                }
+                .boxed()
+            })
+            .await?;
+        Ok(done.answer)
+    }
+
+    /// An image that the caller may change: public ones only for administrators.
+    async fn changeable_image(&self, caller: &Caller, id: ImageId) -> Result<Versioned<Image>> {
+        let image = self.get_image(caller, id).await?;
+        if image.value.meta.scope == Scope::System {
+            caller.may_operate()?;
+        }
+        Ok(image)
+    }
+
+    /// The image with that id, or else the only one with that name.
+    pub(crate) async fn image_by_id_or_name(
+        &self,
+        caller: &Caller,
+        asked: &str,
+    ) -> Result<Option<Versioned<Image>>> {
+        if let Ok(id) = asked.parse() {
+            match self.get_image(caller, id).await {
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                other => return other.map(Some),
+            }
+        }
+        let mut found: Vec<Versioned<Image>> = Vec::new();
+        let mut scanned = 0;
+        for prefix in image_prefixes(caller)? {
+            let mut options = ListOptions::default();
+            loop {
+                let page = self.parts.backend.list(&prefix, options).await?;
+                let images = page
+                    .items
+                    .iter()
+                    .filter_map(|kv| Versioned::<Image>::decode(kv).ok());
+                found.extend(images.filter(|i| i.value.meta.name.as_str() == asked));
+                scanned += page.items.len();
+                let Some(last) = page.items.last().filter(|_| page.more) else {
+                    break;
+                };
+                if scanned >= MAX_NAME_SCAN {
+                    let reason = Reason::new(
+                        "image.too_many_names",
+                        "there are too many images to look for a name",
+                    );
+                    return Err(CloudError::conflict(reason.hint("name the image by its id")));
+                }
+                options = ListOptions::default().with_after(last.key.clone());
+            }
+        }
+        if found.len() > 1 {
+            let ids: Vec<String> = found
+                .iter()
+                .take(5)
+                .map(|i| i.value.meta.id.to_string())
+                .collect();
+            let message = format!(
+                "{} images have the name {asked:?}: {}",
+                found.len(),
+                ids.join(", ")
+            );
+            let reason = Reason::new("image.name_ambiguous", message).hint("name the image by its id");
+            return Err(CloudError::conflict(reason));
+        }
+        Ok(found.pop())
+    }
+}
+
+fn image_prefixes(caller: &Caller) -> Result<[Prefix; 2]> {
+    let of = |scope| prefix(&paths::scoped(Image::KIND, scope));
+    Ok([of(caller.scope())?, of(Scope::System)?])
+}
+
+/// Whether content may be sent now: the first time, or again after a refusal.
+fn waits(image: &Image) -> Result<()> {
+    let upload = matches!(image.spec.source, ImageSource::Upload);
+    if upload && matches!(image.status.state, ImageState::Queued | ImageState::Error) {
+        return Ok(());
+    }
+    let reason = Reason::new("image.not_waiting", "the image does not wait for content");
+    Err(CloudError::conflict(
+        reason.hint("register a new image and send the content there"),
+    ))
+}
+
+fn repo_error(error: RepoError) -> CloudError {
+    let kind = match &error {
+        RepoError::TooLarge(_) => ErrorKind::TooLarge,
+        RepoError::Source(_) => ErrorKind::BadRequest,
+        RepoError::NotFound => ErrorKind::NotFound,
+        RepoError::Io(..) => ErrorKind::Unavailable,
+    };
+    CloudError::new(kind, error.reason())
+}

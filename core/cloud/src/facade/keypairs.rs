@@ -1,0 +1,84 @@
+//! Keypairs: public SSH keys of a project.
+
+use futures::FutureExt as _;
+use serde_json::json;
+use skyloom_model::{Keypair, KeypairId, Meta, Resource as _, paths};
+use skyloom_store::Versioned;
+
+use super::Cloud;
+use super::once::Change;
+use super::records::{create_resource, precondition, prefix};
+use crate::{Caller, CloudError, CreateKeypair, ListQuery, Listed, Result, checks};
+
+impl Cloud {
+    /// Stores a public key.
+    ///
+    /// # Errors
+    /// `keypair.name_taken`, `keypair.invalid_key`, `name.invalid`, `role.denied`.
+    pub async fn create_keypair(&self, caller: &Caller, request: CreateKeypair) -> Result<Keypair> {
+        caller.may_write()?;
+        let name = checks::text::name("name", &request.name).map_err(CloudError::field)?;
+        let spec = checks::keypair::parse(&request.public_key)?;
+        let done = self
+            .once(caller, "keypairs.create", json!(request), || {
+                let id = self.parts.ids.uuid();
+                let meta = Meta::new(id, name.clone(), caller.scope(), self.now());
+                let keypair = Keypair {
+                    meta,
+                    spec: spec.clone(),
+                };
+                async move {
+                    let claim = self
+                        .claim_name::<Keypair>("keypair", caller.scope(), &keypair.meta.name, id)
+                        .await?;
+                    Ok(Change {
+                        txn: create_resource(&keypair)?.and(claim),
+                        answer: keypair,
+                    })
+                }
+                .boxed()
+            })
+            .await?;
+        Ok(done.answer)
+    }
+
+    /// A page of the project's keypairs.
+    ///
+    /// # Errors
+    /// `cursor.invalid`, `limit.invalid`, `label.invalid`.
+    pub async fn list_keypairs(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<Keypair>> {
+        caller.may_read()?;
+        self.list_resources(&[prefix(&paths::scoped(Keypair::KIND, caller.scope()))?], query)
+            .await
+    }
+
+    /// One keypair.
+    ///
+    /// # Errors
+    /// `keypair.not_found`.
+    pub async fn get_keypair(&self, caller: &Caller, id: KeypairId) -> Result<Versioned<Keypair>> {
+        caller.may_read()?;
+        self.own(caller, id.uuid(), "keypair").await
+    }
+
+    /// Removes a keypair; servers made with it keep the key.
+    ///
+    /// # Errors
+    /// `keypair.not_found`, `precondition.failed`, `role.denied`.
+    pub async fn delete_keypair(&self, caller: &Caller, id: KeypairId) -> Result<()> {
+        caller.may_write()?;
+        self.once(caller, "keypairs.delete", json!(id), || {
+            async move {
+                let keypair = self.get_keypair(caller, id).await?;
+                precondition(caller, keypair.modified)?;
+                Ok(Change {
+                    txn: self.remove_named(&keypair).await?,
+                    answer: (),
+                })
+            }
+            .boxed()
+        })
+        .await?;
+        Ok(())
+    }
+}

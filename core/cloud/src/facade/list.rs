@@ -1,0 +1,150 @@
+//! Pages of lists, straight from the store's pages.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::de::DeserializeOwned;
+use skyloom_model::{Reason, Resource};
+use skyloom_store::{Key, ListOptions, Prefix};
+
+use super::Cloud;
+use crate::{CloudError, FieldError, ListQuery, Listed, Result};
+
+const DEFAULT_LIMIT: u32 = 100;
+const MAX_LIMIT: u32 = 1000;
+/// Documents that one call looks at; a filter that finds little gives short pages with a `next`.
+const MAX_SCAN: usize = 5000;
+
+/// Where a page begins and ends.
+pub(crate) struct PageOf<'q> {
+    pub(crate) cursor: Option<&'q str>,
+    pub(crate) limit: Option<u32>,
+}
+
+/// Conditions of [`ListQuery`] on a resource.
+pub(crate) struct Wanted<'q> {
+    name: Option<&'q str>,
+    label: Option<(&'q str, &'q str)>,
+}
+
+impl<'q> Wanted<'q> {
+    pub(crate) fn of(query: &'q ListQuery) -> Result<Self> {
+        let label = match query.label.as_deref() {
+            None => None,
+            Some(text) => Some(text.split_once('=').ok_or_else(|| {
+                CloudError::field(FieldError::new("label", "label.invalid", "write it as key=value"))
+            })?),
+        };
+        Ok(Self {
+            name: query.name.as_deref(),
+            label,
+        })
+    }
+
+    pub(crate) fn fits<R: Resource>(&self, resource: &R) -> bool {
+        let meta = resource.meta();
+        self.name.is_none_or(|n| meta.name.as_str() == n)
+            && self
+                .label
+                .is_none_or(|(k, v)| meta.labels.get(k).is_some_and(|have| have == v))
+    }
+}
+
+/// The last key of a page as text for clients.
+fn cursor_of(key: &Key) -> String {
+    URL_SAFE_NO_PAD.encode(key.as_str())
+}
+
+/// The key of a cursor and the number of the prefix that it lies in.
+fn position(cursor: &str, prefixes: &[Prefix]) -> Result<(usize, Key)> {
+    let read = || {
+        let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
+        let key = Key::parse(&text).ok()?;
+        let at = prefixes.iter().position(|p| p.covers(&key))?;
+        Some((at, key))
+    };
+    read().ok_or_else(|| {
+        let reason = Reason::new("cursor.invalid", "the cursor does not belong to this list");
+        CloudError::bad_request(reason.hint("pass `next` of the page before unchanged, or leave it out"))
+    })
+}
+
+impl Cloud {
+    /// A page of the resources below `prefixes`, one prefix after the other.
+    pub(crate) async fn list_resources<R: Resource>(
+        &self,
+        prefixes: &[Prefix],
+        query: &ListQuery,
+    ) -> Result<Listed<R>> {
+        let wanted = Wanted::of(query)?;
+        let page = PageOf {
+            cursor: query.cursor.as_deref(),
+            limit: query.limit,
+        };
+        self.page(prefixes, page, |r: &R| wanted.fits(r)).await
+    }
+
+    /// A page of the documents below `prefixes` that `keep` keeps. What cannot be decoded is left out.
+    pub(crate) async fn page<T: DeserializeOwned>(
+        &self,
+        prefixes: &[Prefix],
+        page: PageOf<'_>,
+        keep: impl Fn(&T) -> bool + Send,
+    ) -> Result<Listed<T>> {
+        let limit = page.limit.unwrap_or(DEFAULT_LIMIT);
+        if !(1..=MAX_LIMIT).contains(&limit) {
+            let message = format!("{limit} is not within 1 to {MAX_LIMIT}");
+            return Err(CloudError::field(FieldError::new(
+                "limit",
+                "limit.invalid",
+                message,
+            )));
+        }
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let (first, mut after) = match page.cursor {
+            None => (0, None),
+            Some(cursor) => position(cursor, prefixes).map(|(at, key)| (at, Some(key)))?,
+        };
+        let (mut items, mut last_kept, mut scanned) = (Vec::new(), None, 0);
+        for prefix in prefixes.iter().skip(first) {
+            loop {
+                let mut options = ListOptions::default().with_limit(limit.saturating_add(1));
+                if let Some(key) = after.take() {
+                    options = options.with_after(key);
+                }
+                let found = self.parts.backend.list(prefix, options).await?;
+                for kv in &found.items {
+                    let document = match kv.value.parse::<T>() {
+                        Ok(document) => document,
+                        Err(error) => {
+                            tracing::warn!(key = %kv.key, error = %skyloom_model::report(&error), "left out of a list");
+                            continue;
+                        }
+                    };
+                    if !keep(&document) {
+                        continue;
+                    }
+                    if items.len() == limit {
+                        return Ok(Listed {
+                            items,
+                            next: last_kept.as_ref().map(cursor_of),
+                        });
+                    }
+                    items.push(document);
+                    last_kept = Some(kv.key.clone());
+                }
+                scanned += found.items.len();
+                let Some(last) = found.items.last().filter(|_| found.more) else {
+                    break;
+                };
+                if scanned >= MAX_SCAN {
+                    return Ok(Listed {
+                        items,
+                        next: Some(cursor_of(&last.key)),
+                    });
+                }
+                after = Some(last.key.clone());
+            }
+        }
+        Ok(Listed { items, next: None })
+    }
+}

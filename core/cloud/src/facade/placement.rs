@@ -1,0 +1,46 @@
+//! Why a server is where it is.
+
+use skyloom_model::{Plan, Server, ServerId, Task, paths};
+use skyloom_store::ListOptions;
+
+use super::Cloud;
+use super::records::{key, prefix};
+use super::tasks::rendered;
+use crate::{Caller, PlacementAnswer, Result};
+
+/// Tasks that are looked at.
+const MAX_SCAN: usize = 1000;
+
+impl Cloud {
+    /// Why the server's host was chosen, or why none was.
+    ///
+    /// # Errors
+    /// `server.not_found`.
+    pub async fn server_placement(&self, caller: &Caller, id: ServerId) -> Result<PlacementAnswer> {
+        let server = self.get_server(caller, id).await?.value;
+        let Some(task) = self.creation_of(&server).await? else {
+            return Ok(PlacementAnswer {
+                task: None,
+                placement: None,
+            });
+        };
+        let plan = self.read::<Plan>(&paths::plan(task.id)).await?;
+        let placement = rendered(caller, plan.and_then(|p| p.value.placement));
+        Ok(PlacementAnswer {
+            task: Some(task.id),
+            placement,
+        })
+    }
+
+    /// The task that made a server. Ids are ordered by time and the task's is made right after the server's, so it is
+    /// among the first tasks behind it.
+    async fn creation_of(&self, server: &Server) -> Result<Option<Task>> {
+        let below = paths::tasks(server.meta.scope);
+        let behind = key(&format!("{below}/{}", server.meta.id))?;
+        let options = ListOptions::default().with_after(behind).with_limit(MAX_SCAN);
+        let page = self.parts.backend.list(&prefix(&below)?, options).await?;
+        let tasks = page.items.iter().filter_map(|kv| kv.value.parse::<Task>().ok());
+        let mut made = tasks.filter(|t| t.subject.id == server.meta.id && t.flow == "server.create");
+        Ok(made.next())
+    }
+}

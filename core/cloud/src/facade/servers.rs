@@ -1,0 +1,308 @@
+//! Servers: making them, looking at them.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use futures::FutureExt as _;
+use serde_json::{Value as Json, json};
+use skyloom_model::{
+    Activity, Flavor, FlavorRef, Image, ImageRef, Keypair, Lifecycle, MacAddr, Meta, NicKind, Overlays, Port,
+    PortSpec, PortStatus, PowerState, Resource as _, Scope, Secret, Server, ServerId, ServerSecrets,
+    ServerSpec, ServerStatus, paths,
+};
+use skyloom_store::Versioned;
+
+use super::Cloud;
+use super::once::Change;
+use super::records::{create, create_resource, prefix, submit};
+use crate::flows::{BaseImage, CreateParams, PortPlan};
+use crate::{
+    Caller, CloudError, CreateServer, ListQuery, Listed, Result, ServerAccepted, ShownOnce, checks, hash,
+};
+
+/// Most keypairs of one server.
+const MAX_KEYPAIRS: usize = 16;
+
+/// What was found of what a request names.
+struct Chosen {
+    image: Versioned<Image>,
+    flavor: Flavor,
+    ssh_keys: Vec<String>,
+}
+
+impl Cloud {
+    /// Makes a server: the checks of [`crate::checks`], then server, ports, secrets and task in one commit.
+    ///
+    /// # Errors
+    /// The codes of the checks; `role.denied`.
+    pub async fn create_server(&self, caller: &Caller, request: CreateServer) -> Result<ServerAccepted> {
+        caller.may_write()?;
+        let digest = digest(&request);
+        let config_drive = checks::server::config_drive(request.config_drive);
+        if let Some(password) = &request.password {
+            checks::password::given(password.expose())?;
+        }
+        check_format(&request, config_drive)?;
+        checks::metadata::check(&request.metadata)?;
+        checks::names::server(request.name.as_deref(), request.hostname.as_deref(), "server")?;
+        let nics = checks::networks::check(request.networks.as_deref())?;
+        let generated = match &request.password {
+            None if config_drive => Some(checks::password::generate(&*self.parts.ids)),
+            _ => None,
+        };
+        let password = request
+            .password
+            .clone()
+            .or_else(|| generated.clone().map(Secret::new));
+        let secrets = match password {
+            Some(password) => Some(ServerSecrets {
+                password_hash: hash::crypt(password, &*self.parts.ids).await?,
+                user_data: request.user_data.clone(),
+            }),
+            None => None,
+        };
+        let (request, nics, secrets) = (&request, &nics, &secrets);
+        let done = self
+            .once(caller, "servers.create", digest, || {
+                let (request, nics, secrets) = (request.clone(), nics.clone(), secrets.clone());
+                async move {
+                    self.make_server(caller, &request, &nics, secrets, config_drive)
+                        .await
+                }
+                .boxed()
+            })
+            .await?;
+        let shown = generated.filter(|_| done.fresh).map(ShownOnce::new);
+        Ok(ServerAccepted {
+            password: shown,
+            ..done.answer
+        })
+    }
+
+    async fn make_server(
+        &self,
+        caller: &Caller,
+        request: &CreateServer,
+        nics: &[NicKind],
+        secrets: Option<ServerSecrets>,
+        config_drive: bool,
+    ) -> Result<Change<ServerAccepted>> {
+        let chosen = self.choose(caller, request).await?;
+        checks::image::usable(&chosen.image.value, &chosen.flavor.spec)?;
+        let id = ServerId::fresh(&*self.parts.ids);
+        let fallback = format!("server-{}", &id.uuid().simple().to_string()[24..]);
+        let (name, hostname) =
+            checks::names::server(request.name.as_deref(), request.hostname.as_deref(), &fallback)?;
+        let ports = self.make_ports(caller.scope(), id, nics)?;
+        let start = request.start.unwrap_or(true);
+        let image = &chosen.image.value;
+        let mut meta = Meta::new(id.uuid(), name, caller.scope(), self.now());
+        meta.labels = request.labels.clone();
+        let mut server = Server {
+            meta,
+            spec: ServerSpec {
+                flavor: FlavorRef {
+                    id: chosen.flavor.id(),
+                    name: chosen.flavor.meta.name.clone(),
+                    spec: chosen.flavor.spec,
+                },
+                image: ImageRef {
+                    id: image.id(),
+                    name: image.meta.name.clone(),
+                },
+                hostname,
+                config_drive,
+                ssh_keys: chosen.ssh_keys,
+                metadata: request.metadata.clone(),
+                ports: ports.iter().map(|p| p.id()).collect(),
+                host_labels: request.host_labels.clone(),
+                anti_affinity_group: request.anti_affinity_group.clone(),
+                running: start,
+            },
+            status: ServerStatus {
+                lifecycle: Lifecycle::Building,
+                power: PowerState::Unknown,
+                activity: None,
+                overlays: Overlays::default(),
+                placement: None,
+                addresses: Vec::new(),
+                accelerator: None,
+                fault: None,
+                launched_at: None,
+            },
+        };
+        let params = CreateParams {
+            image: base_image(image)?,
+            architecture: image.spec.architecture.clone(),
+            ports: ports.iter().map(PortPlan::of).collect(),
+            start,
+        };
+        let params = serde_json::to_value(params).map_err(|e| CloudError::internal(e.to_string()))?;
+        let task = self.task(caller, "server.create", &server, params);
+        server.status.activity = Some(Activity {
+            task: task.id,
+            flow: task.flow.clone(),
+        });
+        let mut txn = create_resource(&server)?;
+        for port in &ports {
+            txn = txn.and(create_resource(port)?);
+        }
+        if let Some(secrets) = secrets {
+            txn = txn.and(create(&paths::server_secrets(caller.project, id), &secrets)?);
+        }
+        // The image must not be deleted between the check and the commit.
+        let txn = txn.and(submit(&task)?).guard(chosen.image.unchanged());
+        Ok(Change {
+            txn,
+            answer: ServerAccepted {
+                server,
+                task,
+                password: None,
+            },
+        })
+    }
+
+    /// Looks up what the request names.
+    async fn choose(&self, caller: &Caller, request: &CreateServer) -> Result<Chosen> {
+        let mut ssh_keys = Vec::new();
+        for (i, asked) in request.keypairs.iter().enumerate() {
+            let found = self.by_id_or_name::<Keypair>(caller.scope(), asked).await?;
+            let keypair = checks::found(&format!("keypairs[{i}]"), "keypair", asked, found)?;
+            ssh_keys.push(keypair.value.spec.public_key);
+        }
+        let found = self
+            .by_id_or_name::<Flavor>(Scope::System, &request.flavor)
+            .await?;
+        let flavor = checks::found("flavor", "flavor", &request.flavor, found)?.value;
+        let found = self.image_by_id_or_name(caller, &request.image).await?;
+        let image = checks::found("image", "image", &request.image, found)?;
+        Ok(Chosen {
+            image,
+            flavor,
+            ssh_keys,
+        })
+    }
+
+    /// The ports of a new server. On QEMU's user network each NIC has a network of its own, all alike; different
+    /// addresses keep them apart inside the guest, and only the first has a gateway.
+    fn make_ports(&self, scope: Scope, server: ServerId, nics: &[NicKind]) -> Result<Vec<Port>> {
+        let mut ports: Vec<Port> = Vec::with_capacity(nics.len());
+        for (i, kind) in nics.iter().enumerate() {
+            let host = u8::try_from(i)
+                .ok()
+                .and_then(|i| i.checked_add(15))
+                .unwrap_or(u8::MAX);
+            let mut tail = [0; 3];
+            self.parts.ids.random(&mut tail);
+            while ports.iter().any(|p| p.spec.mac == MacAddr::qemu(tail)) {
+                self.parts.ids.random(&mut tail);
+            }
+            let name = format!("eth{i}")
+                .try_into()
+                .map_err(|e| CloudError::internal(format!("port name {e}")))?;
+            let ip = |last| IpAddr::V4(Ipv4Addr::new(10, 0, 2, last));
+            ports.push(Port {
+                meta: Meta::new(self.parts.ids.uuid(), name, scope, self.now()),
+                spec: PortSpec {
+                    server,
+                    kind: *kind,
+                    mac: MacAddr::qemu(tail),
+                    address: ip(host),
+                    prefix_len: 24,
+                    gateway: (i == 0).then(|| ip(2)),
+                    dns: if i == 0 { vec![ip(3)] } else { Vec::new() },
+                },
+                status: PortStatus { bound: false },
+            });
+        }
+        Ok(ports)
+    }
+
+    /// A page of the project's servers.
+    ///
+    /// # Errors
+    /// `cursor.invalid`, `limit.invalid`, `label.invalid`.
+    pub async fn list_servers(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<Server>> {
+        caller.may_read()?;
+        self.list_resources(&[prefix(&paths::scoped(Server::KIND, caller.scope()))?], query)
+            .await
+    }
+
+    /// One server.
+    ///
+    /// # Errors
+    /// `server.not_found`.
+    pub async fn get_server(&self, caller: &Caller, id: ServerId) -> Result<Versioned<Server>> {
+        caller.may_read()?;
+        self.own(caller, id.uuid(), "server").await
+    }
+}
+
+/// Fields that are wrong by themselves, all at once.
+fn check_format(request: &CreateServer, config_drive: bool) -> Result<()> {
+    let mut errors = checks::text::labels("labels", &request.labels);
+    errors.extend(checks::text::labels("host_labels", &request.host_labels));
+    errors.extend(checks::server::group(request.anti_affinity_group.as_deref()));
+    errors.extend(checks::server::user_data(request.user_data.as_deref()));
+    let (user_data, keys) = (request.user_data.is_some(), !request.keypairs.is_empty());
+    errors.extend(checks::server::disk_needs_seed(
+        config_drive,
+        user_data,
+        keys,
+        request.password.is_some(),
+    ));
+    for (field, text) in [("image", &request.image), ("flavor", &request.flavor)] {
+        if text.is_empty() || text.len() > 255 {
+            let code = format!("{field}.invalid");
+            errors.push(crate::FieldError::new(
+                field,
+                &code,
+                "give an id or a name of 1 to 255 bytes",
+            ));
+        }
+    }
+    if request.keypairs.len() > MAX_KEYPAIRS {
+        let message = format!("at most {MAX_KEYPAIRS} keypairs");
+        errors.push(crate::FieldError::new("keypairs", "keypair.too_many", message));
+    }
+    CloudError::fields(errors).map_or(Ok(()), Err)
+}
+
+/// What tells this request from others. Of the password only whether there is one: no hash of it is kept but the
+/// slow, salted one.
+fn digest(request: &CreateServer) -> Json {
+    let CreateServer {
+        name,
+        hostname,
+        image,
+        flavor,
+        keypairs,
+        config_drive,
+        password,
+        user_data,
+        metadata,
+        networks,
+        labels,
+        host_labels,
+        anti_affinity_group,
+        start,
+    } = request;
+    json!({
+        "name": name, "hostname": hostname, "image": image, "flavor": flavor, "keypairs": keypairs,
+        "config_drive": config_drive, "password": password.is_some(), "user_data": user_data, "metadata": metadata,
+        "networks": networks, "labels": labels, "host_labels": host_labels,
+        "anti_affinity_group": anti_affinity_group, "start": start,
+    })
+}
+
+fn base_image(image: &Image) -> Result<BaseImage> {
+    let sha256 = image.status.sha256.clone();
+    let sha256 = sha256.ok_or_else(|| CloudError::internal("an active image without a measured SHA-256"))?;
+    Ok(BaseImage {
+        id: image.id(),
+        name: image.meta.name.clone(),
+        sha256,
+        format: image.spec.format,
+        size_bytes: image.status.size_bytes,
+        virtual_size_bytes: image.status.virtual_size_bytes,
+    })
+}

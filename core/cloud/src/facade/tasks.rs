@@ -1,0 +1,158 @@
+//! Tasks: what was asked for and how far it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::FutureExt as _;
+use serde_json::json;
+use skyloom_model::{JobId, JobRecord, Place, Plan, Reason, Run, Scope, Task, TaskId, paths};
+use skyloom_scheduler::Explanation;
+use skyloom_store::{Prefix, Table, Versioned};
+
+use super::Cloud;
+use super::list::PageOf;
+use super::once::Change;
+use super::records::{precondition, prefix};
+use crate::{Caller, CloudError, Listed, Result, TaskAccepted, TaskDetail, TaskQuery};
+
+impl Cloud {
+    /// A page of the project's tasks, oldest first; for administrators also the cloud's own.
+    ///
+    /// # Errors
+    /// `cursor.invalid`, `limit.invalid`.
+    pub async fn list_tasks(&self, caller: &Caller, query: &TaskQuery) -> Result<Listed<Task>> {
+        caller.may_read()?;
+        let prefixes: Vec<Prefix> = scopes(caller)
+            .into_iter()
+            .map(|s| prefix(&paths::tasks(s)))
+            .collect::<Result<_>>()?;
+        let page = PageOf {
+            cursor: query.cursor.as_deref(),
+            limit: query.limit,
+        };
+        self.page(&prefixes, page, |t: &Task| {
+            query.state.is_none_or(|s| t.state == s)
+                && query.flow.as_ref().is_none_or(|f| t.flow == *f)
+                && query.subject.is_none_or(|s| t.subject.id == s)
+        })
+        .await
+    }
+
+    /// One task.
+    ///
+    /// # Errors
+    /// `task.not_found`.
+    pub async fn get_task(&self, caller: &Caller, id: TaskId) -> Result<Versioned<Task>> {
+        caller.may_read()?;
+        for scope in scopes(caller) {
+            if let Some(found) = self.read(&paths::task(scope, id)).await? {
+                return Ok(found);
+            }
+        }
+        Err(CloudError::not_found("task"))
+    }
+
+    /// One task with its plan and how far its jobs are. What a plan says about other hosts is only for administrators.
+    ///
+    /// # Errors
+    /// `task.not_found`.
+    pub async fn task_detail(&self, caller: &Caller, id: TaskId) -> Result<Versioned<TaskDetail>> {
+        let task = self.get_task(caller, id).await?;
+        let plan = self.read::<Plan>(&paths::plan(id)).await?.map(|p| p.value);
+        let jobs = match &plan {
+            Some(plan) => self.jobs_of(plan).await?,
+            None => Vec::new(),
+        };
+        let plan = plan.map(|p| Plan {
+            placement: rendered(caller, p.placement),
+            ..p
+        });
+        let Versioned {
+            key,
+            value: task,
+            created,
+            modified,
+        } = task;
+        Ok(Versioned {
+            key,
+            value: TaskDetail { task, plan, jobs },
+            created,
+            modified,
+        })
+    }
+
+    /// The records of a plan's jobs: those of its run when it has ended, else the live ones.
+    async fn jobs_of(&self, plan: &Plan) -> Result<Vec<JobRecord>> {
+        let places: BTreeSet<Place> = plan.jobs.iter().map(|j| j.place).collect();
+        let mut live: BTreeMap<JobId, JobRecord> = BTreeMap::new();
+        for place in places {
+            let below = prefix(&paths::task_jobs(place, plan.task))?;
+            let records = Table::<JobRecord>::new(self.parts.backend.clone(), below)
+                .list_all()
+                .await?;
+            live.extend(
+                records
+                    .items
+                    .into_iter()
+                    .map(|r| (r.value.spec.id.clone(), r.value)),
+            );
+        }
+        // The live records go and the run comes in one commit: asked in this order, one of them has the jobs.
+        match self.read::<Run>(&paths::run(plan.task)).await? {
+            Some(run) => Ok(run.value.jobs),
+            None => Ok(plan.jobs.iter().filter_map(|j| live.remove(&j.id)).collect()),
+        }
+    }
+
+    /// Asks for a task's end: what has not begun is dropped, the rest is undone. Asking again changes nothing.
+    ///
+    /// # Errors
+    /// `task.not_found`, `task.ended`, `precondition.failed`, `role.denied`.
+    pub async fn cancel_task(&self, caller: &Caller, id: TaskId) -> Result<TaskAccepted> {
+        caller.may_write()?;
+        let done = self
+            .once(caller, "tasks.cancel", json!(id), || {
+                async move {
+                    let found = self.get_task(caller, id).await?;
+                    precondition(caller, found.modified)?;
+                    if found.value.scope == Scope::System {
+                        caller.may_operate()?;
+                    }
+                    if found.value.state.ended() {
+                        return Err(CloudError::conflict(Reason::new(
+                            "task.ended",
+                            "the task has ended already",
+                        )));
+                    }
+                    let task = Task {
+                        cancel: true,
+                        ..found.value.clone()
+                    };
+                    Ok(Change {
+                        txn: found.replace(&task)?,
+                        answer: TaskAccepted { task },
+                    })
+                }
+                .boxed()
+            })
+            .await?;
+        Ok(done.answer)
+    }
+}
+
+/// Whose tasks a caller sees.
+fn scopes(caller: &Caller) -> Vec<Scope> {
+    if caller.is_admin() {
+        vec![caller.scope(), Scope::System]
+    } else {
+        vec![caller.scope()]
+    }
+}
+
+/// A placement's explanation as the caller may see it. One that cannot be read is shown to administrators only.
+pub(crate) fn rendered(caller: &Caller, placement: Option<serde_json::Value>) -> Option<serde_json::Value> {
+    if caller.is_admin() {
+        return placement;
+    }
+    let explanation: Explanation = serde_json::from_value(placement?).ok()?;
+    serde_json::to_value(explanation.for_tenant()).ok()
+}

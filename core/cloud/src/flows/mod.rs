@@ -1,0 +1,102 @@
+//! The verbs of the cloud as flows: tasks into plans, ends into records. Pure.
+
+mod image;
+mod params;
+mod records;
+mod server_create;
+mod server_delete;
+mod server_power;
+#[cfg(test)]
+mod tests;
+
+use serde::Serialize;
+use serde_json::Value;
+use skyloom_flow::FlowRegistry;
+use skyloom_model::{JobId, JobSpec, Place, Reason, RetryPolicy};
+
+pub use image::{ImageDelete, ImageImport};
+pub use params::{BaseImage, CreateParams, ImportParams, PortPlan, StopParams};
+pub use server_create::ServerCreate;
+pub use server_delete::ServerDelete;
+pub use server_power::{ServerReboot, ServerStart, ServerStop};
+
+/// All flows of this crate.
+#[must_use]
+pub fn cloud_flows() -> FlowRegistry {
+    FlowRegistry::new()
+        .with(ServerCreate)
+        .with(ServerStart)
+        .with(ServerStop)
+        .with(ServerReboot)
+        .with(ServerDelete)
+        .with(ImageImport)
+        .with(ImageDelete)
+}
+
+/// A job of a plan; its id is its kind unless said otherwise.
+struct Step {
+    spec: JobSpec,
+}
+
+impl Step {
+    fn new<T: Serialize>(kind: &str, title: &str, place: Place, input: &T) -> Result<Self, Reason> {
+        let input = serde_json::to_value(input).map_err(|e| {
+            Reason::new(
+                "plan.bad_input",
+                format!("the input of {kind} cannot be written: {e}"),
+            )
+        })?;
+        Ok(Self {
+            spec: JobSpec {
+                id: JobId::new(kind),
+                kind: kind.to_owned(),
+                title: title.to_owned(),
+                input,
+                after: Vec::new(),
+                place,
+                retry: RetryPolicy::default(),
+                weight: 1,
+            },
+        })
+    }
+    fn id(mut self, id: &str) -> Self {
+        self.spec.id = JobId::new(id);
+        self
+    }
+    fn after(mut self, after: impl IntoIterator<Item = JobId>) -> Self {
+        self.spec.after.extend(after);
+        self
+    }
+    fn weight(mut self, weight: u32) -> Self {
+        self.spec.weight = weight;
+        self
+    }
+    fn attempts(mut self, max_attempts: u32, backoff_ms: u64) -> Self {
+        self.spec.retry = RetryPolicy {
+            max_attempts,
+            backoff_ms,
+        };
+        self
+    }
+    fn done(self) -> JobSpec {
+        self.spec
+    }
+}
+
+/// A task's parameters as a `T`.
+fn params<T: serde::de::DeserializeOwned>(task: &skyloom_model::Task) -> Result<T, Reason> {
+    T::deserialize(&task.params).map_err(|e| {
+        Reason::new(
+            "task.bad_params",
+            format!("the task's parameters cannot be read: {e}"),
+        )
+    })
+}
+
+/// What a job gave, as a `T`; nothing if there is no such job or it gave something else.
+fn output<T: serde::de::DeserializeOwned>(
+    outputs: &std::collections::BTreeMap<JobId, Value>,
+    job: &str,
+) -> Option<T> {
+    T::deserialize(outputs.get(&JobId::new(job))?).ok()
+}

@@ -1,0 +1,95 @@
+//! The records that server flows read and write.
+
+use skyloom_flow::Records;
+use skyloom_model::{
+    Claim, HostId, HostLedger, Port, PortId, Reason, Resource as _, Server, ServerId, Task, paths,
+};
+use skyloom_scheduler::release;
+use skyloom_store::{Key, Txn};
+
+/// The key of a path made of ids and fixed words. A task whose words are not fixed is damaged.
+pub(super) fn key(path: &str) -> Result<Key, Reason> {
+    Key::parse(path).map_err(|e| Reason::new("record.bad_key", e.to_string()))
+}
+
+/// The key of a task's subject.
+pub(super) fn subject_key(task: &Task) -> Result<Key, Reason> {
+    key(&paths::resource(&task.subject.kind, task.scope, task.subject.id))
+}
+
+fn port_key(task: &Task, port: PortId) -> Result<Key, Reason> {
+    key(&paths::resource(Port::KIND, task.scope, port.uuid()))
+}
+
+fn claim_key(host: HostId, server: ServerId) -> Result<Key, Reason> {
+    key(&paths::claim(host, server))
+}
+
+fn ledger_key(host: HostId) -> Result<Key, Reason> {
+    key(&paths::ledger(host))
+}
+
+/// The server; then, once it is placed, its ports, its claim and its host's ledger.
+pub(super) fn server_reads(task: &Task, have: &Records) -> Result<Vec<Key>, Reason> {
+    let mut keys = vec![subject_key(task)?];
+    if let Some(server) = have.get::<Server>(&keys[0])? {
+        for port in &server.spec.ports {
+            keys.push(port_key(task, *port)?);
+        }
+        if let Some(placement) = &server.status.placement {
+            keys.push(claim_key(placement.host, server.id())?);
+            keys.push(ledger_key(placement.host)?);
+        }
+    }
+    Ok(keys)
+}
+
+/// Adds: the server's ports are bound, or not.
+pub(super) fn bind_ports(
+    mut txn: Txn,
+    task: &Task,
+    server: &Server,
+    records: &Records,
+    bound: bool,
+) -> Result<Txn, Reason> {
+    for id in &server.spec.ports {
+        let key = port_key(task, *id)?;
+        if let Some(mut port) = records.get::<Port>(&key)?
+            && port.status.bound != bound
+        {
+            port.status.bound = bound;
+            txn = records.put(txn, &key, &port)?;
+        }
+    }
+    Ok(txn)
+}
+
+/// Adds: the server's ports are gone.
+pub(super) fn delete_ports(
+    mut txn: Txn,
+    task: &Task,
+    server: &Server,
+    records: &Records,
+) -> Result<Txn, Reason> {
+    for id in &server.spec.ports {
+        txn = records.delete(txn, &port_key(task, *id)?);
+    }
+    Ok(txn)
+}
+
+/// Adds: the server's claim is gone, and its share of the host's ledger. Nothing when there is no claim.
+pub(super) fn release_claim(txn: Txn, server: &Server, records: &Records) -> Result<Txn, Reason> {
+    let Some(placement) = &server.status.placement else {
+        return Ok(txn);
+    };
+    let (claim_at, ledger_at) = (
+        claim_key(placement.host, server.id())?,
+        ledger_key(placement.host)?,
+    );
+    let Some(claim) = records.get::<Claim>(&claim_at)? else {
+        return Ok(txn);
+    };
+    let ledger: HostLedger = records.get(&ledger_at)?.unwrap_or_default();
+    let txn = records.put(txn, &ledger_at, &release(&ledger, &claim))?;
+    Ok(records.delete(txn, &claim_at))
+}

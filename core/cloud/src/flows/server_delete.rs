@@ -1,0 +1,74 @@
+//! `server.delete`: off, domain gone, disks gone; then the records.
+
+use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, TaskFlow};
+use skyloom_model::{JobId, Lifecycle, Place, Reason, Resource as _, Scope, Server, Task, TaskEnd, paths};
+use skyloom_store::{Key, Txn};
+
+use super::Step;
+use super::records::{delete_ports, key, release_claim, server_reads, subject_key};
+use crate::jobs::ServerInput;
+
+/// Removes a server with everything that is its own.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ServerDelete;
+
+impl TaskFlow for ServerDelete {
+    fn name(&self) -> &'static str {
+        "server.delete"
+    }
+
+    fn reads(&self, task: &Task, have: &Records) -> Vec<Key> {
+        server_reads(task, have).unwrap_or_default()
+    }
+
+    fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
+        let server: Server = cx.records.need(&subject_key(task)?)?;
+        let mut planned = Planned {
+            generation: server.meta.generation,
+            ..Planned::default()
+        };
+        if let Some(placement) = &server.status.placement {
+            let place = Place::Host(placement.host);
+            let input = ServerInput { server: server.id() };
+            // Nothing is given up lightly here: what is not deleted stays as an orphan.
+            let undefine = Step::new("vm.undefine", "remove the virtual machine", place, &input)?;
+            let disks = Step::new("disk.delete_all", "delete its disks", place, &input)?;
+            planned.jobs = vec![
+                undefine.attempts(10, 1000).weight(2).done(),
+                disks.after([JobId::new("vm.undefine")]).attempts(10, 1000).done(),
+            ];
+        }
+        Ok(planned)
+    }
+
+    fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
+        let at = subject_key(task)?;
+        let Some(mut server) = cx.records.get::<Server>(&at)? else {
+            return Ok(Settled::default());
+        };
+        let changes = match cx.end {
+            TaskEnd::Done => {
+                let txn = cx.records.delete(Txn::new(), &at);
+                let txn = delete_ports(txn, task, &server, cx.records)?;
+                let txn = release_claim(txn, &server, cx.records)?;
+                match task.scope {
+                    // Not read here: nobody but the lender needs to see it.
+                    Scope::Project(project) => txn.delete(key(&paths::server_secrets(project, server.id()))?),
+                    Scope::System => txn,
+                }
+            }
+            TaskEnd::Failed | TaskEnd::Cancelled | TaskEnd::Stuck => {
+                // What is gone is gone: a server whose deletion did not end can only be deleted again.
+                server.status.lifecycle = Lifecycle::Error;
+                server.status.activity = None;
+                server.status.fault = cx.reason.cloned();
+                server.meta.updated_at = cx.now;
+                cx.records.put(Txn::new(), &at, &server)?
+            }
+        };
+        Ok(Settled {
+            changes,
+            result: None,
+        })
+    }
+}

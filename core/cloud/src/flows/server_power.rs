@@ -1,0 +1,169 @@
+//! `server.start`, `server.stop`, `server.reboot`.
+
+use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, TaskFlow};
+use skyloom_model::{
+    JobId, JobSpec, Lifecycle, Place, PowerState, Reason, Resource as _, Server, ServerId, Task, TaskEnd,
+};
+use skyloom_store::{Key, Txn};
+
+use super::records::subject_key;
+use super::{Step, StopParams, output, params};
+use crate::jobs::{ServerInput, Started, StopInput};
+
+/// Turns a server on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ServerStart;
+/// Turns a server off.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ServerStop;
+/// Turns a server off and on again.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ServerReboot;
+
+impl TaskFlow for ServerStart {
+    fn name(&self) -> &'static str {
+        "server.start"
+    }
+    fn reads(&self, task: &Task, _have: &Records) -> Vec<Key> {
+        subject_key(task).into_iter().collect()
+    }
+    fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
+        planned(task, cx, |server, place| Ok(vec![start(server, place)?]))
+    }
+    fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
+        settled(task, cx, |server| match cx.end {
+            TaskEnd::Done => started(server, cx),
+            // The way back has forced it off.
+            TaskEnd::Failed | TaskEnd::Cancelled => {
+                server.spec.running = false;
+                if cx.plan.is_some() {
+                    server.status.power = PowerState::Stopped;
+                }
+            }
+            TaskEnd::Stuck => {}
+        })
+    }
+}
+
+impl TaskFlow for ServerStop {
+    fn name(&self) -> &'static str {
+        "server.stop"
+    }
+    fn reads(&self, task: &Task, _have: &Records) -> Vec<Key> {
+        subject_key(task).into_iter().collect()
+    }
+    fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
+        let how: StopParams = params(task)?;
+        planned(task, cx, |server, place| Ok(vec![stop(server, place, how)?]))
+    }
+    fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
+        settled(task, cx, |server| {
+            if stopped(cx) {
+                server.status.power = PowerState::Stopped;
+            }
+        })
+    }
+}
+
+impl TaskFlow for ServerReboot {
+    fn name(&self) -> &'static str {
+        "server.reboot"
+    }
+    fn reads(&self, task: &Task, _have: &Records) -> Vec<Key> {
+        subject_key(task).into_iter().collect()
+    }
+    fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
+        let how: StopParams = params(task)?;
+        planned(task, cx, |server, place| {
+            let off = stop(server, place, how)?;
+            let mut on = start(server, place)?;
+            on.after = vec![off.id.clone()];
+            Ok(vec![off, on])
+        })
+    }
+    fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
+        settled(task, cx, |server| match cx.end {
+            TaskEnd::Done => started(server, cx),
+            TaskEnd::Failed | TaskEnd::Cancelled if stopped(cx) => {
+                server.spec.running = false;
+                server.status.power = PowerState::Stopped;
+            }
+            TaskEnd::Failed | TaskEnd::Cancelled | TaskEnd::Stuck => {}
+        })
+    }
+}
+
+fn start(server: ServerId, place: Place) -> Result<JobSpec, Reason> {
+    let step = Step::new(
+        "vm.start",
+        "start the virtual machine",
+        place,
+        &ServerInput { server },
+    )?;
+    Ok(step.weight(5).done())
+}
+
+fn stop(server: ServerId, place: Place, how: StopParams) -> Result<JobSpec, Reason> {
+    let input = StopInput {
+        server,
+        force: how.force,
+        timeout_seconds: how.timeout_seconds,
+    };
+    Ok(Step::new("vm.stop", "stop the virtual machine", place, &input)?
+        .weight(5)
+        .done())
+}
+
+fn planned(
+    task: &Task,
+    cx: &PlanContext<'_>,
+    jobs: impl FnOnce(ServerId, Place) -> Result<Vec<JobSpec>, Reason>,
+) -> Result<Planned, Refusal> {
+    let server: Server = cx.records.need(&subject_key(task)?)?;
+    let Some(placement) = &server.status.placement else {
+        return Err(Reason::new("server.not_placed", "the server is on no host").into());
+    };
+    let jobs = jobs(server.id(), Place::Host(placement.host))?;
+    Ok(Planned {
+        jobs,
+        generation: server.meta.generation,
+        ..Planned::default()
+    })
+}
+
+/// What is common: the activity ends, a failure is kept as a fault; only a stuck task makes the server unusable.
+fn settled(task: &Task, cx: &SettleContext<'_>, change: impl FnOnce(&mut Server)) -> Result<Settled, Reason> {
+    let at = subject_key(task)?;
+    let Some(mut server) = cx.records.get::<Server>(&at)? else {
+        return Ok(Settled::default());
+    };
+    server.status.activity = None;
+    server.meta.updated_at = cx.now;
+    match cx.end {
+        TaskEnd::Done => server.status.fault = None,
+        TaskEnd::Cancelled => {}
+        TaskEnd::Failed => server.status.fault = cx.reason.cloned(),
+        TaskEnd::Stuck => {
+            server.status.lifecycle = Lifecycle::Error;
+            server.status.fault = cx.reason.cloned();
+        }
+    }
+    change(&mut server);
+    Ok(Settled {
+        changes: cx.records.put(Txn::new(), &at, &server)?,
+        result: None,
+    })
+}
+
+fn started(server: &mut Server, cx: &SettleContext<'_>) {
+    if let Some(started) = output::<Started>(cx.outputs, "vm.start") {
+        server.status.power = started.power;
+        server.status.accelerator = started.accelerator;
+        server.status.launched_at = Some(cx.now);
+    }
+}
+
+/// Whether the stop has succeeded, whatever came after.
+fn stopped(cx: &SettleContext<'_>) -> bool {
+    cx.outputs.contains_key(&JobId::new("vm.stop"))
+}

@@ -1,0 +1,132 @@
+//! The effects: each job looks, makes one effect, looks again; and takes it back whether or not it ever happened.
+//!
+//! | kind | where | effect | undo |
+//! | --- | --- | --- | --- |
+//! | `image.cache` | host | the image is in the host's cache | nothing: the cache is everybody's |
+//! | `disk.overlay` | host | a server's disk exists | that disk is gone |
+//! | `disk.seed` | host | the config drive exists | it is gone |
+//! | `disk.delete_all` | host | nothing of the server is in the pool | nothing: deleted is deleted |
+//! | `vm.define` | host | the domain exists | it is gone |
+//! | `vm.start` | host | the domain runs | it is off |
+//! | `vm.stop` | host | the domain is off | nothing: a guest that was told to end has ended |
+//! | `vm.undefine` | host | no domain exists | nothing: deleted is deleted |
+//! | `image.fetch` | engine | content is staged | nothing is staged |
+//! | `image.inspect` | engine | none: facts of what is staged | nothing is staged |
+//! | `image.publish` | engine | the image has content | it has none |
+//! | `image.delete` | engine | the image has no content | nothing: deleted is deleted |
+
+mod disk;
+mod image_cache;
+mod image_import;
+mod seed;
+#[cfg(test)]
+mod tests;
+mod vm;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use skyloom_flow::{JobError, JobRegistry};
+use skyloom_hypervisor::{HostStorage, Hypervisor};
+use skyloom_image::Limits;
+use skyloom_model::{HostId, ServerId};
+use skyloom_store::DynBackend;
+
+pub(crate) use image_cache::CacheInput;
+pub(crate) use image_import::{DeleteImageInput, FetchInput, InspectInput, Inspected, PublishInput};
+pub(crate) use seed::SeedInput;
+pub(crate) use vm::{DefineInput, Started, StopInput};
+
+use crate::{ImageContent, ImageFetch, ImageRepo};
+
+/// What jobs on a host work with.
+#[derive(Debug, Clone)]
+pub struct HostParts {
+    /// Which host.
+    pub host: HostId,
+    /// Its virtual machines.
+    pub hypervisor: Arc<dyn Hypervisor>,
+    /// Its disks.
+    pub storage: Arc<dyn HostStorage>,
+    /// Where image content comes from.
+    pub content: Arc<dyn ImageContent>,
+    /// Where lent secrets lie.
+    pub backend: DynBackend,
+}
+
+/// What jobs in an engine work with.
+#[derive(Debug, Clone)]
+pub struct EngineParts {
+    /// Where image content is kept.
+    pub images: Arc<dyn ImageRepo>,
+    /// Fetches what users name by URL.
+    pub fetch: Arc<dyn ImageFetch>,
+    /// What an image may be at most.
+    pub limits: Limits,
+}
+
+/// The jobs that a host's agent does.
+#[must_use]
+pub fn host_jobs(parts: &HostParts) -> JobRegistry {
+    JobRegistry::new()
+        .with(image_cache::CacheImage {
+            storage: parts.storage.clone(),
+            content: parts.content.clone(),
+        })
+        .with(disk::Overlay {
+            storage: parts.storage.clone(),
+        })
+        .with(disk::DeleteAll {
+            storage: parts.storage.clone(),
+        })
+        .with(seed::Seed {
+            host: parts.host,
+            storage: parts.storage.clone(),
+            backend: parts.backend.clone(),
+        })
+        .with(vm::Define {
+            hypervisor: parts.hypervisor.clone(),
+            storage: parts.storage.clone(),
+        })
+        .with(vm::Start {
+            hypervisor: parts.hypervisor.clone(),
+        })
+        .with(vm::Stop {
+            hypervisor: parts.hypervisor.clone(),
+        })
+        .with(vm::Undefine {
+            hypervisor: parts.hypervisor.clone(),
+        })
+}
+
+/// The jobs that an engine does.
+#[must_use]
+pub fn engine_jobs(parts: &EngineParts) -> JobRegistry {
+    JobRegistry::new()
+        .with(image_import::Fetch {
+            images: parts.images.clone(),
+            fetch: parts.fetch.clone(),
+        })
+        .with(image_import::Inspect {
+            images: parts.images.clone(),
+            limits: parts.limits,
+        })
+        .with(image_import::Publish {
+            images: parts.images.clone(),
+        })
+        .with(image_import::Delete {
+            images: parts.images.clone(),
+        })
+}
+
+/// Input of jobs that need nothing but the server: `vm.start`, `vm.undefine`, `disk.delete_all`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ServerInput {
+    /// Which server.
+    pub(crate) server: ServerId,
+}
+
+/// A host's error as a job's.
+fn host_error(error: skyloom_hypervisor::Error) -> JobError {
+    JobError(error.reason())
+}

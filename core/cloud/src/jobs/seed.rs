@@ -1,0 +1,106 @@
+//! `disk.seed`: the config drive, with secrets lent to this host for the time of the task.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use skyloom_flow::{Job, JobContext, JobError, Undo};
+use skyloom_hypervisor::HostStorage;
+use skyloom_image::{SeedNic, SeedSpec};
+use skyloom_model::{HostId, Hostname, Secret, ServerId, ServerSecrets, paths};
+use skyloom_store::{DynBackend, Key};
+
+use super::host_error;
+use crate::flows::PortPlan;
+
+/// Name of the first user of a guest.
+const FIRST_USER: &str = "skyloom";
+/// The disk's name.
+const DISK: &str = "seed";
+
+/// Input of `disk.seed`: all that is no secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SeedInput {
+    /// Which server; also the instance id.
+    pub(crate) server: ServerId,
+    /// What the guest calls itself.
+    pub(crate) hostname: Hostname,
+    /// Public keys of the first user.
+    pub(crate) ssh_keys: Vec<String>,
+    /// Free metadata.
+    pub(crate) metadata: BTreeMap<String, String>,
+    /// NICs in device order.
+    pub(crate) ports: Vec<PortPlan>,
+}
+
+/// Makes a config drive.
+#[derive(Debug)]
+pub(super) struct Seed {
+    pub(super) host: HostId,
+    pub(super) storage: Arc<dyn HostStorage>,
+    pub(super) backend: DynBackend,
+}
+
+impl Seed {
+    async fn secrets(&self, server: ServerId) -> Result<ServerSecrets, JobError> {
+        let key = Key::parse(&paths::lent(self.host, server))
+            .map_err(|e| JobError::permanent("secrets.bad_key", e.to_string()))?;
+        match self.backend.get(&key).await? {
+            Some(found) => Ok(found.value.parse()?),
+            None => Err(JobError::transient(
+                "secrets.not_lent",
+                "the server's secrets are not here yet",
+            )),
+        }
+    }
+}
+
+#[async_trait]
+impl Job for Seed {
+    fn kind(&self) -> &'static str {
+        "disk.seed"
+    }
+
+    async fn run(&self, cx: &JobContext<'_>) -> Result<Value, JobError> {
+        let input: SeedInput = cx.input()?;
+        let secrets = self.secrets(input.server).await?;
+        let iso = SeedSpec {
+            instance_id: input.server.to_string(),
+            hostname: input.hostname,
+            default_user: FIRST_USER.to_owned(),
+            ssh_keys: input.ssh_keys,
+            password_hash: Some(Secret::new(secrets.password_hash)),
+            user_data: secrets.user_data.map(Secret::new),
+            metadata: input.metadata,
+            nics: input.ports.into_iter().map(nic).collect(),
+        }
+        .iso()?;
+        let disk = self
+            .storage
+            .create_seed(input.server, &iso)
+            .await
+            .map_err(host_error)?;
+        Ok(json!({ "disk": disk.name }))
+    }
+
+    async fn undo(&self, cx: &JobContext<'_>) -> Result<Undo, JobError> {
+        let input: SeedInput = cx.input()?;
+        self.storage
+            .delete_disk(input.server, DISK)
+            .await
+            .map_err(host_error)?;
+        Ok(Undo::Undone)
+    }
+}
+
+fn nic(port: PortPlan) -> SeedNic {
+    SeedNic {
+        mac: port.mac,
+        address: port.address,
+        prefix_len: port.prefix_len,
+        gateway: port.gateway,
+        dns: port.dns,
+    }
+}

@@ -1,0 +1,324 @@
+//! `vm.define`, `vm.start`, `vm.stop`, `vm.undefine`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use skyloom_flow::{Job, JobContext, JobError, Undo};
+use skyloom_hypervisor::{
+    DiskSpec, ErrorKind, HostStorage, Hypervisor, Inspection, NicSpec, StopMode, Stopped, VmSpec,
+};
+use skyloom_model::{Name, PowerState, ProjectId, Resource as _, Scope, Server, ServerId};
+use uuid::Uuid;
+
+use super::{ServerInput, host_error};
+use crate::flows::CreateParams;
+
+/// Input of `vm.define`: the domain without its generation (the job's) and its paths (the host's).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DefineInput {
+    /// Which server.
+    pub(crate) server: ServerId,
+    /// Whose.
+    pub(crate) project: ProjectId,
+    /// Its name.
+    pub(crate) name: Name,
+    /// Virtual CPUs.
+    pub(crate) vcpus: u32,
+    /// Memory in MiB.
+    pub(crate) memory_mib: u64,
+    /// Names of its disks in device order.
+    pub(crate) disks: Vec<String>,
+    /// Its NICs in device order.
+    pub(crate) nics: Vec<NicSpec>,
+}
+
+impl DefineInput {
+    /// The domain of a new server.
+    pub(crate) fn of(server: &Server, params: &CreateParams) -> Self {
+        let mut disks = vec!["root".to_owned()];
+        if server.spec.config_drive {
+            disks.push("seed".to_owned());
+        }
+        let project = match server.meta.scope {
+            Scope::Project(project) => project,
+            Scope::System => ProjectId::from_uuid(Uuid::nil()),
+        };
+        Self {
+            server: server.id(),
+            project,
+            name: server.meta.name.clone(),
+            vcpus: server.spec.flavor.spec.resources.vcpus,
+            memory_mib: server.spec.flavor.spec.resources.memory_mib,
+            disks,
+            nics: params
+                .ports
+                .iter()
+                .map(|p| NicSpec {
+                    kind: p.kind,
+                    mac: p.mac,
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Makes a domain.
+#[derive(Debug)]
+pub(super) struct Define {
+    pub(super) hypervisor: Arc<dyn Hypervisor>,
+    pub(super) storage: Arc<dyn HostStorage>,
+}
+
+impl Define {
+    /// The domain with the paths that the pool has for its disks.
+    async fn spec(&self, input: DefineInput, generation: u64) -> Result<VmSpec, JobError> {
+        let there = self.storage.disks(input.server).await.map_err(host_error)?;
+        let mut disks = Vec::with_capacity(input.disks.len());
+        for name in input.disks {
+            let Some(disk) = there.iter().find(|d| d.name == name) else {
+                let message = format!("the disk {name} of server {} is not in the pool", input.server);
+                return Err(JobError::permanent("host.disk_missing", message));
+            };
+            disks.push(DiskSpec {
+                read_only: name == "seed",
+                name,
+                path: disk.path.clone(),
+                format: disk.format,
+                backing_format: disk.backing_format,
+            });
+        }
+        Ok(VmSpec {
+            id: input.server,
+            project: input.project,
+            generation,
+            name: input.name,
+            vcpus: input.vcpus,
+            memory_mib: input.memory_mib,
+            disks,
+            nics: input.nics,
+        })
+    }
+}
+
+#[async_trait]
+impl Job for Define {
+    fn kind(&self) -> &'static str {
+        "vm.define"
+    }
+
+    async fn run(&self, cx: &JobContext<'_>) -> Result<Value, JobError> {
+        let spec = self.spec(cx.input()?, cx.record.generation).await?;
+        self.hypervisor.define(&spec).await.map_err(host_error)?;
+        match self.hypervisor.inspect(spec.id).await.map_err(host_error)? {
+            Inspection::Found { generation, .. } if generation == spec.generation => Ok(json!({})),
+            Inspection::Found { generation, .. } => Err(JobError::permanent(
+                "host.stale_order",
+                format!(
+                    "the domain is of generation {generation}, not {}",
+                    spec.generation
+                ),
+            )),
+            Inspection::Absent => Err(JobError::transient(
+                "host.not_found",
+                "the domain is not there after it was defined",
+            )),
+            Inspection::CannotTell { reason } => Err(cannot_tell(&reason)),
+        }
+    }
+
+    async fn undo(&self, cx: &JobContext<'_>) -> Result<Undo, JobError> {
+        let input: DefineInput = cx.input()?;
+        undefine(&*self.hypervisor, input.server, cx.record.generation).await
+    }
+}
+
+/// What `vm.start` gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Started {
+    /// What was seen after the start.
+    pub(crate) power: PowerState,
+    /// How the CPU is run, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) accelerator: Option<String>,
+}
+
+/// Turns a domain on.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) hypervisor: Arc<dyn Hypervisor>,
+}
+
+#[async_trait]
+impl Job for Start {
+    fn kind(&self) -> &'static str {
+        "vm.start"
+    }
+
+    async fn run(&self, cx: &JobContext<'_>) -> Result<Value, JobError> {
+        let ServerInput { server } = cx.input()?;
+        let wanted = cx.record.generation;
+        let power = match self.hypervisor.inspect(server).await.map_err(host_error)? {
+            Inspection::Found {
+                generation,
+                power: PowerState::Running,
+            } if generation == wanted => PowerState::Running,
+            Inspection::CannotTell { reason } => return Err(cannot_tell(&reason)),
+            Inspection::Found { .. } | Inspection::Absent => {
+                self.hypervisor.start(server, wanted).await.map_err(host_error)?;
+                match self.hypervisor.inspect(server).await.map_err(host_error)? {
+                    // A guest may well have ended again by itself.
+                    Inspection::Found { power, .. } => power,
+                    // The start was confirmed; it can only have been removed since, or be silent for a moment.
+                    Inspection::Absent => PowerState::Stopped,
+                    Inspection::CannotTell { .. } => PowerState::Running,
+                }
+            }
+        };
+        let facts = self.hypervisor.facts().await.ok();
+        let accelerator = facts.map(|f| match f.accelerator_reason.as_str() {
+            "" => f.accelerator,
+            why => format!("{} ({why})", f.accelerator),
+        });
+        cx.output(&Started { power, accelerator })
+    }
+
+    async fn undo(&self, cx: &JobContext<'_>) -> Result<Undo, JobError> {
+        let ServerInput { server } = cx.input()?;
+        match self
+            .hypervisor
+            .stop(server, cx.record.generation, StopMode::Force)
+            .await
+        {
+            Ok(Stopped::AlreadyOff) => Ok(Undo::Moot("it was off".to_owned())),
+            Ok(_) => Ok(Undo::Undone),
+            Err(error) => newer_or(error),
+        }
+    }
+}
+
+/// Input of `vm.stop`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StopInput {
+    /// Which server.
+    pub(crate) server: ServerId,
+    /// Off at once.
+    pub(crate) force: bool,
+    /// How long the guest may take otherwise.
+    pub(crate) timeout_seconds: u32,
+}
+
+/// Turns a domain off.
+#[derive(Debug)]
+pub(super) struct Stop {
+    pub(super) hypervisor: Arc<dyn Hypervisor>,
+}
+
+#[async_trait]
+impl Job for Stop {
+    fn kind(&self) -> &'static str {
+        "vm.stop"
+    }
+
+    async fn run(&self, cx: &JobContext<'_>) -> Result<Value, JobError> {
+        let input: StopInput = cx.input()?;
+        let timeout = Duration::from_secs(u64::from(input.timeout_seconds));
+        let mode = if input.force {
+            StopMode::Force
+        } else {
+            StopMode::Graceful { timeout }
+        };
+        let how = self
+            .hypervisor
+            .stop(input.server, cx.record.generation, mode)
+            .await
+            .map_err(host_error)?;
+        match self.hypervisor.inspect(input.server).await.map_err(host_error)? {
+            Inspection::Absent
+            | Inspection::Found {
+                power: PowerState::Stopped | PowerState::Crashed,
+                ..
+            } => {}
+            Inspection::Found { .. } => {
+                return Err(JobError::transient(
+                    "host.still_running",
+                    "the domain runs after it was stopped",
+                ));
+            }
+            Inspection::CannotTell { reason } => return Err(cannot_tell(&reason)),
+        }
+        let how = match how {
+            Stopped::AlreadyOff => "already_off",
+            Stopped::Gracefully => "gracefully",
+            Stopped::Forced => "forced",
+        };
+        Ok(json!({ "power": PowerState::Stopped, "how": how }))
+    }
+
+    async fn undo(&self, _cx: &JobContext<'_>) -> Result<Undo, JobError> {
+        Ok(Undo::Moot("a guest that was told to end has ended".to_owned()))
+    }
+}
+
+/// Removes a domain, running or not.
+#[derive(Debug)]
+pub(super) struct Undefine {
+    pub(super) hypervisor: Arc<dyn Hypervisor>,
+}
+
+#[async_trait]
+impl Job for Undefine {
+    fn kind(&self) -> &'static str {
+        "vm.undefine"
+    }
+
+    async fn run(&self, cx: &JobContext<'_>) -> Result<Value, JobError> {
+        let ServerInput { server } = cx.input()?;
+        self.hypervisor
+            .undefine(server, cx.record.generation)
+            .await
+            .map_err(host_error)?;
+        gone(&*self.hypervisor, server).await?;
+        Ok(json!({}))
+    }
+
+    async fn undo(&self, _cx: &JobContext<'_>) -> Result<Undo, JobError> {
+        Ok(Undo::Moot("a deleted domain is not made again".to_owned()))
+    }
+}
+
+fn cannot_tell(reason: &str) -> JobError {
+    JobError::transient(
+        "host.cannot_tell",
+        format!("nobody can tell what the domain does: {reason}"),
+    )
+}
+
+async fn gone(hypervisor: &dyn Hypervisor, server: ServerId) -> Result<(), JobError> {
+    match hypervisor.inspect(server).await.map_err(host_error)? {
+        Inspection::Absent => Ok(()),
+        Inspection::Found { .. } => Err(JobError::transient(
+            "host.still_there",
+            "the domain is there after it was removed",
+        )),
+        Inspection::CannotTell { reason } => Err(cannot_tell(&reason)),
+    }
+}
+
+async fn undefine(hypervisor: &dyn Hypervisor, server: ServerId, generation: u64) -> Result<Undo, JobError> {
+    match hypervisor.undefine(server, generation).await {
+        Ok(()) => gone(hypervisor, server).await.map(|()| Undo::Undone),
+        Err(error) => newer_or(error),
+    }
+}
+
+/// A domain of a newer order is none of this job's business.
+fn newer_or(error: skyloom_hypervisor::Error) -> Result<Undo, JobError> {
+    if error.kind() == ErrorKind::Stale {
+        Ok(Undo::Moot("the domain belongs to a newer order".to_owned()))
+    } else {
+        Err(host_error(error))
+    }
+}
