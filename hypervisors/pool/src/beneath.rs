@@ -30,7 +30,11 @@ fn one_component(name: &str) -> io::Result<&str> {
 }
 
 fn absent<T>(error: Errno) -> io::Result<Option<T>> {
-    if error == Errno::NOENT { Ok(None) } else { Err(error.into()) }
+    if error == Errno::NOENT {
+        Ok(None)
+    } else {
+        Err(error.into())
+    }
 }
 
 impl Dir {
@@ -38,7 +42,10 @@ impl Dir {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty())?;
-        Ok(Self { fd: Arc::new(fd), path: path.to_owned() })
+        Ok(Self {
+            fd: Arc::new(fd),
+            path: path.to_owned(),
+        })
     }
 
     pub(crate) fn fd(&self) -> &OwnedFd {
@@ -53,7 +60,10 @@ impl Dir {
     pub(crate) fn sub(&self, name: &str) -> io::Result<Option<Self>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(&self.fd, one_component(name)?, flags, Mode::empty()) {
-            Ok(fd) => Ok(Some(Self { fd: Arc::new(fd), path: self.path.join(name) })),
+            Ok(fd) => Ok(Some(Self {
+                fd: Arc::new(fd),
+                path: self.path.join(name),
+            })),
             Err(e) => absent(e),
         }
     }
@@ -65,7 +75,9 @@ impl Dir {
             Err(Errno::EXIST) => {}
             Err(e) => return Err(e.into()),
         }
-        let sub = self.sub(name)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let sub = self
+            .sub(name)?
+            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         rustix::fs::fchmod(&sub.fd, Mode::from_raw_mode(mode))?;
         Ok(sub)
     }
@@ -77,7 +89,11 @@ impl Dir {
             Ok(fd) => File::from(fd),
             Err(e) => return absent(e),
         };
-        if file.metadata()?.is_file() { Ok(Some(file)) } else { Err(io::Error::from(io::ErrorKind::InvalidData)) }
+        if file.metadata()?.is_file() {
+            Ok(Some(file))
+        } else {
+            Err(io::Error::from(io::ErrorKind::InvalidData))
+        }
     }
 
     /// All names in it, sorted; those that are not UTF-8 are not ours.
@@ -145,12 +161,20 @@ impl Temp {
         let name = format!("{TEMP}{}", counter.fetch_add(1, Ordering::Relaxed));
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(dir.fd(), name.as_str(), flags, Mode::from_raw_mode(0o600))?;
-        Ok(Self { dir: dir.clone(), name, file: File::from(fd) })
+        Ok(Self {
+            dir: dir.clone(),
+            name,
+            file: File::from(fd),
+        })
     }
 
     /// Gives it to a user or group.
     pub(crate) fn give(&self, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
-        Ok(rustix::fs::fchown(&self.file, uid.map(Uid::from_raw), gid.map(Gid::from_raw))?)
+        Ok(rustix::fs::fchown(
+            &self.file,
+            uid.map(Uid::from_raw),
+            gid.map(Gid::from_raw),
+        )?)
     }
 
     /// Gives it to the owner of disks, if there is one.

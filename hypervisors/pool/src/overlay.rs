@@ -110,7 +110,11 @@ pub(crate) fn read(file: &mut File) -> io::Result<Header> {
             Some(PathBuf::from(OsString::from_vec(name.to_vec())))
         }
     };
-    let mut at = if version >= 3 { number(100, 4)? as usize } else { 72 };
+    let mut at = if version >= 3 {
+        number(100, 4)? as usize
+    } else {
+        72
+    };
     let mut backing_format = None;
     // Extensions end with type 0; each takes at least 8 bytes, so that this ends.
     while let (kind @ 1.., len) = (number(at, 4)?, number(at.saturating_add(4), 4)? as usize) {
@@ -123,7 +127,11 @@ pub(crate) fn read(file: &mut File) -> io::Result<Header> {
         }
         at = at.saturating_add(8).saturating_add(len.next_multiple_of(8));
     }
-    Ok(Header { size: number(24, 8)?, backing, backing_format })
+    Ok(Header {
+        size: number(24, 8)?,
+        backing,
+        backing_format,
+    })
 }
 
 #[cfg(test)]

@@ -51,7 +51,11 @@ impl PoolConfig {
     /// A pool at `root`, for this process' user, with the inspector's default limits.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), owner: None, limits: Limits::default() }
+        Self {
+            root: root.into(),
+            owner: None,
+            limits: Limits::default(),
+        }
     }
     /// Disks of another user.
     #[must_use]
@@ -92,7 +96,9 @@ where
     E: From<io::Error> + Send + 'static,
     F: FnOnce() -> Result<T, E> + Send + 'static,
 {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
 }
 
 pub(crate) fn file_error(operation: &'static str, error: io::Error) -> Error {
@@ -134,7 +140,9 @@ fn image_file(operation: &'static str, image: &ImageSpec) -> Result<String> {
     let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     if image.sha256.len() != 64 || !image.sha256.bytes().all(hex) {
         let what = "a SHA-256 has 64 digits of lower-case hex";
-        return Err(Error::new(ErrorKind::Invalid, operation).with("image", image.id).with("because", what));
+        return Err(Error::new(ErrorKind::Invalid, operation)
+            .with("image", image.id)
+            .with("because", what));
     }
     Ok(format!("{}.{}", image.sha256, image.format.as_str()))
 }
@@ -157,7 +165,10 @@ impl DirPool {
         let root = config.root.clone();
         let core = blocking(move || Core::open(config)).await;
         let core = core.map_err(|e| file_error("open pool", e).with("directory", root.display()))?;
-        Ok(Self { core: Arc::new(core), locks: Locks::default() })
+        Ok(Self {
+            core: Arc::new(core),
+            locks: Locks::default(),
+        })
     }
 
     /// File work under the lock of `name`, which it holds to its end even when the caller goes away.
@@ -197,7 +208,14 @@ impl Core {
             }
         }
         let PoolConfig { owner, limits, .. } = config;
-        Ok(Self { _root: root, images, servers, owner, limits, temps: AtomicU64::new(0) })
+        Ok(Self {
+            _root: root,
+            images,
+            servers,
+            owner,
+            limits,
+            temps: AtomicU64::new(0),
+        })
     }
 
     /// QEMU's user must be able to pass through to his own disks, not to list those of others.
@@ -210,15 +228,24 @@ impl Core {
             Some(there) => there.metadata()?.len() == image.size_bytes,
             None => false,
         };
-        Ok(whole.then(|| CachedImage { path: self.images.path(file), format: image.format }))
+        Ok(whole.then(|| CachedImage {
+            path: self.images.path(file),
+            format: image.format,
+        }))
     }
 
     fn create_overlay(&self, wanted: &OverlaySpec, base_file: &str) -> Result<DiskInfo, Failure> {
-        let error = |kind| Error::new(kind, "create overlay").with("server", wanted.server).with("disk", &wanted.disk);
+        let error = |kind| {
+            Error::new(kind, "create overlay")
+                .with("server", wanted.server)
+                .with("disk", &wanted.disk)
+        };
         let Some(base) = self.cached(base_file, &wanted.base)? else {
             return Err(error(ErrorKind::NotFound).with("image", wanted.base.id).into());
         };
-        let server = self.servers.make_sub(&wanted.server.to_string(), Self::dir_mode(self.owner))?;
+        let server = self
+            .servers
+            .make_sub(&wanted.server.to_string(), Self::dir_mode(self.owner))?;
         let name = format!("{}{OVERLAY_SUFFIX}", wanted.disk);
         let info = DiskInfo {
             name: wanted.disk.clone(),
@@ -228,17 +255,23 @@ impl Core {
         };
         if let Some(mut there) = server.file(&name)? {
             let header = overlay::read(&mut there)?;
-            let ours = header.backing.as_ref() == Some(&base.path) && header.backing_format == Some(base.format);
+            let ours =
+                header.backing.as_ref() == Some(&base.path) && header.backing_format == Some(base.format);
             // Larger is well: it may have been grown since.
             if ours && header.size >= wanted.size_bytes {
                 return Ok(info);
             }
-            return Err(error(ErrorKind::Conflict).with("there", format!("{header:?}")).into());
+            return Err(error(ErrorKind::Conflict)
+                .with("there", format!("{header:?}"))
+                .into());
         }
         let below = self.virtual_size(base_file, &wanted.base)?;
         let size = wanted.size_bytes;
         if size < below || !size.is_multiple_of(512) || size > overlay::MAX_SIZE {
-            return Err(error(ErrorKind::Invalid).with("size", size).with("size of the image", below).into());
+            return Err(error(ErrorKind::Invalid)
+                .with("size", size)
+                .with("size of the image", below)
+                .into());
         }
         let mut temp = Temp::create(&server, &self.temps)?;
         overlay::write(&mut temp.file, &base.path, base.format, size)?;
@@ -251,14 +284,19 @@ impl Core {
         match image.format {
             DiskFormat::Raw => Ok(image.size_bytes),
             DiskFormat::Qcow2 => {
-                let mut file = self.images.file(file)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+                let mut file = self
+                    .images
+                    .file(file)?
+                    .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
                 Ok(overlay::read(&mut file)?.size)
             }
         }
     }
 
     fn create_seed(&self, server: ServerId, iso: &[u8]) -> Result<DiskInfo, Failure> {
-        let server = self.servers.make_sub(&server.to_string(), Self::dir_mode(self.owner))?;
+        let server = self
+            .servers
+            .make_sub(&server.to_string(), Self::dir_mode(self.owner))?;
         let mut temp = Temp::create(&server, &self.temps)?;
         temp.file.write_all(iso)?;
         temp.give_to(self.owner)?;
@@ -278,7 +316,9 @@ impl Core {
     }
 
     fn disks(&self, server: ServerId) -> io::Result<Vec<DiskInfo>> {
-        let Some(server) = self.servers.sub(&server.to_string())? else { return Ok(Vec::new()) };
+        let Some(server) = self.servers.sub(&server.to_string())? else {
+            return Ok(Vec::new());
+        };
         let mut disks = Vec::new();
         for name in server.names()? {
             if name == SEED_FILE {
@@ -288,7 +328,12 @@ impl Core {
             {
                 let backing_format = overlay::read(&mut file)?.backing_format;
                 let path = server.path(&name);
-                disks.push(DiskInfo { name: disk.to_owned(), path, format: DiskFormat::Qcow2, backing_format });
+                disks.push(DiskInfo {
+                    name: disk.to_owned(),
+                    path,
+                    format: DiskFormat::Qcow2,
+                    backing_format,
+                });
             }
         }
         disks.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -297,7 +342,12 @@ impl Core {
 }
 
 fn seed_info(server: &Dir) -> DiskInfo {
-    DiskInfo { name: SEED.to_owned(), path: server.path(SEED_FILE), format: DiskFormat::Raw, backing_format: None }
+    DiskInfo {
+        name: SEED.to_owned(),
+        path: server.path(SEED_FILE),
+        format: DiskFormat::Raw,
+        backing_format: None,
+    }
 }
 
 #[async_trait]
@@ -305,7 +355,9 @@ impl HostStorage for DirPool {
     async fn cached_image(&self, image: &ImageSpec) -> Result<Option<CachedImage>> {
         let file = image_file("look up image", image)?;
         let (core, image) = (Arc::clone(&self.core), image.clone());
-        blocking(move || core.cached(&file, &image)).await.map_err(|e| file_error("look up image", e))
+        blocking(move || core.cached(&file, &image))
+            .await
+            .map_err(|e| file_error("look up image", e))
     }
 
     async fn cache_image(
@@ -329,7 +381,10 @@ impl HostStorage for DirPool {
             writing::accept(&mut temp, &sha256, &image, &core.limits, core.owner)?;
             temp.publish(&file)?;
             drop(guard);
-            Ok::<_, Failure>(CachedImage { path: core.images.path(&file), format: image.format })
+            Ok::<_, Failure>(CachedImage {
+                path: core.images.path(&file),
+                format: image.format,
+            })
         };
         blocking(finish).await.map_err(|e| e.during("cache image"))
     }
@@ -338,22 +393,32 @@ impl HostStorage for DirPool {
         check_disk("create overlay", &overlay.disk)?;
         if overlay.disk == SEED {
             let what = "that is the name of the config drive";
-            return Err(Error::new(ErrorKind::Invalid, "create overlay").with("disk", SEED).with("because", what));
+            return Err(Error::new(ErrorKind::Invalid, "create overlay")
+                .with("disk", SEED)
+                .with("because", what));
         }
         let base_file = image_file("create overlay", &overlay.base)?;
         let wanted = overlay.clone();
         let work = move |core: &Core| core.create_overlay(&wanted, &base_file);
-        self.work("create overlay", overlay.server.to_string(), work).await
+        self.work("create overlay", overlay.server.to_string(), work)
+            .await
     }
 
     async fn create_seed(&self, server: ServerId, iso: &[u8]) -> Result<DiskInfo> {
         let iso = iso.to_vec();
-        self.work("create config drive", server.to_string(), move |core| core.create_seed(server, &iso)).await
+        self.work("create config drive", server.to_string(), move |core| {
+            core.create_seed(server, &iso)
+        })
+        .await
     }
 
     async fn delete_disk(&self, server: ServerId, disk: &str) -> Result<()> {
         check_disk("delete disk", disk)?;
-        let file = if disk == SEED { SEED_FILE.to_owned() } else { format!("{disk}{OVERLAY_SUFFIX}") };
+        let file = if disk == SEED {
+            SEED_FILE.to_owned()
+        } else {
+            format!("{disk}{OVERLAY_SUFFIX}")
+        };
         let work = move |core: &Core| match core.servers.sub(&server.to_string())? {
             Some(dir) => Ok(dir.unlink(&file)?),
             None => Ok(()),
@@ -363,10 +428,14 @@ impl HostStorage for DirPool {
 
     async fn delete_server(&self, server: ServerId) -> Result<()> {
         let work = move |core: &Core| Ok(core.delete_server(server)?);
-        self.work("delete disks of server", server.to_string(), work).await
+        self.work("delete disks of server", server.to_string(), work)
+            .await
     }
 
     async fn disks(&self, server: ServerId) -> Result<Vec<DiskInfo>> {
-        self.work("list disks", server.to_string(), move |core| Ok(core.disks(server)?)).await
+        self.work("list disks", server.to_string(), move |core| {
+            Ok(core.disks(server)?)
+        })
+        .await
     }
 }

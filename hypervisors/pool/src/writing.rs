@@ -30,7 +30,11 @@ pub(crate) async fn fill(
         let next = content.next().await;
         let more = next.is_some();
         if let Some(bytes) = next {
-            let bytes = bytes.map_err(|e| Error::new(ErrorKind::Unavailable, OPERATION).with("image", image.id).because(e))?;
+            let bytes = bytes.map_err(|e| {
+                Error::new(ErrorKind::Unavailable, OPERATION)
+                    .with("image", image.id)
+                    .because(e)
+            })?;
             let total = hashing.bytes() + waiting.len() as u64 + bytes.len() as u64;
             if total > image.size_bytes {
                 return Err(wrong_size(image, "has more bytes than"));
@@ -43,7 +47,9 @@ pub(crate) async fn fill(
                 hashing.write_all(&portion)?;
                 Ok(hashing)
             };
-            hashing = blocking(work).await.map_err(|e| file_error(OPERATION, e).with("image", image.id))?;
+            hashing = blocking(work)
+                .await
+                .map_err(|e| file_error(OPERATION, e).with("image", image.id))?;
             progress(hashing.bytes(), image.size_bytes);
         }
         if !more {
@@ -58,19 +64,39 @@ pub(crate) async fn fill(
 }
 
 fn wrong_size(image: &ImageSpec, how: &str) -> Error {
-    let message = format!("the content of the image {how} the {} that were promised", image.size_bytes);
-    refused(image, Reason::new("image.size_mismatch", message).hint("import the image again"))
+    let message = format!(
+        "the content of the image {how} the {} that were promised",
+        image.size_bytes
+    );
+    refused(
+        image,
+        Reason::new("image.size_mismatch", message).hint("import the image again"),
+    )
 }
 
 fn refused(image: &ImageSpec, reason: Reason) -> Error {
-    Error::new(ErrorKind::Invalid, OPERATION).with("image", image.id).because(reason)
+    Error::new(ErrorKind::Invalid, OPERATION)
+        .with("image", image.id)
+        .because(reason)
 }
 
 /// Decides on a filled file and makes it read-only. File work.
-pub(crate) fn accept(temp: &mut Temp, sha256: &str, image: &ImageSpec, limits: &Limits, owner: Option<Owner>) -> Result<()> {
+pub(crate) fn accept(
+    temp: &mut Temp,
+    sha256: &str,
+    image: &ImageSpec,
+    limits: &Limits,
+    owner: Option<Owner>,
+) -> Result<()> {
     if sha256 != image.sha256 {
-        let message = format!("the content of the image has the SHA-256 {sha256}, not {}", image.sha256);
-        return Err(refused(image, Reason::new("image.checksum_mismatch", message).hint("import the image again")));
+        let message = format!(
+            "the content of the image has the SHA-256 {sha256}, not {}",
+            image.sha256
+        );
+        return Err(refused(
+            image,
+            Reason::new("image.checksum_mismatch", message).hint("import the image again"),
+        ));
     }
     let native = |e| file_error(OPERATION, e).with("image", image.id);
     temp.file.rewind().map_err(native)?;
@@ -80,7 +106,8 @@ pub(crate) fn accept(temp: &mut Temp, sha256: &str, image: &ImageSpec, limits: &
     })?;
     // With an owner of disks his group may read it; nobody may write it.
     temp.give(None, owner.map(|o| o.gid)).map_err(native)?;
-    temp.mode(if owner.is_some() { 0o440 } else { 0o400 }).map_err(native)
+    temp.mode(if owner.is_some() { 0o440 } else { 0o400 })
+        .map_err(native)
 }
 
 impl Write for Temp {
@@ -89,5 +116,37 @@ impl Write for Temp {
     }
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::beneath::Dir;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU64;
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_as_such_and_leaves_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        let mut file = Temp::create(&dir, &AtomicU64::new(0)).unwrap();
+        // Every write to this device fails with ENOSPC.
+        file.file = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let image = ImageSpec {
+            id: skyloom_model::ImageId::from_uuid(uuid::Uuid::nil()),
+            sha256: "0".repeat(64),
+            format: skyloom_model::DiskFormat::Raw,
+            size_bytes: 4096,
+        };
+        let content = futures::stream::iter([Ok(Bytes::from_static(&[0; 4096]))]).boxed();
+        let progress: ProgressFn = Arc::new(|_, _| {});
+        let error = fill(file, &image, content, &progress).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.reason().retryable),
+            (ErrorKind::Full, true),
+            "{error:?}"
+        );
+        assert!(dir.names().unwrap().is_empty());
     }
 }

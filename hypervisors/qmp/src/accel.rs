@@ -54,13 +54,19 @@ pub fn choose(cpuinfo: &str, open_kvm: &io::Result<()>) -> Accelerator {
         .filter(|(name, _)| name.trim() == "flags")
         .flat_map(|(_, flags)| flags.split_ascii_whitespace())
         .find(|flag| matches!(*flag, "vmx" | "svm"));
-    let tcg = |reason: String| Accelerator { kind: AcceleratorKind::Tcg, reason };
+    let tcg = |reason: String| Accelerator {
+        kind: AcceleratorKind::Tcg,
+        reason,
+    };
     match (flag, open_kvm) {
-        (Some(flag), Ok(())) => {
-            Accelerator { kind: AcceleratorKind::Kvm, reason: format!("the CPU shows {flag} and /dev/kvm opens") }
-        }
+        (Some(flag), Ok(())) => Accelerator {
+            kind: AcceleratorKind::Kvm,
+            reason: format!("the CPU shows {flag} and /dev/kvm opens"),
+        },
         (Some(flag), Err(e)) => tcg(format!("the CPU shows {flag}, but /dev/kvm does not open: {e}")),
-        (None, Ok(())) => tcg("/dev/kvm opens, but the CPU shows neither vmx nor svm: guests would hang".into()),
+        (None, Ok(())) => {
+            tcg("/dev/kvm opens, but the CPU shows neither vmx nor svm: guests would hang".into())
+        }
         (None, Err(_)) => tcg("the CPU shows neither vmx nor svm".into()),
     }
 }
@@ -69,7 +75,14 @@ pub fn choose(cpuinfo: &str, open_kvm: &io::Result<()>) -> Accelerator {
 #[must_use]
 pub fn probe() -> Accelerator {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    choose(&cpuinfo, &std::fs::File::options().read(true).write(true).open("/dev/kvm").map(drop))
+    choose(
+        &cpuinfo,
+        &std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm")
+            .map(drop),
+    )
 }
 
 #[cfg(test)]
@@ -79,12 +92,34 @@ mod tests {
     #[test]
     fn kvm_needs_the_flag_and_the_device() {
         let missing = || Err(io::Error::from(io::ErrorKind::NotFound));
-        let with = |flags: &str| format!("processor\t: 0\nmodel name\t: svm vmx\nflags\t\t: fpu {flags} sse\nbugs\t: x\n");
+        let with = |flags: &str| {
+            format!("processor\t: 0\nmodel name\t: svm vmx\nflags\t\t: fpu {flags} sse\nbugs\t: x\n")
+        };
         let table = [
-            (with("vmx"), Ok(()), AcceleratorKind::Kvm, "the CPU shows vmx and /dev/kvm opens"),
-            (with("svm"), Ok(()), AcceleratorKind::Kvm, "the CPU shows svm and /dev/kvm opens"),
-            (with("vmx"), missing(), AcceleratorKind::Tcg, "/dev/kvm does not open"),
-            (with("vmxx"), Ok(()), AcceleratorKind::Tcg, "neither vmx nor svm: guests would hang"),
+            (
+                with("vmx"),
+                Ok(()),
+                AcceleratorKind::Kvm,
+                "the CPU shows vmx and /dev/kvm opens",
+            ),
+            (
+                with("svm"),
+                Ok(()),
+                AcceleratorKind::Kvm,
+                "the CPU shows svm and /dev/kvm opens",
+            ),
+            (
+                with("vmx"),
+                missing(),
+                AcceleratorKind::Tcg,
+                "/dev/kvm does not open",
+            ),
+            (
+                with("vmxx"),
+                Ok(()),
+                AcceleratorKind::Tcg,
+                "neither vmx nor svm: guests would hang",
+            ),
             (with(""), missing(), AcceleratorKind::Tcg, "neither vmx nor svm"),
             (String::new(), Ok(()), AcceleratorKind::Tcg, "neither vmx nor svm"),
         ];

@@ -22,7 +22,11 @@ const MAX_DISK_NAME: usize = 20;
 
 /// Checks what a domain asks for, before anything is kept of it.
 pub(crate) fn check(spec: &VmSpec) -> Result<()> {
-    let bad = |what: &str| Err(Error::new(ErrorKind::Invalid, "define").with("server", spec.id).with("because", what));
+    let bad = |what: &str| {
+        Err(Error::new(ErrorKind::Invalid, "define")
+            .with("server", spec.id)
+            .with("because", what))
+    };
     if !(1..=255).contains(&spec.vcpus) {
         return bad("a domain has 1 to 255 CPUs");
     }
@@ -57,21 +61,30 @@ pub(crate) fn backing_files(spec: &VmSpec) -> Result<Vec<Option<PathBuf>>> {
 }
 
 fn backing_of(spec: &VmSpec, disk: &DiskSpec) -> Result<Option<PathBuf>> {
-    let error = |kind| Error::new(kind, "start").with("server", spec.id).with("disk", disk.path.display());
+    let error = |kind| {
+        Error::new(kind, "start")
+            .with("server", spec.id)
+            .with("disk", disk.path.display())
+    };
     let readable = std::fs::metadata(&disk.path).and_then(|_| match disk.backing_format {
         Some(_) => qcow2::backing_file(&disk.path),
         None => Ok(None),
     });
     let below = readable.map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => error(ErrorKind::NotFound),
-        std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => error(ErrorKind::Corrupt).because(e),
+        std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => {
+            error(ErrorKind::Corrupt).because(e)
+        }
         _ => error(ErrorKind::Unavailable).because(e),
     })?;
     match below {
-        None if disk.backing_format.is_some() => Err(error(ErrorKind::Corrupt).with("because", "it has no backing file")),
-        Some(path) if !path.is_absolute() || path.to_str().is_none() => {
-            Err(error(ErrorKind::Refused).with("because", "the path of its backing file is not absolute and UTF-8"))
+        None if disk.backing_format.is_some() => {
+            Err(error(ErrorKind::Corrupt).with("because", "it has no backing file"))
         }
+        Some(path) if !path.is_absolute() || path.to_str().is_none() => Err(error(ErrorKind::Refused).with(
+            "because",
+            "the path of its backing file is not absolute and UTF-8",
+        )),
         below => Ok(below),
     }
 }
@@ -84,7 +97,8 @@ fn block_node(format: DiskFormat, path: &Path, read_only: bool) -> Value {
         "locking": "on",
         "discard": "unmap",
     });
-    let mut node = json!({ "driver": format.as_str(), "read-only": read_only, "discard": "unmap", "file": file });
+    let mut node =
+        json!({ "driver": format.as_str(), "read-only": read_only, "discard": "unmap", "file": file });
     if format == DiskFormat::Qcow2 {
         // Said explicitly, so that QEMU never follows the header.
         node["backing"] = Value::Null;
@@ -109,24 +123,40 @@ pub(crate) fn build(spec: &VmSpec, accelerator: AcceleratorKind, below: &[Option
 
     add("-name", format!("guest={id}"));
     add("-uuid", id);
-    add("-machine", format!("q35,accel={},vmport=off,usb=off", accelerator.as_str()));
+    add(
+        "-machine",
+        format!("q35,accel={},vmport=off,usb=off", accelerator.as_str()),
+    );
     add("-cpu", accelerator.cpu().to_owned());
     add("-smp", format!("cpus={}", spec.vcpus));
     add("-m", format!("size={}M", spec.memory_mib));
     add("-rtc", "base=utc".to_owned());
     add("-vga", "none".to_owned());
     add("-display", "none".to_owned());
-    add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".to_owned());
-    add("-chardev", format!("socket,id=qmp,path={},server=on,wait=off", dir::SOCKET));
+    add(
+        "-sandbox",
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny".to_owned(),
+    );
+    add(
+        "-chardev",
+        format!("socket,id=qmp,path={},server=on,wait=off", dir::SOCKET),
+    );
     add("-mon", "chardev=qmp,mode=control".to_owned());
-    add("-chardev", format!("file,id={SERIAL_ID},path={},append=on", dir::SERIAL));
-    add("-device", json!({ "driver": "isa-serial", "id": "serial", "chardev": SERIAL_ID }).to_string());
+    add(
+        "-chardev",
+        format!("file,id={SERIAL_ID},path={},append=on", dir::SERIAL),
+    );
+    add(
+        "-device",
+        json!({ "driver": "isa-serial", "id": "serial", "chardev": SERIAL_ID }).to_string(),
+    );
 
     for (at, disk) in spec.disks.iter().enumerate() {
         let node = disk_node(disk, below.get(at).and_then(Option::as_ref));
         add("-blockdev", node.to_string());
         let name = format!("disk-{}", disk.name);
-        let mut device = json!({ "driver": "virtio-blk-pci", "id": name, "drive": name, "serial": disk.name });
+        let mut device =
+            json!({ "driver": "virtio-blk-pci", "id": name, "drive": name, "serial": disk.name });
         if at == 0 {
             device["bootindex"] = json!(0);
         }
@@ -158,7 +188,11 @@ mod tests {
         let disk = |name: &str, path: &str, backing| DiskSpec {
             name: name.into(),
             path: path.into(),
-            format: if backing { DiskFormat::Qcow2 } else { DiskFormat::Raw },
+            format: if backing {
+                DiskFormat::Qcow2
+            } else {
+                DiskFormat::Raw
+            },
             backing_format: backing.then_some(DiskFormat::Qcow2),
             read_only: !backing,
         };
@@ -169,28 +203,48 @@ mod tests {
             name: Name::new("x,process=evil,$(touch /tmp/p)").unwrap(),
             vcpus: 2,
             memory_mib: 256,
-            disks: vec![disk("root", "/pool/a,file=/etc/shadow\"}", true), disk("seed", "/pool/seed.iso", false)],
-            nics: vec![NicSpec { kind: NicKind::User, mac: MacAddr::qemu([1, 2, 3]) }],
+            disks: vec![
+                disk("root", "/pool/a,file=/etc/shadow\"}", true),
+                disk("seed", "/pool/seed.iso", false),
+            ],
+            nics: vec![NicSpec {
+                kind: NicKind::User,
+                mac: MacAddr::qemu([1, 2, 3]),
+            }],
         }
     }
 
     fn json_after(argv: &[String], option: &str) -> Vec<Value> {
         let pairs = argv.iter().zip(&argv[1..]);
-        pairs.filter(|(o, _)| *o == option).filter_map(|(_, v)| serde_json::from_str(v).ok()).collect()
+        pairs
+            .filter(|(o, _)| *o == option)
+            .filter_map(|(_, v)| serde_json::from_str(v).ok())
+            .collect()
     }
 
     #[test]
     fn the_display_name_is_nowhere_and_paths_are_json_strings() {
         let spec = spec();
-        let argv = build(&spec, AcceleratorKind::Tcg, &[Some("/pool/base,x.qcow2".into()), None]);
-        assert!(argv.iter().all(|a| !a.contains("evil") && !a.contains("touch")), "{argv:?}");
+        let argv = build(
+            &spec,
+            AcceleratorKind::Tcg,
+            &[Some("/pool/base,x.qcow2".into()), None],
+        );
+        assert!(
+            argv.iter().all(|a| !a.contains("evil") && !a.contains("touch")),
+            "{argv:?}"
+        );
         let disks = json_after(&argv, "-blockdev");
         assert_eq!(disks.len(), 2);
         assert_eq!(disks[0]["file"]["filename"], "/pool/a,file=/etc/shadow\"}");
         assert_eq!(disks[0]["backing"]["file"]["filename"], "/pool/base,x.qcow2");
         assert_eq!(disks[0]["backing"]["driver"], "qcow2");
         assert_eq!(disks[0]["backing"]["read-only"], true);
-        assert_eq!(disks[0]["backing"]["backing"], Value::Null, "the chain ends where we say");
+        assert_eq!(
+            disks[0]["backing"]["backing"],
+            Value::Null,
+            "the chain ends where we say"
+        );
         assert_eq!(disks[1]["read-only"], true);
         let devices = json_after(&argv, "-device");
         assert_eq!(devices.iter().filter(|d| d.get("bootindex").is_some()).count(), 1);

@@ -91,7 +91,12 @@ pub struct Connection {
 /// # Errors
 /// [`ClientError::Timeout`] also when another client is connected.
 pub async fn connect(path: &Path, limit: Duration) -> Result<(Client, Connection), ClientError> {
-    timeout(limit, handshake(path)).await.map_err(|_| ClientError::Timeout { what: "greeting", after: limit })?
+    timeout(limit, handshake(path))
+        .await
+        .map_err(|_| ClientError::Timeout {
+            what: "greeting",
+            after: limit,
+        })?
 }
 
 async fn handshake(path: &Path) -> Result<(Client, Connection), ClientError> {
@@ -103,11 +108,19 @@ async fn handshake(path: &Path) -> Result<(Client, Connection), ClientError> {
         next_id: AtomicU64::new(1),
         events: broadcast::Sender::new(EVENTS),
     });
-    let mut connection = Connection { stream, buffer: LineBuffer::new(MAX_LINE), shared: Arc::clone(&shared), lines };
+    let mut connection = Connection {
+        stream,
+        buffer: LineBuffer::new(MAX_LINE),
+        shared: Arc::clone(&shared),
+        lines,
+    };
     let Message::Greeting { version } = connection.read().await? else {
         return Err(ClientError::Unexpected("a greeting"));
     };
-    connection.stream.write_all(&wire::command_line(0, "qmp_capabilities", &Value::Null)).await?;
+    connection
+        .stream
+        .write_all(&wire::command_line(0, "qmp_capabilities", &Value::Null))
+        .await?;
     loop {
         match connection.read().await? {
             Message::Reply { id: Some(0), result } => {
@@ -120,7 +133,15 @@ async fn handshake(path: &Path) -> Result<(Client, Connection), ClientError> {
             }
         }
     }
-    Ok((Client { shared, lines: sender, version: version.into(), peer }, connection))
+    Ok((
+        Client {
+            shared,
+            lines: sender,
+            version: version.into(),
+            peer,
+        },
+        connection,
+    ))
 }
 
 impl Client {
@@ -152,21 +173,35 @@ impl Client {
     ///
     /// # Errors
     /// After [`ClientError::Timeout`] and [`ClientError::Closed`] nobody knows whether it was carried out.
-    pub async fn execute(&self, command: &'static str, arguments: Value, limit: Duration) -> Result<Value, ClientError> {
+    pub async fn execute(
+        &self,
+        command: &'static str,
+        arguments: Value,
+        limit: Duration,
+    ) -> Result<Value, ClientError> {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
         match &mut *self.shared.waiting.lock() {
             Some(waiting) => waiting.insert(id, sender),
             None => return Err(ClientError::Closed),
         };
-        let _forget = Forget { shared: &self.shared, id };
+        let _forget = Forget {
+            shared: &self.shared,
+            id,
+        };
         let line = wire::command_line(id, command, &arguments);
         let exchange = async {
             self.lines.send(line).await.map_err(|_| ClientError::Closed)?;
-            answer.await.map_err(|_| ClientError::Closed)?.map_err(ClientError::Refused)
+            answer
+                .await
+                .map_err(|_| ClientError::Closed)?
+                .map_err(ClientError::Refused)
         };
         let result = timeout(limit, exchange).await;
-        let result = result.map_err(|_| ClientError::Timeout { what: command, after: limit })?;
+        let result = result.map_err(|_| ClientError::Timeout {
+            what: command,
+            after: limit,
+        })?;
         tracing::debug!(command, id, ok = result.is_ok(), "QMP command");
         result
     }

@@ -17,7 +17,9 @@ impl Client {
     pub async fn query_status(&self, limit: Duration) -> Result<String, ClientError> {
         let answer = self.execute("query-status", Value::Null, limit).await?;
         let status = answer.get("status").and_then(Value::as_str);
-        status.map(str::to_owned).ok_or(ClientError::Unexpected("a run state"))
+        status
+            .map(str::to_owned)
+            .ok_or(ClientError::Unexpected("a run state"))
     }
 
     /// `query-pci`: addresses of the devices that have an id.
@@ -25,7 +27,9 @@ impl Client {
     /// # Errors
     /// As [`Client::execute`].
     pub async fn query_pci(&self, limit: Duration) -> Result<BTreeMap<String, String>, ClientError> {
-        Ok(pci_addresses(&self.execute("query-pci", Value::Null, limit).await?))
+        Ok(pci_addresses(
+            &self.execute("query-pci", Value::Null, limit).await?,
+        ))
     }
 
     /// `cont`: CPUs run.
@@ -49,7 +53,9 @@ impl Client {
     /// # Errors
     /// As [`Client::execute`].
     pub async fn system_powerdown(&self, limit: Duration) -> Result<(), ClientError> {
-        self.execute("system_powerdown", Value::Null, limit).await.map(drop)
+        self.execute("system_powerdown", Value::Null, limit)
+            .await
+            .map(drop)
     }
 
     /// `quit`: QEMU flushes its disks and ends. The connection may end before the answer.
@@ -66,7 +72,13 @@ impl Client {
     /// `chardev-change`: the serial port goes on with the file of this name.
     pub(crate) async fn reopen_serial(&self, file: &str, limit: Duration) -> Result<(), ClientError> {
         let backend = json!({ "type": "file", "data": { "out": file, "append": true } });
-        self.execute("chardev-change", json!({ "id": SERIAL_ID, "backend": backend }), limit).await.map(drop)
+        self.execute(
+            "chardev-change",
+            json!({ "id": SERIAL_ID, "backend": backend }),
+            limit,
+        )
+        .await
+        .map(drop)
     }
 }
 
@@ -76,7 +88,10 @@ fn pci_addresses(answer: &Value) -> BTreeMap<String, String> {
     for bus in answer.as_array().into_iter().flatten() {
         for device in list(bus, "devices") {
             let number = |name: &str| device.get(name).and_then(Value::as_u64);
-            let id = device.get("qdev_id").and_then(Value::as_str).filter(|id| !id.is_empty());
+            let id = device
+                .get("qdev_id")
+                .and_then(Value::as_str)
+                .filter(|id| !id.is_empty());
             if let (Some(id), Some(bus), Some(slot), Some(function)) =
                 (id, number("bus"), number("slot"), number("function"))
             {
@@ -94,8 +109,8 @@ pub fn power_of(run_state: &str) -> Option<PowerState> {
         "running" => Some(PowerState::Running),
         "shutdown" => Some(PowerState::Stopped),
         "internal-error" | "guest-panicked" => Some(PowerState::Crashed),
-        "paused" | "prelaunch" | "suspended" | "io-error" | "watchdog" | "debug" | "save-vm" | "restore-vm"
-        | "inmigrate" | "finish-migrate" | "postmigrate" | "colo" => Some(PowerState::Paused),
+        "paused" | "prelaunch" | "suspended" | "io-error" | "watchdog" | "debug" | "save-vm"
+        | "restore-vm" | "inmigrate" | "finish-migrate" | "postmigrate" | "colo" => Some(PowerState::Paused),
         _ => None,
     }
 }
@@ -107,7 +122,8 @@ mod tests {
     #[test]
     fn only_devices_with_an_id_are_told_and_odd_answers_give_nothing() {
         let device = |id: &str, slot: u64| json!({"bus": 0, "slot": slot, "function": 0, "qdev_id": id});
-        let answer = json!([{ "bus": 0, "devices": [device("", 0), device("disk-root", 17), {"qdev_id": "x"}] }]);
+        let answer =
+            json!([{ "bus": 0, "devices": [device("", 0), device("disk-root", 17), {"qdev_id": "x"}] }]);
         let wanted = BTreeMap::from([("disk-root".to_owned(), "00:11.0".to_owned())]);
         assert_eq!(pci_addresses(&answer), wanted);
         for odd in [json!(null), json!([1]), json!([{ "devices": {} }])] {

@@ -12,7 +12,7 @@
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -89,19 +89,23 @@ impl VmDir {
     }
 
     pub(crate) fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
-        let mut text = Vec::new();
-        match File::open(self.join(name)) {
-            Ok(file) => file.take(MAX_JSON).read_to_end(&mut text)?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e),
+        let Some(file) = open(&self.join(name))? else {
+            return Ok(None);
         };
+        let mut text = Vec::new();
+        file.take(MAX_JSON).read_to_end(&mut text)?;
         Ok(Some(serde_json::from_slice(&text)?))
     }
 
     /// Replaces the file in one step that survives a power cut.
     pub(crate) fn write<T: Serialize>(&self, name: &str, value: &T) -> io::Result<()> {
         let temp = self.join(&format!(".{name}.tmp"));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temp)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temp)?;
         let mut text = serde_json::to_vec_pretty(value)?;
         text.push(b'\n');
         file.write_all(&text)?;
@@ -130,16 +134,32 @@ impl VmDir {
     pub(crate) fn rotate_qemu_log(&self, limit: u64) -> io::Result<()> {
         if self.len(QEMU_LOG) > limit {
             fs::copy(self.join(QEMU_LOG), self.join(QEMU_LOG_OLD))?;
-            OpenOptions::new().write(true).open(self.join(QEMU_LOG))?.set_len(0)?;
+            OpenOptions::new()
+                .write(true)
+                .open(self.join(QEMU_LOG))?
+                .set_len(0)?;
         }
         Ok(())
     }
 
     /// The last `max` bytes of the serial log over its rotation.
     pub(crate) fn serial_tail(&self, max: usize) -> io::Result<Vec<u8>> {
-        let mut tail = last(&self.join(SERIAL), max)?;
+        let (new, old) = loop {
+            let (new, old) = (open(&self.join(SERIAL))?, open(&self.join(SERIAL_OLD))?);
+            let inode = |file: &Option<File>| {
+                file.as_ref()
+                    .map(File::metadata)
+                    .transpose()
+                    .map(|m| m.map(|m| m.ino()))
+            };
+            // One file under both names: it was rotated in between.
+            if old.is_none() || inode(&new)? != inode(&old)? {
+                break (new, old);
+            }
+        };
+        let mut tail = last(new, max)?;
         if tail.len() < max {
-            let mut older = last(&self.join(SERIAL_OLD), max - tail.len())?;
+            let mut older = last(old, max - tail.len())?;
             older.append(&mut tail);
             tail = older;
         }
@@ -147,22 +167,31 @@ impl VmDir {
     }
 }
 
-fn last(path: &Path, max: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+fn open(path: &Path) -> io::Result<Option<File>> {
     match File::open(path) {
-        Ok(mut file) => {
-            let len = file.metadata()?.len();
-            file.seek(SeekFrom::Start(len.saturating_sub(max as u64)))?;
-            file.take(max as u64).read_to_end(&mut bytes)?;
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e),
+        Ok(file) => Ok(Some(file)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn last(file: Option<File>, max: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(mut file) = file {
+        let len = file.metadata()?.len();
+        file.seek(SeekFrom::Start(len.saturating_sub(max as u64)))?;
+        file.take(max as u64).read_to_end(&mut bytes)?;
     }
     Ok(bytes)
 }
 
 fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits() as i32).open(path)
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits() as i32)
+        .open(path)
 }
 
 fn give(path: &Path, run_as: Option<RunAs>) -> io::Result<()> {
@@ -197,8 +226,14 @@ mod tests {
         dir.write(DESC, &vec![1, 2]).unwrap();
         dir.write(DESC, &vec![3]).unwrap();
         assert_eq!(dir.read::<Vec<u32>>(DESC).unwrap(), Some(vec![3]));
-        assert_eq!(fs::metadata(dir.join(DESC)).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::metadata(dir.path()).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(
+            fs::metadata(dir.join(DESC)).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(
+            fs::metadata(dir.path()).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
         fs::write(dir.join(DESC), b"{\"half").unwrap();
         assert!(dir.read::<Vec<u32>>(DESC).is_err());
     }

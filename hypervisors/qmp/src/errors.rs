@@ -9,7 +9,9 @@ use crate::client::ClientError;
 
 /// A file operation failed.
 pub(crate) fn file(operation: &'static str, id: ServerId, error: io::Error) -> Error {
-    Error::new(io_kind(&error), operation).with("server", id).because(error)
+    Error::new(io_kind(&error), operation)
+        .with("server", id)
+        .because(error)
 }
 
 pub(crate) fn io_kind(error: &io::Error) -> ErrorKind {
@@ -36,7 +38,8 @@ pub(crate) fn monitor(operation: &'static str, id: ServerId, error: ClientError)
 /// What QEMU's last words mean.
 pub(crate) fn start_kind(words: &str) -> ErrorKind {
     let says = |text: &str| words.contains(text);
-    if says("Cannot allocate memory") || says("cannot set up guest memory") || says("No space left on device") {
+    if says("Cannot allocate memory") || says("cannot set up guest memory") || says("No space left on device")
+    {
         ErrorKind::Full
     } else if says("Failed to get") && says("lock") {
         ErrorKind::Conflict
@@ -53,5 +56,7 @@ where
     T: Send + 'static,
     F: FnOnce() -> io::Result<T> + Send + 'static,
 {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
 }

@@ -15,7 +15,11 @@ use crate::accel;
 pub(crate) async fn qemu_version(qemu: &Path) -> Result<String> {
     let error = |kind| Error::new(kind, "ask QEMU for its version").with("program", qemu.display());
     let mut command = Command::new(qemu);
-    command.arg("-version").stdin(Stdio::null()).env_clear().kill_on_drop(true);
+    command
+        .arg("-version")
+        .stdin(Stdio::null())
+        .env_clear()
+        .kill_on_drop(true);
     let output = tokio::time::timeout(Duration::from_secs(20), command.output()).await;
     let output = output.map_err(|_| error(ErrorKind::Timeout))?;
     let output = output.map_err(|e| match e.kind() {
@@ -26,8 +30,15 @@ pub(crate) async fn qemu_version(qemu: &Path) -> Result<String> {
 }
 
 fn parse_version(text: &str) -> Option<String> {
-    let version = text.lines().next()?.strip_prefix("QEMU emulator version ")?.split_ascii_whitespace().next()?;
-    version.starts_with(|c: char| c.is_ascii_digit()).then(|| version.to_owned())
+    let version = text
+        .lines()
+        .next()?
+        .strip_prefix("QEMU emulator version ")?
+        .split_ascii_whitespace()
+        .next()?;
+    version
+        .starts_with(|c: char| c.is_ascii_digit())
+        .then(|| version.to_owned())
 }
 
 /// Measures CPUs, memory and the size of the file system of `dir`.
@@ -68,7 +79,10 @@ mod tests {
         assert_eq!(parse_version(debian), Some("7.2.22".into()));
         assert_eq!(parse_version("QEMU emulator version 9.1.0"), Some("9.1.0".into()));
         assert_eq!(parse_version("hello"), None);
-        assert_eq!(total_mib("MemTotal:       24609832 kB\nMemFree: 1 kB"), Some(24033));
+        assert_eq!(
+            total_mib("MemTotal:       24609832 kB\nMemFree: 1 kB"),
+            Some(24033)
+        );
         assert_eq!(total_mib("MemFree: 1 kB"), None);
     }
 }

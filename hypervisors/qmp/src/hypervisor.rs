@@ -11,8 +11,8 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use rustix::fs::FlockOperation;
 use skyloom_hypervisor::{
-    Capability, Console, Error, ErrorKind, Hypervisor, Inspection, Recovered, Result, StopMode, Stopped, VmEvent,
-    VmEventKind, VmSpec,
+    Capability, Console, Error, ErrorKind, Hypervisor, Inspection, Recovered, Result, StopMode, Stopped,
+    VmEvent, VmEventKind, VmSpec,
 };
 use skyloom_model::{HostFacts, PowerState, ServerId};
 use tokio::sync::broadcast;
@@ -64,8 +64,14 @@ impl QmpHypervisor {
         let env = Arc::new(Env { config, events });
         let loading = Arc::clone(&env);
         let fail = |e: std::io::Error| {
-            let kind = if e.kind() == std::io::ErrorKind::WouldBlock { ErrorKind::Conflict } else { errors::io_kind(&e) };
-            Error::new(kind, "open hypervisor").with("directory", env.config.dir.display()).because(e)
+            let kind = if e.kind() == std::io::ErrorKind::WouldBlock {
+                ErrorKind::Conflict
+            } else {
+                errors::io_kind(&e)
+            };
+            Error::new(kind, "open hypervisor")
+                .with("directory", env.config.dir.display())
+                .because(e)
         };
         let (lock, vms) = blocking(move || load(&loading)).await.map_err(fail)?;
         let core = Core {
@@ -76,7 +82,10 @@ impl QmpHypervisor {
             tasks: Arc::new(Tasks::new()),
             removed: AtomicU64::new(0),
         };
-        Ok(Self { core: Arc::new(core), _lock: lock })
+        Ok(Self {
+            core: Arc::new(core),
+            _lock: lock,
+        })
     }
 
     /// Ends all tasks and waits for that. Guests run on.
@@ -131,7 +140,12 @@ impl Core {
         let (path, run_as) = (self.path(id), self.env.config.run_as);
         let made = blocking(move || VmDir::create(path, run_as)).await;
         let dir = made.map_err(|e| errors::file("define", id, e))?;
-        let record = Record { desc: None, live: Live::Off, damaged: None, gone: false };
+        let record = Record {
+            desc: None,
+            live: Live::Off,
+            damaged: None,
+            gone: false,
+        };
         let vm = Arc::new(Vm::new(id, dir, record, Arc::clone(&self.env)));
         self.vms.lock().insert(id, Arc::clone(&vm));
         Ok(vm)
@@ -154,7 +168,10 @@ impl Core {
                     return Ok(());
                 }
             }
-            let desc = Desc { format: FORMAT, spec: spec.clone() };
+            let desc = Desc {
+                format: FORMAT,
+                spec: spec.clone(),
+            };
             let (dir, file) = (Arc::clone(&vm.dir), desc.clone());
             let written = blocking(move || dir.write(dir::DESC, &file)).await;
             written.map_err(|e| errors::file("define", spec.id, e))?;
@@ -184,9 +201,13 @@ impl Core {
     }
 
     async fn stop(&self, id: ServerId, generation: u64, mode: StopMode) -> Result<Stopped> {
-        let Some(vm) = self.get(id) else { return Ok(Stopped::AlreadyOff) };
+        let Some(vm) = self.get(id) else {
+            return Ok(Stopped::AlreadyOff);
+        };
         let _op = vm.op.lock().await;
-        let Some(spec) = self.described(&vm, "stop").await? else { return Ok(Stopped::AlreadyOff) };
+        let Some(spec) = self.described(&vm, "stop").await? else {
+            return Ok(Stopped::AlreadyOff);
+        };
         if spec.generation > generation {
             return Err(stale("stop", id, generation, spec.generation));
         }
@@ -220,7 +241,11 @@ impl Core {
     async fn remove(&self, vm: &Vm) -> Result<()> {
         let number = self.removed.fetch_add(1, Ordering::Relaxed);
         let gone = self.env.config.dir.join(format!("{GONE}{}-{number}", vm.id));
-        let (from, to, root) = (vm.dir.path().to_owned(), gone.clone(), self.env.config.dir.clone());
+        let (from, to, root) = (
+            vm.dir.path().to_owned(),
+            gone.clone(),
+            self.env.config.dir.clone(),
+        );
         let renamed = blocking(move || {
             std::fs::rename(from, to)?;
             dir::sync_dir(&root)
@@ -234,10 +259,16 @@ impl Core {
     }
 
     async fn inspect(&self, id: ServerId) -> Inspection {
-        let Some(vm) = self.get(id) else { return Inspection::Absent };
+        let Some(vm) = self.get(id) else {
+            return Inspection::Absent;
+        };
         let limit = self.env.config.timeouts.inspect;
-        let late = || Inspection::CannotTell { reason: format!("no answer within {limit:?}") };
-        tokio::time::timeout(limit, self.look(&vm)).await.unwrap_or_else(|_| late())
+        let late = || Inspection::CannotTell {
+            reason: format!("no answer within {limit:?}"),
+        };
+        tokio::time::timeout(limit, self.look(&vm))
+            .await
+            .unwrap_or_else(|_| late())
     }
 
     async fn look(&self, vm: &Arc<Vm>) -> Inspection {
@@ -246,7 +277,9 @@ impl Core {
             if let Some(why) = &record.damaged {
                 return Inspection::CannotTell { reason: why.clone() };
             }
-            let Some(generation) = record.desc.as_ref().map(|d| d.spec.generation) else { return Inspection::Absent };
+            let Some(generation) = record.desc.as_ref().map(|d| d.spec.generation) else {
+                return Inspection::Absent;
+            };
             let live = record.live.clone();
             drop(record);
             let found = |power| Inspection::Found { generation, power };
@@ -254,27 +287,40 @@ impl Core {
                 Live::Off | Live::Halted { .. } => return found(PowerState::Stopped),
                 Live::Ended { power, .. } => return found(power),
                 Live::Starting { .. } => {
-                    return Inspection::CannotTell { reason: "a start is under way or was cut short".into() };
+                    return Inspection::CannotTell {
+                        reason: "a start is under way or was cut short".into(),
+                    };
                 }
                 Live::Running { run } | Live::Stopping { run } => run.process,
             };
             if !process.alive() {
                 if vm.monitored.lock().is_some() {
-                    vm.wait_for(self.env.config.timeouts.inspect / 2, |g| *g == Glance::Off).await;
+                    vm.wait_for(self.env.config.timeouts.inspect / 2, |g| *g == Glance::Off)
+                        .await;
                 }
                 vm.note_end(Some(&process), None).await;
                 continue;
             }
             lifecycle::look_after(&self.tasks, vm, &process, None);
             let limit = self.env.config.timeouts.inspect;
-            let Some(client) = vm.wait_client(limit).await else { continue };
+            let Some(client) = vm.wait_client(limit).await else {
+                continue;
+            };
             match client.query_status(limit).await {
                 Ok(state) => match power_of(&state) {
                     Some(power) => return found(power),
-                    None => return Inspection::CannotTell { reason: format!("its run state is {state}") },
+                    None => {
+                        return Inspection::CannotTell {
+                            reason: format!("its run state is {state}"),
+                        };
+                    }
                 },
                 Err(_) if !process.alive() => {}
-                Err(e) => return Inspection::CannotTell { reason: skyloom_model::report(&e) },
+                Err(e) => {
+                    return Inspection::CannotTell {
+                        reason: skyloom_model::report(&e),
+                    };
+                }
             }
         }
     }
@@ -300,12 +346,18 @@ impl Core {
             tracing::warn!(server = %vm.id, error = %skyloom_model::report(&e), "cannot take over a domain");
         }
         drop(op);
-        Some(Recovered { id: vm.id, inspection: self.inspect(vm.id).await })
+        Some(Recovered {
+            id: vm.id,
+            inspection: self.inspect(vm.id).await,
+        })
     }
 }
 
 fn stale(operation: &'static str, id: ServerId, ordered: u64, there: u64) -> Error {
-    Error::new(ErrorKind::Stale, operation).with("server", id).with("ordered", ordered).with("there", there)
+    Error::new(ErrorKind::Stale, operation)
+        .with("server", id)
+        .with("ordered", ordered)
+        .with("there", there)
 }
 
 #[async_trait]
@@ -322,22 +374,34 @@ impl Hypervisor for QmpHypervisor {
 
     async fn define(&self, spec: &VmSpec) -> Result<()> {
         let (core, spec) = (Arc::clone(&self.core), spec.clone());
-        self.core.tasks.finish("define", async move { core.define(&spec).await }).await
+        self.core
+            .tasks
+            .finish("define", async move { core.define(&spec).await })
+            .await
     }
 
     async fn start(&self, id: ServerId, generation: u64) -> Result<()> {
         let core = Arc::clone(&self.core);
-        self.core.tasks.finish("start", async move { core.start(id, generation).await }).await
+        self.core
+            .tasks
+            .finish("start", async move { core.start(id, generation).await })
+            .await
     }
 
     async fn stop(&self, id: ServerId, generation: u64, mode: StopMode) -> Result<Stopped> {
         let core = Arc::clone(&self.core);
-        self.core.tasks.finish("stop", async move { core.stop(id, generation, mode).await }).await
+        self.core
+            .tasks
+            .finish("stop", async move { core.stop(id, generation, mode).await })
+            .await
     }
 
     async fn undefine(&self, id: ServerId, generation: u64) -> Result<()> {
         let core = Arc::clone(&self.core);
-        self.core.tasks.finish("undefine", async move { core.undefine(id, generation).await }).await
+        self.core
+            .tasks
+            .finish("undefine", async move { core.undefine(id, generation).await })
+            .await
     }
 
     async fn inspect(&self, id: ServerId) -> Result<Inspection> {
@@ -352,7 +416,11 @@ impl Hypervisor for QmpHypervisor {
                 let core = Arc::clone(&core);
                 async move { core.take_over(&vm).await }
             });
-            let mut found: Vec<Recovered> = each.buffer_unordered(TAKE_OVER).filter_map(async |r| r).collect().await;
+            let mut found: Vec<Recovered> = each
+                .buffer_unordered(TAKE_OVER)
+                .filter_map(async |r| r)
+                .collect()
+                .await;
             found.sort_by_key(|r| r.id);
             Ok(found)
         };
@@ -364,7 +432,13 @@ impl Hypervisor for QmpHypervisor {
         stream::unfold(events, |mut events| async {
             match events.recv().await {
                 Ok(event) => Some((event, events)),
-                Err(RecvError::Lagged(_)) => Some((VmEvent { id: None, kind: VmEventKind::Lost }, events)),
+                Err(RecvError::Lagged(_)) => Some((
+                    VmEvent {
+                        id: None,
+                        kind: VmEventKind::Lost,
+                    },
+                    events,
+                )),
                 Err(RecvError::Closed) => None,
             }
         })
@@ -382,6 +456,8 @@ impl Console for QmpHypervisor {
         let missing = || Error::new(ErrorKind::NotFound, "read console").with("server", id);
         let vm = self.core.get(id).ok_or_else(missing)?;
         let dir = Arc::clone(&vm.dir);
-        blocking(move || dir.serial_tail(max_bytes)).await.map_err(|e| errors::file("read console", id, e))
+        blocking(move || dir.serial_tail(max_bytes))
+            .await
+            .map_err(|e| errors::file("read console", id, e))
     }
 }

@@ -49,16 +49,26 @@ pub(crate) async fn settle(tasks: &Arc<Tasks>, vm: &Arc<Vm>) -> Result<Now> {
     if let Live::Starting { launch } = live {
         return adopt_half_started(tasks, vm, launch).await;
     }
-    let Some(process) = live.process().cloned() else { return Ok(Now::Off) };
+    let Some(process) = live.process().cloned() else {
+        return Ok(Now::Off);
+    };
     if !process.alive() {
         // Its monitor task knows more of the end, when there is one.
-        if vm.monitored.lock().is_none() || !vm.wait_for(vm.env.config.timeouts.inspect, |g| *g == Glance::Off).await {
+        if vm.monitored.lock().is_none()
+            || !vm
+                .wait_for(vm.env.config.timeouts.inspect, |g| *g == Glance::Off)
+                .await
+        {
             vm.note_end(Some(&process), None).await;
         }
         return Ok(Now::Off);
     }
     look_after(tasks, vm, &process, None);
-    Ok(if matches!(live, Live::Halted { .. }) { Now::Halted(process) } else { Now::Up(process) })
+    Ok(if matches!(live, Live::Halted { .. }) {
+        Now::Halted(process)
+    } else {
+        Now::Up(process)
+    })
 }
 
 async fn adopt_half_started(tasks: &Arc<Tasks>, vm: &Arc<Vm>, launch: Launch) -> Result<Now> {
@@ -79,7 +89,10 @@ async fn adopt_half_started(tasks: &Arc<Tasks>, vm: &Arc<Vm>, launch: Launch) ->
 /// The QEMU of this domain, looked for among all processes.
 pub(crate) async fn find(vm: &Arc<Vm>) -> Option<ProcessId> {
     let (dir, id) = (Arc::clone(&vm.dir), vm.id.to_string());
-    blocking(move || Ok(process::find(dir.path(), &id))).await.ok().flatten()
+    blocking(move || Ok(process::find(dir.path(), &id)))
+        .await
+        .ok()
+        .flatten()
 }
 
 /// Ensures that the domain runs.
@@ -119,13 +132,26 @@ async fn launch(tasks: &Arc<Tasks>, vm: &Arc<Vm>, spec: &VmSpec) -> Result<()> {
             let stderr = dir.prepare(run_as)?;
             Ok((accelerator, argv, stderr, dir.len(dir::QEMU_LOG)))
         };
-        blocking(work).await.map_err(|e| errors::file("start", vm.id, e))?
+        blocking(work)
+            .await
+            .map_err(|e| errors::file("start", vm.id, e))?
     };
     let (accelerator, argv, stderr, log_from) = prepared;
     let mut full = vec![config.qemu.display().to_string()];
     full.extend(argv?);
-    let launch = Launch { generation: spec.generation, accelerator, argv: full, at: config.clock.now() };
-    vm.set_live(&mut *vm.record.lock().await, Live::Starting { launch: launch.clone() }).await?;
+    let launch = Launch {
+        generation: spec.generation,
+        accelerator,
+        argv: full,
+        at: config.clock.now(),
+    };
+    vm.set_live(
+        &mut *vm.record.lock().await,
+        Live::Starting {
+            launch: launch.clone(),
+        },
+    )
+    .await?;
     *vm.shutdown_reason.lock() = None;
 
     let spawned = spawn(vm, &launch.argv, stderr).map_err(|e| {
@@ -153,7 +179,12 @@ async fn launch(tasks: &Arc<Tasks>, vm: &Arc<Vm>, spec: &VmSpec) -> Result<()> {
 fn spawn(vm: &Arc<Vm>, argv: &[String], stderr: std::fs::File) -> std::io::Result<Child> {
     let config = &vm.env.config;
     let mut command = Command::new(&config.setsid);
-    command.args(argv).current_dir(vm.dir.path()).env_clear().stdin(Stdio::null()).kill_on_drop(false);
+    command
+        .args(argv)
+        .current_dir(vm.dir.path())
+        .env_clear()
+        .stdin(Stdio::null())
+        .kill_on_drop(false);
     command.stdout(stderr.try_clone()?).stderr(stderr);
     if let Some(user) = config.run_as {
         command.uid(user.uid).gid(user.gid);
@@ -168,10 +199,19 @@ async fn finish_launch(vm: &Arc<Vm>, process: &ProcessId, launch: Launch, log_fr
         let Some(client) = vm.wait_client(limits.start).await else {
             return Err(start_error(vm, log_from).await);
         };
-        let pci = client.query_pci(limits.command).await.map_err(|e| errors::monitor("start", vm.id, e))?;
+        let pci = client
+            .query_pci(limits.command)
+            .await
+            .map_err(|e| errors::monitor("start", vm.id, e))?;
         let qemu_version = client.version().to_owned();
-        let run = Run { launch, process: process.clone(), qemu_version, pci };
-        vm.set_live(&mut *vm.record.lock().await, Live::Running { run }).await
+        let run = Run {
+            launch,
+            process: process.clone(),
+            qemu_version,
+            pci,
+        };
+        vm.set_live(&mut *vm.record.lock().await, Live::Running { run })
+            .await
     };
     let result = result.await;
     if result.is_err() {
@@ -183,16 +223,26 @@ async fn finish_launch(vm: &Arc<Vm>, process: &ProcessId, launch: Launch, log_fr
 
 async fn start_error(vm: &Arc<Vm>, log_from: u64) -> Error {
     let dir = Arc::clone(&vm.dir);
-    let words = blocking(move || Ok(dir.text_from(dir::QEMU_LOG, log_from, 2000))).await.unwrap_or_default();
-    let kind = if words.is_empty() { ErrorKind::Timeout } else { errors::start_kind(&words) };
-    vm.error(kind, "start").with("QEMU", if words.is_empty() { "said nothing" } else { &words })
+    let words = blocking(move || Ok(dir.text_from(dir::QEMU_LOG, log_from, 2000)))
+        .await
+        .unwrap_or_default();
+    let kind = if words.is_empty() {
+        ErrorKind::Timeout
+    } else {
+        errors::start_kind(&words)
+    };
+    vm.error(kind, "start")
+        .with("QEMU", if words.is_empty() { "said nothing" } else { &words })
 }
 
 /// Lets the CPUs run and makes sure that they do.
 async fn resume(vm: &Arc<Vm>) -> Result<()> {
     let limits = vm.env.config.timeouts;
     let client = client_of(vm, "start").await?;
-    client.cont(limits.command).await.map_err(|e| errors::monitor("start", vm.id, e))?;
+    client
+        .cont(limits.command)
+        .await
+        .map_err(|e| errors::monitor("start", vm.id, e))?;
     let state = status(vm, &client, "start").await?;
     match power_of(&state) {
         Some(PowerState::Running) => vm.publish(PowerState::Running, Some(HOST_REQUEST)),
@@ -205,13 +255,19 @@ async fn resume(vm: &Arc<Vm>) -> Result<()> {
 
 async fn client_of(vm: &Arc<Vm>, operation: &'static str) -> Result<Client> {
     let limit = vm.env.config.timeouts.inspect;
-    let none = || vm.error(ErrorKind::Unavailable, operation).with("because", "its monitor cannot be reached");
+    let none = || {
+        vm.error(ErrorKind::Unavailable, operation)
+            .with("because", "its monitor cannot be reached")
+    };
     vm.wait_client(limit).await.ok_or_else(none)
 }
 
 async fn status(vm: &Arc<Vm>, client: &Client, operation: &'static str) -> Result<String> {
     let limit = vm.env.config.timeouts.command;
-    client.query_status(limit).await.map_err(|e| errors::monitor(operation, vm.id, e))
+    client
+        .query_status(limit)
+        .await
+        .map_err(|e| errors::monitor(operation, vm.id, e))
 }
 
 /// Ensures that the domain is off.
@@ -244,9 +300,17 @@ pub(crate) async fn stop(tasks: &Arc<Tasks>, vm: &Arc<Vm>, mode: StopMode) -> Re
 /// A stop of a crashed domain makes it a stopped one.
 async fn acknowledge_crash(vm: &Arc<Vm>) -> Result<()> {
     let mut record = vm.record.lock().await;
-    if let Live::Ended { power: PowerState::Crashed, .. } = record.live {
+    if let Live::Ended {
+        power: PowerState::Crashed,
+        ..
+    } = record.live
+    {
         let at = vm.env.config.clock.now();
-        let ended = Live::Ended { power: PowerState::Stopped, cause: HOST_REQUEST.to_owned(), at };
+        let ended = Live::Ended {
+            power: PowerState::Stopped,
+            cause: HOST_REQUEST.to_owned(),
+            at,
+        };
         vm.set_live(&mut record, ended).await?;
         vm.publish(PowerState::Stopped, Some(HOST_REQUEST));
     }
@@ -262,7 +326,10 @@ async fn ask(vm: &Arc<Vm>) {
         {
             tracing::debug!(server = %vm.id, error = %skyloom_model::report(&e), "cannot press the power button");
         }
-        if vm.wait_for(limits.press_again, |g| matches!(g, Glance::Off | Glance::Halted)).await {
+        if vm
+            .wait_for(limits.press_again, |g| matches!(g, Glance::Off | Glance::Halted))
+            .await
+        {
             return;
         }
     }
@@ -293,7 +360,10 @@ async fn end_process(vm: &Arc<Vm>, process: &ProcessId, operation: &'static str)
     if tokio::time::timeout(limits.quit, gone).await.is_err() {
         process.kill().map_err(|e| errors::file(operation, vm.id, e))?;
         if tokio::time::timeout(limits.kill, process.exited()).await.is_err() {
-            return Err(vm.error(ErrorKind::Timeout, operation).with("because", "its process does not end").with("pid", process.pid));
+            return Err(vm
+                .error(ErrorKind::Timeout, operation)
+                .with("because", "its process does not end")
+                .with("pid", process.pid));
         }
     }
     if !vm.wait_for(limits.inspect, |g| *g == Glance::Off).await {

@@ -75,7 +75,11 @@ async fn follow(vm: &Arc<Vm>, process: &ProcessId, client: &Client) -> ClientErr
     }
 }
 
-async fn talk(vm: &Arc<Vm>, process: &ProcessId, client: &Client) -> Result<std::convert::Infallible, ClientError> {
+async fn talk(
+    vm: &Arc<Vm>,
+    process: &ProcessId,
+    client: &Client,
+) -> Result<std::convert::Infallible, ClientError> {
     let limits = vm.env.config.timeouts;
     let mut events = client.events();
     observe(vm, process, client).await?;
@@ -125,7 +129,8 @@ async fn observe(vm: &Arc<Vm>, process: &ProcessId, client: &Client) -> Result<(
 /// The guest is off: notes that with its cause, then ends the process, which has nothing more to do.
 async fn halted(vm: &Arc<Vm>, process: &ProcessId, client: &Client) {
     let reason = vm.shutdown_reason.lock().clone();
-    vm.note_halt(process, reason.as_deref().unwrap_or("guest-shutdown")).await;
+    vm.note_halt(process, reason.as_deref().unwrap_or("guest-shutdown"))
+        .await;
     let limit = vm.env.config.timeouts.quit;
     if let Err(e) = client.quit(limit).await {
         tracing::debug!(server = %vm.id, error = %skyloom_model::report(&e), "quit after shutdown");
@@ -152,7 +157,11 @@ async fn rotate(vm: &Arc<Vm>, client: &Client, reopen: bool) -> bool {
     });
     // Until QEMU has opened the new file it writes to the renamed one: nothing is lost.
     let result = match files.await {
-        Ok(full) if full || reopen => client.reopen_serial(dir::SERIAL, vm.env.config.timeouts.command).await,
+        Ok(full) if full || reopen => {
+            client
+                .reopen_serial(dir::SERIAL, vm.env.config.timeouts.command)
+                .await
+        }
         Ok(_) => Ok(()),
         Err(e) => Err(e.into()),
     };

@@ -22,7 +22,10 @@ pub(crate) fn backing_file(path: &Path) -> io::Result<Option<PathBuf>> {
         return Ok(None);
     }
     if len == 0 || len > 1023 {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the name of its backing file has an impossible length"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the name of its backing file has an impossible length",
+        ));
     }
     let mut name = vec![0; len as usize];
     file.seek(SeekFrom::Start(offset))?;
@@ -51,8 +54,14 @@ mod tests {
             std::fs::write(&path, bytes).unwrap();
             backing_file(&path)
         };
-        assert_eq!(read(&header(112, b"/pool/base.qcow2")).unwrap(), Some("/pool/base.qcow2".into()));
-        assert_eq!(read(&[b"QFI\xfb\0\0\0\x03".as_slice(), &[0; 40]].concat()).unwrap(), None);
+        assert_eq!(
+            read(&header(112, b"/pool/base.qcow2")).unwrap(),
+            Some("/pool/base.qcow2".into())
+        );
+        assert_eq!(
+            read(&[b"QFI\xfb\0\0\0\x03".as_slice(), &[0; 40]].concat()).unwrap(),
+            None
+        );
         assert!(read(b"QFI\xfb").is_err());
         assert!(read(&[0; 64]).is_err());
         assert!(read(&header(112, &[b'x'; 2000])).is_err());

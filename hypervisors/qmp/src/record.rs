@@ -42,7 +42,11 @@ pub(crate) enum Live {
     /// The guest has shut down; its QEMU is being ended.
     Halted { run: Run, cause: String },
     /// No QEMU is there.
-    Ended { power: PowerState, cause: String, at: Timestamp },
+    Ended {
+        power: PowerState,
+        cause: String,
+        at: Timestamp,
+    },
 }
 
 /// How a QEMU was started.
@@ -84,22 +88,49 @@ mod tests {
     fn live_json_is_flat_and_reads_back() {
         let launch = Launch {
             generation: 7,
-            accelerator: Accelerator { kind: AcceleratorKind::Tcg, reason: "x".into() },
+            accelerator: Accelerator {
+                kind: AcceleratorKind::Tcg,
+                reason: "x".into(),
+            },
             argv: vec!["qemu".into()],
             at: Timestamp::UNIX_EPOCH,
         };
-        let process = ProcessId { pid: 5, start_ticks: 9, boot_id: "b".into() };
+        let process = ProcessId {
+            pid: 5,
+            start_ticks: 9,
+            boot_id: "b".into(),
+        };
         let pci = BTreeMap::from([("disk-root".to_owned(), "00:01.0".to_owned())]);
-        let run = Run { launch: launch.clone(), process, qemu_version: "7.2.22".into(), pci };
+        let run = Run {
+            launch: launch.clone(),
+            process,
+            qemu_version: "7.2.22".into(),
+            pci,
+        };
         for live in [
             Live::Off,
             Live::Starting { launch },
             Live::Running { run: run.clone() },
-            Live::Halted { run, cause: "guest-shutdown".into() },
-            Live::Ended { power: PowerState::Crashed, cause: "killed".into(), at: Timestamp::UNIX_EPOCH },
+            Live::Halted {
+                run,
+                cause: "guest-shutdown".into(),
+            },
+            Live::Ended {
+                power: PowerState::Crashed,
+                cause: "killed".into(),
+                at: Timestamp::UNIX_EPOCH,
+            },
         ] {
-            let text = serde_json::to_string(&LiveFile { format: FORMAT, live: live.clone() }).unwrap();
-            assert_eq!(serde_json::from_str::<LiveFile>(&text).unwrap().live, live, "{text}");
+            let text = serde_json::to_string(&LiveFile {
+                format: FORMAT,
+                live: live.clone(),
+            })
+            .unwrap();
+            assert_eq!(
+                serde_json::from_str::<LiveFile>(&text).unwrap().live,
+                live,
+                "{text}"
+            );
         }
     }
 }

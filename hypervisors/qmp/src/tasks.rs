@@ -32,7 +32,9 @@ impl Tasks {
     ) -> Result<T> {
         let (sender, answer) = oneshot::channel();
         self.spawn(async move { drop(sender.send(work.await)) });
-        answer.await.map_err(|_| Error::new(ErrorKind::Unavailable, operation).with("because", "the hypervisor is closed"))?
+        answer.await.map_err(|_| {
+            Error::new(ErrorKind::Unavailable, operation).with("because", "the hypervisor is closed")
+        })?
     }
 
     /// Ends all tasks where they stand, as a crash would.
@@ -46,7 +48,10 @@ impl Tasks {
         if let Some(mut set) = set {
             set.abort_all();
             // A task that is off in file work ends after it.
-            let _ = tokio::time::timeout(Duration::from_secs(10), async { while set.join_next().await.is_some() {} }).await;
+            let _ = tokio::time::timeout(Duration::from_secs(10), async {
+                while set.join_next().await.is_some() {}
+            })
+            .await;
         }
     }
 }

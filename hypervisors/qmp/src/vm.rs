@@ -89,15 +89,24 @@ impl Record {
         });
         let formats = [desc.as_ref().map(|d| d.format), live.as_ref().map(|l| l.format)];
         if let Some(format) = formats.into_iter().flatten().find(|f| *f != FORMAT) {
-            damaged = Some(format!("a record has format {format}, this program knows {FORMAT}"));
+            damaged = Some(format!(
+                "a record has format {format}, this program knows {FORMAT}"
+            ));
         }
-        Self { desc, live: live.map_or(Live::Off, |l| l.live), damaged, gone: false }
+        Self {
+            desc,
+            live: live.map_or(Live::Off, |l| l.live),
+            damaged,
+            gone: false,
+        }
     }
 
     /// The description, when the domain exists and its records can be used.
     pub(crate) fn usable(&self, operation: &'static str, id: ServerId) -> Result<Option<&Desc>> {
         match &self.damaged {
-            Some(why) => Err(Error::new(ErrorKind::Corrupt, operation).with("server", id).with("because", why)),
+            Some(why) => Err(Error::new(ErrorKind::Corrupt, operation)
+                .with("server", id)
+                .with("because", why)),
             None => Ok(self.desc.as_ref()),
         }
     }
@@ -130,7 +139,10 @@ impl Vm {
     /// Writes `live.json`, then believes it.
     pub(crate) async fn set_live(&self, record: &mut Record, live: Live) -> Result<()> {
         let dir = Arc::clone(&self.dir);
-        let file = LiveFile { format: FORMAT, live: live.clone() };
+        let file = LiveFile {
+            format: FORMAT,
+            live: live.clone(),
+        };
         let written = blocking(move || dir.write(dir::LIVE, &file)).await;
         written.map_err(|e| errors::file("record state", self.id, e))?;
         self.believe(record, live);
@@ -158,7 +170,14 @@ impl Vm {
             Live::Stopping { run } if run.process == *process => (run.clone(), HOST_REQUEST),
             _ => return,
         };
-        self.note_live(&mut record, Live::Halted { run, cause: cause.to_owned() }).await;
+        self.note_live(
+            &mut record,
+            Live::Halted {
+                run,
+                cause: cause.to_owned(),
+            },
+        )
+        .await;
         drop(record);
         self.publish(PowerState::Stopped, Some(cause));
     }
@@ -172,11 +191,21 @@ impl Vm {
             Live::Starting { .. } => (PowerState::Stopped, "start-failed".to_owned()),
             Live::Halted { run, cause } if same(run) => (PowerState::Stopped, cause.clone()),
             Live::Stopping { run } if same(run) => (PowerState::Stopped, HOST_REQUEST.to_owned()),
-            Live::Running { run } if same(run) => (PowerState::Crashed, self.crash_cause(&run.process, status)),
+            Live::Running { run } if same(run) => {
+                (PowerState::Crashed, self.crash_cause(&run.process, status))
+            }
             Live::Halted { .. } | Live::Stopping { .. } | Live::Running { .. } => return,
         };
         let at = self.env.config.clock.now();
-        self.note_live(&mut record, Live::Ended { power, cause: cause.clone(), at }).await;
+        self.note_live(
+            &mut record,
+            Live::Ended {
+                power,
+                cause: cause.clone(),
+                at,
+            },
+        )
+        .await;
         drop(record);
         self.publish(power, Some(&cause));
     }
@@ -199,9 +228,15 @@ impl Vm {
     pub(crate) fn publish(&self, power: PowerState, cause: Option<&str>) {
         if self.published.lock().replace(power) != Some(power) {
             tracing::info!(server = %self.id, ?power, cause, "power state");
-            let kind = VmEventKind::Power { power, cause: cause.map(str::to_owned) };
+            let kind = VmEventKind::Power {
+                power,
+                cause: cause.map(str::to_owned),
+            };
             // No listener is no error.
-            let _ = self.env.events.send(VmEvent { id: Some(self.id), kind });
+            let _ = self.env.events.send(VmEvent {
+                id: Some(self.id),
+                kind,
+            });
         }
     }
 
@@ -213,7 +248,9 @@ impl Vm {
     /// Waits until the phase is one of those that `wanted` tells; `false` when that did not come in time.
     pub(crate) async fn wait_for(&self, limit: Duration, wanted: impl FnMut(&Glance) -> bool) -> bool {
         let mut glance = self.glance.subscribe();
-        tokio::time::timeout(limit, glance.wait_for(wanted)).await.is_ok_and(|seen| seen.is_ok())
+        tokio::time::timeout(limit, glance.wait_for(wanted))
+            .await
+            .is_ok_and(|seen| seen.is_ok())
     }
 
     /// Waits for a monitor connection; `None` when there is none in time or the process has ended.

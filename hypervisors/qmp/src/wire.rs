@@ -36,7 +36,11 @@ impl LineBuffer {
     /// A buffer for lines of at most `limit` bytes.
     #[must_use]
     pub const fn new(limit: usize) -> Self {
-        Self { bytes: Vec::new(), searched: 0, limit }
+        Self {
+            bytes: Vec::new(),
+            searched: 0,
+            limit,
+        }
     }
 
     /// Takes bytes in.
@@ -52,7 +56,11 @@ impl LineBuffer {
         loop {
             let Some(at) = self.bytes[self.searched..].iter().position(|b| *b == b'\n') else {
                 self.searched = self.bytes.len();
-                return if self.bytes.len() > self.limit { Err(WireError::LineTooLong(self.limit)) } else { Ok(None) };
+                return if self.bytes.len() > self.limit {
+                    Err(WireError::LineTooLong(self.limit))
+                } else {
+                    Ok(None)
+                };
             };
             let end = self.searched + at;
             if end > self.limit {
@@ -114,20 +122,33 @@ impl Message {
     /// [`WireError::NotJson`], [`WireError::NotQmp`].
     pub fn parse(line: &[u8]) -> Result<Self, WireError> {
         let value: Value = serde_json::from_slice(line).map_err(|e| WireError::NotJson(e.to_string()))?;
-        let Value::Object(mut object) = value else { return Err(WireError::NotQmp) };
+        let Value::Object(mut object) = value else {
+            return Err(WireError::NotQmp);
+        };
         if let Some(greeting) = object.get("QMP") {
-            return Ok(Self::Greeting { version: version_of(greeting).ok_or(WireError::NotQmp)? });
+            return Ok(Self::Greeting {
+                version: version_of(greeting).ok_or(WireError::NotQmp)?,
+            });
         }
         if let Some(name) = object.get("event") {
             let name = name.as_str().ok_or(WireError::NotQmp)?.to_owned();
-            return Ok(Self::Event(Event { name, data: object.remove("data").unwrap_or(Value::Null) }));
+            return Ok(Self::Event(Event {
+                name,
+                data: object.remove("data").unwrap_or(Value::Null),
+            }));
         }
         let id = object.get("id").and_then(Value::as_u64);
         if let Some(value) = object.remove("return") {
-            return Ok(Self::Reply { id, result: Ok(value) });
+            return Ok(Self::Reply {
+                id,
+                result: Ok(value),
+            });
         }
         if let Some(Value::Object(error)) = object.remove("error") {
-            return Ok(Self::Reply { id, result: Err(refusal(&error)) });
+            return Ok(Self::Reply {
+                id,
+                result: Err(refusal(&error)),
+            });
         }
         Err(WireError::NotQmp)
     }
@@ -136,12 +157,28 @@ impl Message {
 fn version_of(greeting: &Value) -> Option<String> {
     let qemu = greeting.get("version")?.get("qemu")?;
     let part = |name: &str| qemu.get(name).and_then(Value::as_u64);
-    Some(format!("{}.{}.{}", part("major")?, part("minor")?, part("micro")?))
+    Some(format!(
+        "{}.{}.{}",
+        part("major")?,
+        part("minor")?,
+        part("micro")?
+    ))
 }
 
 fn refusal(error: &Map<String, Value>) -> Refusal {
-    let text = |name: &str| error.get(name).and_then(Value::as_str).unwrap_or("unknown").chars().take(500).collect();
-    Refusal { class: text("class"), text: text("desc") }
+    let text = |name: &str| {
+        error
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or("unknown")
+            .chars()
+            .take(500)
+            .collect()
+    };
+    Refusal {
+        class: text("class"),
+        text: text("desc"),
+    }
 }
 
 /// A command as a line.
@@ -166,27 +203,60 @@ mod tests {
     fn greeting_reply_error_and_unknown_event_are_read() {
         let parse = |s: &str| Message::parse(s.as_bytes());
         assert_eq!(
-            parse(r#"{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}, "package": "x"}, "capabilities": ["oob"]}}"#),
-            Ok(Message::Greeting { version: "7.2.22".into() })
+            parse(
+                r#"{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}, "package": "x"}, "capabilities": ["oob"]}}"#
+            ),
+            Ok(Message::Greeting {
+                version: "7.2.22".into()
+            })
         );
-        assert_eq!(parse(r#"{"return": {}, "id": 7}"#), Ok(Message::Reply { id: Some(7), result: Ok(json!({})) }));
+        assert_eq!(
+            parse(r#"{"return": {}, "id": 7}"#),
+            Ok(Message::Reply {
+                id: Some(7),
+                result: Ok(json!({}))
+            })
+        );
         assert_eq!(
             parse(r#"{"error": {"class": "GenericError", "desc": "no"}}"#),
-            Ok(Message::Reply { id: None, result: Err(Refusal { class: "GenericError".into(), text: "no".into() }) })
+            Ok(Message::Reply {
+                id: None,
+                result: Err(Refusal {
+                    class: "GenericError".into(),
+                    text: "no".into()
+                })
+            })
         );
         assert_eq!(
-            parse(r#"{"event": "BRAND_NEW", "timestamp": {"seconds": 1, "microseconds": 2}, "data": {"x": [1]}}"#),
-            Ok(Message::Event(Event { name: "BRAND_NEW".into(), data: json!({"x": [1]}) }))
+            parse(
+                r#"{"event": "BRAND_NEW", "timestamp": {"seconds": 1, "microseconds": 2}, "data": {"x": [1]}}"#
+            ),
+            Ok(Message::Event(Event {
+                name: "BRAND_NEW".into(),
+                data: json!({"x": [1]})
+            }))
         );
     }
 
     #[test]
     fn nonsense_is_refused() {
-        for bad in ["[]", "1", "{}", r#"{"event": 5}"#, r#"{"QMP": {}}"#, r#"{"error": 1}"#] {
+        for bad in [
+            "[]",
+            "1",
+            "{}",
+            r#"{"event": 5}"#,
+            r#"{"QMP": {}}"#,
+            r#"{"error": 1}"#,
+        ] {
             assert_eq!(Message::parse(bad.as_bytes()), Err(WireError::NotQmp), "{bad}");
         }
         let deep = [b"{\"return\":".as_slice(), &[b'['; 100_000]].concat();
-        for bad in [b"{".as_slice(), b"\xff\xfe", b"{\"return\": \"\xff\", \"id\": 1}", &deep] {
+        for bad in [
+            b"{".as_slice(),
+            b"\xff\xfe",
+            b"{\"return\": \"\xff\", \"id\": 1}",
+            &deep,
+        ] {
             assert!(matches!(Message::parse(bad), Err(WireError::NotJson(_))));
         }
     }
@@ -197,7 +267,10 @@ mod tests {
         let line = command_line(1, "query-status", &json!({ "x": evil }));
         assert_eq!(line.iter().filter(|b| **b == b'\n').count(), 1);
         let back: Value = serde_json::from_slice(&line).unwrap();
-        assert_eq!(back, json!({"execute": "query-status", "id": 1, "arguments": {"x": evil}}));
+        assert_eq!(
+            back,
+            json!({"execute": "query-status", "id": 1, "arguments": {"x": evil}})
+        );
     }
 
     #[test]

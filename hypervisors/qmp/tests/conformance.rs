@@ -52,11 +52,20 @@ impl HostUnderExam for ExamHost {
         self.hypervisor.clone().expect("open")
     }
     async fn spec(&self, name: Name, guest: Guest) -> VmSpec {
-        self.host.spec(name.as_str(), if guest == Guest::Live { Mode::Live } else { Mode::Idle })
+        self.host.spec(
+            name.as_str(),
+            if guest == Guest::Live {
+                Mode::Live
+            } else {
+                Mode::Idle
+            },
+        )
     }
     async fn reopen(&mut self) {
         self.hypervisor = None;
-        self.hypervisor = Some(Arc::new(QmpHypervisor::open(self.host.config()).await.expect("open again")));
+        self.hypervisor = Some(Arc::new(
+            QmpHypervisor::open(self.host.config()).await.expect("open again"),
+        ));
     }
     async fn processes(&self, id: ServerId) -> usize {
         host::qemus(id).len()
@@ -78,14 +87,16 @@ impl HostUnderExam for ExamHost {
 fn agent(dir: &str, spec: &str) -> ExitCode {
     let spec: VmSpec = serde_json::from_str(spec).expect("a spec");
     let config = skyloom_qmp::QmpConfig::new(dir, Arc::new(skyloom_model::SystemClock::new()));
-    tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
-        let hypervisor = QmpHypervisor::open(config).await.expect("open");
-        hypervisor.recover().await.expect("recover");
-        hypervisor.define(&spec).await.expect("define");
-        hypervisor.start(spec.id, spec.generation).await.expect("start");
-        println!("started");
-        std::future::pending::<()>().await;
-    });
+    tokio::runtime::Runtime::new()
+        .expect("a runtime")
+        .block_on(async {
+            let hypervisor = QmpHypervisor::open(config).await.expect("open");
+            hypervisor.recover().await.expect("recover");
+            hypervisor.define(&spec).await.expect("define");
+            hypervisor.start(spec.id, spec.generation).await.expect("start");
+            println!("started");
+            std::future::pending::<()>().await;
+        });
     ExitCode::FAILURE
 }
 
@@ -106,7 +117,10 @@ async fn killed_agent(host: &Host, spec: &VmSpec, after: Option<Duration>) {
         Some(after) => tokio::time::sleep(after).await,
         None => {
             let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-            let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("the agent starts").unwrap();
+            let line = tokio::time::timeout(PATIENCE, lines.next_line())
+                .await
+                .expect("the agent starts")
+                .unwrap();
             assert_eq!(line.as_deref(), Some("started"));
         }
     }
@@ -116,7 +130,10 @@ async fn killed_agent(host: &Host, spec: &VmSpec, after: Option<Duration>) {
 }
 
 async fn must_run_once(hypervisor: &QmpHypervisor, spec: &VmSpec) {
-    let running = Inspection::Found { generation: spec.generation, power: PowerState::Running };
+    let running = Inspection::Found {
+        generation: spec.generation,
+        power: PowerState::Running,
+    };
     assert_eq!(hypervisor.inspect(spec.id).await.unwrap(), running);
     assert_eq!(host::qemus(spec.id).len(), 1);
 }
@@ -164,7 +181,13 @@ fn main() -> ExitCode {
         return agent(dir, spec);
     }
     let mut trials = conformance::trials(Arc::new(QmpExam));
-    trials.push(own_trial("guest_outlives_a_killed_agent", guest_outlives_a_killed_agent));
-    trials.push(own_trial("start_cut_anywhere_ends_in_one_guest", start_cut_anywhere_ends_in_one_guest));
+    trials.push(own_trial(
+        "guest_outlives_a_killed_agent",
+        guest_outlives_a_killed_agent,
+    ));
+    trials.push(own_trial(
+        "start_cut_anywhere_ends_in_one_guest",
+        start_cut_anywhere_ends_in_one_guest,
+    ));
     conformance::main(trials)
 }

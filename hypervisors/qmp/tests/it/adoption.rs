@@ -13,9 +13,18 @@ use skyloom_qmp::client::connect;
 use crate::guest::{GREETING, Mode, power_off};
 use crate::host::{Host, PATIENCE, qemus, quick, signal, until};
 
-const RUNNING: Inspection = Inspection::Found { generation: 1, power: PowerState::Running };
-const STOPPED: Inspection = Inspection::Found { generation: 1, power: PowerState::Stopped };
-const CRASHED: Inspection = Inspection::Found { generation: 1, power: PowerState::Crashed };
+const RUNNING: Inspection = Inspection::Found {
+    generation: 1,
+    power: PowerState::Running,
+};
+const STOPPED: Inspection = Inspection::Found {
+    generation: 1,
+    power: PowerState::Stopped,
+};
+const CRASHED: Inspection = Inspection::Found {
+    generation: 1,
+    power: PowerState::Crashed,
+};
 
 #[tokio::test]
 async fn an_adopted_guest_is_the_same_process_and_its_console_goes_on() {
@@ -44,7 +53,10 @@ async fn an_adopted_guest_is_the_same_process_and_its_console_goes_on() {
     })
     .await;
     let mode = StopMode::Graceful { timeout: PATIENCE };
-    assert_eq!(hypervisor.stop(spec.id, 1, mode).await.unwrap(), Stopped::Gracefully);
+    assert_eq!(
+        hypervisor.stop(spec.id, 1, mode).await.unwrap(),
+        Stopped::Gracefully
+    );
     assert_eq!(host.live(spec.id)["cause"], "guest-shutdown");
 }
 
@@ -67,8 +79,14 @@ async fn a_guest_that_shut_down_while_nobody_looked_is_stopped_not_crashed() {
     .await;
     let hypervisor = host.open().await;
     assert_eq!(hypervisor.inspect(spec.id).await.unwrap(), STOPPED);
-    until("the end of its process", async || qemus(spec.id).is_empty().then_some(())).await;
-    until("the record of its end", async || (host.live(spec.id)["phase"] == "ended").then_some(())).await;
+    until("the end of its process", async || {
+        qemus(spec.id).is_empty().then_some(())
+    })
+    .await;
+    until("the record of its end", async || {
+        (host.live(spec.id)["phase"] == "ended").then_some(())
+    })
+    .await;
     assert_eq!(host.live(spec.id)["cause"], "guest-shutdown");
     hypervisor.start(spec.id, 1).await.unwrap();
     assert_eq!(hypervisor.inspect(spec.id).await.unwrap(), RUNNING);
@@ -88,12 +106,20 @@ async fn a_half_done_start_is_finished_with_the_same_process() {
     for field in ["process", "qemu_version", "pci"] {
         launch.as_object_mut().unwrap().remove(field).unwrap();
     }
-    host.set_live(spec.id, &json!({ "format": 1, "phase": "starting", "launch": launch }));
-    let (client, connection) = connect(&host.vm_dir(spec.id).join("run/qmp.sock"), PATIENCE).await.unwrap();
+    host.set_live(
+        spec.id,
+        &json!({ "format": 1, "phase": "starting", "launch": launch }),
+    );
+    let (client, connection) = connect(&host.vm_dir(spec.id).join("run/qmp.sock"), PATIENCE)
+        .await
+        .unwrap();
     tokio::select! { done = client.stop(PATIENCE) => done.unwrap(), why = connection.run() => panic!("{why:?}") }
 
     let hypervisor = host.open().await;
-    let paused = Inspection::Found { generation: 1, power: PowerState::Paused };
+    let paused = Inspection::Found {
+        generation: 1,
+        power: PowerState::Paused,
+    };
     assert_eq!(hypervisor.inspect(spec.id).await.unwrap(), paused);
     assert_eq!(host.live(spec.id)["phase"], "running");
     hypervisor.start(spec.id, 1).await.unwrap();
@@ -113,7 +139,10 @@ async fn a_start_that_left_no_process_is_off() {
     let launch = json!({
         "generation": 1, "argv": [], "at": "2026-01-01T00:00:00Z", "accelerator": { "kind": "tcg", "reason": "" },
     });
-    host.set_live(spec.id, &json!({ "format": 1, "phase": "starting", "launch": launch }));
+    host.set_live(
+        spec.id,
+        &json!({ "format": 1, "phase": "starting", "launch": launch }),
+    );
     let hypervisor = host.open().await;
     assert_eq!(hypervisor.inspect(spec.id).await.unwrap(), STOPPED);
     hypervisor.start(spec.id, 1).await.unwrap();
@@ -131,15 +160,26 @@ async fn a_pid_that_belongs_to_another_process_now_is_left_alone() {
     for pid in qemus(spec.id) {
         signal(pid, Signal::KILL);
     }
-    let mut innocent = tokio::process::Command::new("/bin/cat").stdin(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut innocent = tokio::process::Command::new("/bin/cat")
+        .stdin(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
     let mut live = host.live(spec.id);
     live["run"]["process"]["pid"] = json!(innocent.id().unwrap());
     host.set_live(spec.id, &live);
 
     let hypervisor = host.open().await;
     assert_eq!(hypervisor.inspect(spec.id).await.unwrap(), CRASHED);
-    assert_eq!(hypervisor.stop(spec.id, 1, StopMode::Force).await.unwrap(), Stopped::AlreadyOff);
-    assert_eq!(hypervisor.inspect(spec.id).await.unwrap(), STOPPED, "a stop makes a crashed domain a stopped one");
+    assert_eq!(
+        hypervisor.stop(spec.id, 1, StopMode::Force).await.unwrap(),
+        Stopped::AlreadyOff
+    );
+    assert_eq!(
+        hypervisor.inspect(spec.id).await.unwrap(),
+        STOPPED,
+        "a stop makes a crashed domain a stopped one"
+    );
     hypervisor.undefine(spec.id, 1).await.unwrap();
     assert!(innocent.try_wait().unwrap().is_none(), "it lives");
 }
@@ -172,14 +212,27 @@ async fn a_frozen_qemu_cannot_be_told_and_is_not_started_again() {
     hypervisor.start(spec.id, 1).await.unwrap();
     let pid = qemus(spec.id);
     signal(pid[0], Signal::STOP);
-    assert!(matches!(hypervisor.inspect(spec.id).await.unwrap(), Inspection::CannotTell { .. }));
+    assert!(matches!(
+        hypervisor.inspect(spec.id).await.unwrap(),
+        Inspection::CannotTell { .. }
+    ));
     let kind = hypervisor.start(spec.id, 1).await.unwrap_err().kind();
-    assert!(matches!(kind, ErrorKind::Timeout | ErrorKind::Unavailable), "{kind:?}");
+    assert!(
+        matches!(kind, ErrorKind::Timeout | ErrorKind::Unavailable),
+        "{kind:?}"
+    );
     assert_eq!(qemus(spec.id), pid);
     signal(pid[0], Signal::CONT);
-    until("running again", async || (hypervisor.inspect(spec.id).await.unwrap() == RUNNING).then_some(())).await;
+    until("running again", async || {
+        (hypervisor.inspect(spec.id).await.unwrap() == RUNNING).then_some(())
+    })
+    .await;
     signal(pid[0], Signal::STOP);
-    assert_eq!(hypervisor.stop(spec.id, 1, StopMode::Force).await.unwrap(), Stopped::Forced, "a kill needs no answer");
+    assert_eq!(
+        hypervisor.stop(spec.id, 1, StopMode::Force).await.unwrap(),
+        Stopped::Forced,
+        "a kill needs no answer"
+    );
     assert!(qemus(spec.id).is_empty());
     assert_eq!(host.live(spec.id)["cause"], "host-request");
 }
@@ -192,13 +245,24 @@ async fn a_monitor_in_foreign_hands_cannot_be_told_until_it_is_free() {
     hypervisor.define(&spec).await.unwrap();
     hypervisor.start(spec.id, 1).await.unwrap();
     hypervisor.close().await;
-    let foreign = connect(&host.vm_dir(spec.id).join("run/qmp.sock"), PATIENCE).await.unwrap();
+    let foreign = connect(&host.vm_dir(spec.id).join("run/qmp.sock"), PATIENCE)
+        .await
+        .unwrap();
     let hypervisor = host.open_with(host.config().with_timeouts(quick())).await;
-    assert!(matches!(hypervisor.inspect(spec.id).await.unwrap(), Inspection::CannotTell { .. }));
-    assert_eq!(hypervisor.start(spec.id, 1).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert!(matches!(
+        hypervisor.inspect(spec.id).await.unwrap(),
+        Inspection::CannotTell { .. }
+    ));
+    assert_eq!(
+        hypervisor.start(spec.id, 1).await.unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
     assert_eq!(qemus(spec.id).len(), 1);
     drop(foreign);
-    until("taken over", async || (hypervisor.inspect(spec.id).await.unwrap() == RUNNING).then_some(())).await;
+    until("taken over", async || {
+        (hypervisor.inspect(spec.id).await.unwrap() == RUNNING).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -213,15 +277,34 @@ async fn damaged_records_are_neither_used_nor_overwritten() {
     hypervisor.close().await;
     fs::write(host.vm_dir(desc.id).join("desc.json"), b"{\"form").unwrap();
     fs::write(host.vm_dir(live.id).join("live.json"), b"\0\0\0").unwrap();
-    fs::write(host.vm_dir(newer.id).join("live.json"), br#"{"format": 2, "phase": "off"}"#).unwrap();
+    fs::write(
+        host.vm_dir(newer.id).join("live.json"),
+        br#"{"format": 2, "phase": "off"}"#,
+    )
+    .unwrap();
     let hypervisor = host.open().await;
     for spec in [&desc, &live, &newer] {
-        assert!(matches!(hypervisor.inspect(spec.id).await.unwrap(), Inspection::CannotTell { .. }));
-        assert_eq!(hypervisor.start(spec.id, 1).await.unwrap_err().kind(), ErrorKind::Corrupt);
-        assert_eq!(hypervisor.define(spec).await.unwrap_err().kind(), ErrorKind::Corrupt);
-        assert_eq!(hypervisor.undefine(spec.id, 1).await.unwrap_err().kind(), ErrorKind::Corrupt);
+        assert!(matches!(
+            hypervisor.inspect(spec.id).await.unwrap(),
+            Inspection::CannotTell { .. }
+        ));
+        assert_eq!(
+            hypervisor.start(spec.id, 1).await.unwrap_err().kind(),
+            ErrorKind::Corrupt
+        );
+        assert_eq!(
+            hypervisor.define(spec).await.unwrap_err().kind(),
+            ErrorKind::Corrupt
+        );
+        assert_eq!(
+            hypervisor.undefine(spec.id, 1).await.unwrap_err().kind(),
+            ErrorKind::Corrupt
+        );
     }
-    assert_eq!(fs::read(host.vm_dir(desc.id).join("desc.json")).unwrap(), b"{\"form");
+    assert_eq!(
+        fs::read(host.vm_dir(desc.id).join("desc.json")).unwrap(),
+        b"{\"form"
+    );
 }
 
 #[tokio::test]

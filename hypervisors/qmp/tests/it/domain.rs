@@ -47,10 +47,19 @@ async fn hostile_names_never_reach_the_command_line() {
         let argv = cmdline(Path::new(&format!("/proc/{}", qemus(spec.id)[0])));
         assert!(argv.iter().all(|a| !a.contains(name.as_str())), "{argv:?}");
         // But for the id all command lines are one.
-        shapes.push(argv.iter().map(|a| a.replace(&spec.id.to_string(), "ID")).collect::<Vec<_>>());
-        let desc: serde_json::Value = serde_json::from_slice(&fs::read(host.vm_dir(spec.id).join("desc.json")).unwrap()).unwrap();
+        shapes.push(
+            argv.iter()
+                .map(|a| a.replace(&spec.id.to_string(), "ID"))
+                .collect::<Vec<_>>(),
+        );
+        let desc: serde_json::Value =
+            serde_json::from_slice(&fs::read(host.vm_dir(spec.id).join("desc.json")).unwrap()).unwrap();
         assert_eq!(desc["spec"]["name"], **name, "the name is kept as it is");
-        assert_eq!(host.live(spec.id)["run"]["argv"].as_array().unwrap().len(), argv.len() - 1, "argv is recorded");
+        assert_eq!(
+            host.live(spec.id)["run"]["argv"].as_array().unwrap().len(),
+            argv.len() - 1,
+            "argv is recorded"
+        );
         hypervisor.undefine(spec.id, 1).await.unwrap();
     }
     assert!(shapes.windows(2).all(|two| two[0] == two[1]));
@@ -62,14 +71,20 @@ async fn live_json_tells_process_devices_and_accelerator() {
     let host = Host::new();
     let hypervisor = host.open().await;
     let mut spec = host.spec("devices", Mode::Idle);
-    spec.nics.push(NicSpec { kind: NicKind::User, mac: MacAddr::qemu([1, 2, 3]) });
+    spec.nics.push(NicSpec {
+        kind: NicKind::User,
+        mac: MacAddr::qemu([1, 2, 3]),
+    });
     hypervisor.define(&spec).await.unwrap();
     hypervisor.start(spec.id, 1).await.unwrap();
     let run = &host.live(spec.id)["run"];
     assert_eq!(run["process"]["pid"], qemus(spec.id)[0]);
     for device in ["disk-root", "nic0"] {
         let address = run["pci"][device].as_str().unwrap();
-        assert!(address.starts_with("00:") && address.ends_with(".0"), "{device} {address}");
+        assert!(
+            address.starts_with("00:") && address.ends_with(".0"),
+            "{device} {address}"
+        );
     }
     let facts = hypervisor.facts().await.unwrap();
     assert_eq!(run["accelerator"]["kind"], facts.accelerator.as_str());
@@ -94,7 +109,10 @@ async fn files_are_private_and_the_guest_has_its_own_session() {
     let stat = fs::read_to_string(format!("/proc/{}/stat", qemus(spec.id)[0])).unwrap();
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
     let (group, session) = (fields[2], fields[3]);
-    assert_eq!((group, session), (&*qemus(spec.id)[0].to_string(), &*qemus(spec.id)[0].to_string()));
+    assert_eq!(
+        (group, session),
+        (&*qemus(spec.id)[0].to_string(), &*qemus(spec.id)[0].to_string())
+    );
 }
 
 #[tokio::test]
@@ -114,7 +132,10 @@ async fn a_long_data_directory_is_no_problem() {
 async fn a_directory_is_used_by_one_hypervisor() {
     let host = Host::new();
     let hypervisor = host.open().await;
-    assert_eq!(kind(QmpHypervisor::open(host.config()).await), ErrorKind::Conflict);
+    assert_eq!(
+        kind(QmpHypervisor::open(host.config()).await),
+        ErrorKind::Conflict
+    );
     hypervisor.close().await;
     host.open().await;
 }
@@ -122,8 +143,14 @@ async fn a_directory_is_used_by_one_hypervisor() {
 #[tokio::test]
 async fn no_emulator_is_told_at_open() {
     let host = Host::new();
-    assert_eq!(kind(QmpHypervisor::open(host.config().with_qemu("/nonexistent/qemu")).await), ErrorKind::NotFound);
-    assert_eq!(kind(QmpHypervisor::open(host.config().with_qemu("/bin/true")).await), ErrorKind::Unsupported);
+    assert_eq!(
+        kind(QmpHypervisor::open(host.config().with_qemu("/nonexistent/qemu")).await),
+        ErrorKind::NotFound
+    );
+    assert_eq!(
+        kind(QmpHypervisor::open(host.config().with_qemu("/bin/true")).await),
+        ErrorKind::Unsupported
+    );
 }
 
 #[tokio::test]
@@ -133,11 +160,15 @@ async fn a_refused_start_says_why_and_leaves_the_domain_off() {
     let disk = |spec: &mut VmSpec, change: fn(&mut DiskSpec)| change(&mut spec.disks[0]);
 
     let mut gone = host.spec("gone", Mode::Idle);
-    disk(&mut gone, |d| d.path.set_extension("missing").then_some(()).unwrap());
+    disk(&mut gone, |d| {
+        d.path.set_extension("missing").then_some(()).unwrap()
+    });
     let mut not_qcow2 = host.spec("not-qcow2", Mode::Idle);
     disk(&mut not_qcow2, |d| d.format = DiskFormat::Qcow2);
     let mut no_overlay = host.spec("no-overlay", Mode::Idle);
-    disk(&mut no_overlay, |d| (d.format, d.backing_format) = (DiskFormat::Qcow2, Some(DiskFormat::Raw)));
+    disk(&mut no_overlay, |d| {
+        (d.format, d.backing_format) = (DiskFormat::Qcow2, Some(DiskFormat::Raw))
+    });
     let owner = host.spec("owner", Mode::Idle);
     let mut thief = host.spec("thief", Mode::Idle);
     thief.disks[0].path = owner.disks[0].path.clone();
@@ -156,7 +187,12 @@ async fn a_refused_start_says_why_and_leaves_the_domain_off() {
         hypervisor.define(&spec).await.unwrap();
         let error = hypervisor.start(spec.id, 1).await.unwrap_err();
         assert!(wanted.contains(&error.kind()), "{} {error}", spec.name);
-        assert_eq!(power(&hypervisor, &spec).await, PowerState::Stopped, "{}", spec.name);
+        assert_eq!(
+            power(&hypervisor, &spec).await,
+            PowerState::Stopped,
+            "{}",
+            spec.name
+        );
         assert!(qemus(spec.id).is_empty());
     }
     assert_eq!(power(&hypervisor, &owner).await, PowerState::Running);
@@ -182,7 +218,11 @@ async fn a_header_cannot_name_a_file_that_the_spec_does_not_know() {
     fs::write(&secret, vec![b's'; 1 << 20]).unwrap();
     let mut spec = host.spec("leak", Mode::Idle);
     let evil = host.temp.path().join("evil.qcow2");
-    let made = Command::new("qemu-img").args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(&secret).arg(&evil).status();
+    let made = Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
+        .arg(&secret)
+        .arg(&evil)
+        .status();
     assert!(made.unwrap().success());
     spec.disks.push(DiskSpec {
         name: "evil".into(),
@@ -194,7 +234,9 @@ async fn a_header_cannot_name_a_file_that_the_spec_does_not_know() {
     hypervisor.define(&spec).await.unwrap();
     hypervisor.start(spec.id, 1).await.unwrap();
     let fds = fs::read_dir(format!("/proc/{}/fd", qemus(spec.id)[0])).unwrap();
-    let open: Vec<_> = fds.filter_map(|fd| fs::read_link(fd.unwrap().path()).ok()).collect();
+    let open: Vec<_> = fds
+        .filter_map(|fd| fs::read_link(fd.unwrap().path()).ok())
+        .collect();
     assert!(open.contains(&spec.disks[1].path), "{open:?}");
     assert!(!open.contains(&secret), "{open:?}");
 }
@@ -204,7 +246,17 @@ async fn qemu_runs_as_the_user_that_is_named() {
     let host = Host::new();
     let (me, mine) = (rustix::process::getuid(), rustix::process::getgid());
     // Only root can become somebody else.
-    let run_as = if me.is_root() { RunAs { uid: 65534, gid: 65534 } } else { RunAs { uid: me.as_raw(), gid: mine.as_raw() } };
+    let run_as = if me.is_root() {
+        RunAs {
+            uid: 65534,
+            gid: 65534,
+        }
+    } else {
+        RunAs {
+            uid: me.as_raw(),
+            gid: mine.as_raw(),
+        }
+    };
     fs::set_permissions(host.temp.path(), fs::Permissions::from_mode(0o711)).unwrap();
     let hypervisor = host.open_with(host.config().with_run_as(Some(run_as))).await;
     let spec = host.spec("nobody", Mode::Live);
@@ -219,7 +271,12 @@ async fn qemu_runs_as_the_user_that_is_named() {
         assert_eq!(groups.trim(), "", "no group of root is kept");
     }
     // Our records stay ours.
-    assert_eq!(fs::metadata(host.vm_dir(spec.id).join("live.json")).unwrap().uid(), me.as_raw());
+    assert_eq!(
+        fs::metadata(host.vm_dir(spec.id).join("live.json"))
+            .unwrap()
+            .uid(),
+        me.as_raw()
+    );
     assert_eq!(power(&hypervisor, &spec).await, PowerState::Running);
     hypervisor.stop(spec.id, 1, StopMode::Force).await.unwrap();
     hypervisor.start(spec.id, 1).await.unwrap();

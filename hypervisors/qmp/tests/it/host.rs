@@ -33,7 +33,9 @@ impl Drop for Host {
 #[allow(dead_code)]
 impl Host {
     pub(crate) fn new() -> Self {
-        Self { temp: tempfile::tempdir().unwrap() }
+        Self {
+            temp: tempfile::tempdir().unwrap(),
+        }
     }
     pub(crate) fn config(&self) -> QmpConfig {
         QmpConfig::new(self.temp.path().join("vms"), Arc::new(SystemClock::new())).with_event_buffer(8)
@@ -96,7 +98,8 @@ pub(crate) fn quick() -> Timeouts {
 pub(crate) fn qemus(id: ServerId) -> Vec<u32> {
     let id = id.to_string();
     pids(|p| {
-        let alive = fs::read_to_string(p.join("stat")).is_ok_and(|s| !s.rsplit(')').next().unwrap_or("").starts_with(" Z"));
+        let alive = fs::read_to_string(p.join("stat"))
+            .is_ok_and(|s| !s.rsplit(')').next().unwrap_or("").starts_with(" Z"));
         alive && cmdline(p).windows(2).any(|two| two[0] == "-uuid" && two[1] == id)
     })
 }
@@ -104,20 +107,29 @@ pub(crate) fn qemus(id: ServerId) -> Vec<u32> {
 /// The arguments of a process.
 pub(crate) fn cmdline(proc: &Path) -> Vec<String> {
     let bytes = fs::read(proc.join("cmdline")).unwrap_or_default();
-    bytes.split(|b| *b == 0).map(|a| String::from_utf8_lossy(a).into_owned()).collect()
+    bytes
+        .split(|b| *b == 0)
+        .map(|a| String::from_utf8_lossy(a).into_owned())
+        .collect()
 }
 
 fn pids(wanted: impl Fn(&Path) -> bool) -> Vec<u32> {
     let entries = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
     let numbers = entries.filter_map(|e| Some((e.file_name().to_str()?.parse().ok()?, e.path())));
-    numbers.filter(|(_, path)| wanted(path)).map(|(pid, _)| pid).collect()
+    numbers
+        .filter(|(_, path)| wanted(path))
+        .map(|(pid, _)| pid)
+        .collect()
 }
 
 pub(crate) fn signal(pid: u32, signal: Signal) {
     let _ = rustix::process::kill_process(Pid::from_raw(pid as i32).unwrap(), signal);
 }
 
-#[expect(clippy::disallowed_methods, reason = "tests run side by side: their ids must differ")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests run side by side: their ids must differ"
+)]
 pub(crate) fn fresh_uuid() -> uuid::Uuid {
     uuid::Uuid::new_v4()
 }
@@ -133,5 +145,7 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, looking).await.unwrap_or_else(|_| panic!("never: {what}"))
+    tokio::time::timeout(PATIENCE, looking)
+        .await
+        .unwrap_or_else(|_| panic!("never: {what}"))
 }

@@ -38,7 +38,10 @@ async fn linux_boots_from_an_overlay_and_hears_the_power_button() {
         backing_format: Some(DiskFormat::Qcow2),
         read_only: false,
     }];
-    spec.nics = vec![NicSpec { kind: NicKind::User, mac: MacAddr::qemu([0, 0, 1]) }];
+    spec.nics = vec![NicSpec {
+        kind: NicKind::User,
+        mac: MacAddr::qemu([0, 0, 1]),
+    }];
 
     let hypervisor = host.open().await;
     hypervisor.define(&spec).await.unwrap();
@@ -50,17 +53,29 @@ async fn linux_boots_from_an_overlay_and_hears_the_power_button() {
     drop(hypervisor);
     let hypervisor = host.open().await;
     assert_eq!(qemus(spec.id), pid);
-    let running = Inspection::Found { generation: 1, power: PowerState::Running };
+    let running = Inspection::Found {
+        generation: 1,
+        power: PowerState::Running,
+    };
     assert_eq!(hypervisor.inspect(spec.id).await.unwrap(), running);
 
     let mode = StopMode::Graceful { timeout: PATIENCE };
-    assert_eq!(hypervisor.stop(spec.id, 1, mode).await.unwrap(), Stopped::Gracefully);
+    assert_eq!(
+        hypervisor.stop(spec.id, 1, mode).await.unwrap(),
+        Stopped::Gracefully
+    );
     assert!(qemus(spec.id).is_empty());
     assert_eq!(host.live(spec.id)["cause"], "guest-shutdown");
 
     // Again, asked at once: the button is pressed until the guest can hear it.
     hypervisor.start(spec.id, 1).await.unwrap();
-    assert_eq!(hypervisor.stop(spec.id, 1, mode).await.unwrap(), Stopped::Gracefully);
+    assert_eq!(
+        hypervisor.stop(spec.id, 1, mode).await.unwrap(),
+        Stopped::Gracefully
+    );
     let tail = hypervisor.console_tail(spec.id, 1 << 20).await.unwrap();
-    assert!(String::from_utf8_lossy(&tail).contains("skyloom-guest ready"), "the log goes over restarts");
+    assert!(
+        String::from_utf8_lossy(&tail).contains("skyloom-guest ready"),
+        "the log goes over restarts"
+    );
 }
