@@ -83,7 +83,6 @@ impl<T> fmt::Debug for Mirror<T> {
 
 impl<T: Document> Mirror<T> {
     /// A mirror of `prefix` without indexes, and the driver that must be run to feed it.
-    #[must_use]
     pub fn new(backend: DynBackend, prefix: Prefix) -> (Self, MirrorDriver<T>) {
         Self::builder(backend, prefix).build()
     }
@@ -349,7 +348,6 @@ impl<T: Document> MirrorBuilder<T> {
     }
 
     /// The mirror, and the driver that must be run to feed it.
-    #[must_use]
     pub fn build(self) -> (Mirror<T>, MirrorDriver<T>) {
         let data = Data::empty(self.indexes.len());
         let shared = Arc::new(Shared {

@@ -12,6 +12,7 @@ use skyloom_store::layer::{
 };
 
 fn main() -> ExitCode {
+    let part = Prefix::parse("clouds/one").expect("a prefix");
     let exams: [MemoryExam; 8] = [
         MemoryExam::new(),
         MemoryExam::wrapped("retry", |store, clock| {
@@ -27,8 +28,8 @@ fn main() -> ExitCode {
         MemoryExam::wrapped("limit", |store, _| {
             Arc::new(Limit::new(store, LimitConfig::default().with_calls(2)))
         }),
-        MemoryExam::wrapped("prefix", |store, _| {
-            Arc::new(Prefixed::new(store, Prefix::parse("clouds/one").unwrap()))
+        MemoryExam::wrapped("prefix", move |store, _| {
+            Arc::new(Prefixed::new(store, part.clone()))
         }),
         MemoryExam::wrapped("observe", |store, clock| {
             Arc::new(Observe::new(store, Arc::new(clock)))

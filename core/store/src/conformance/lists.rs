@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures::future::try_join;
+use tokio::task::yield_now;
 
 use super::failure::{ensure, ensure_eq};
 use super::seat::{commit, document, json, key, list_in_pages, number, paths, prefix, refused};
@@ -233,17 +234,20 @@ async fn pages_are_of_one_revision_while_others_write(seat: &mut Seat) -> Verdic
     let writing = async {
         for n in 1..=60 {
             commit(&*writer, write(n)?).await?;
+            yield_now().await;
         }
         Ok::<_, Failure>(())
     };
     let reading = async {
         for _ in 0..20 {
-            let (items, _) = list_in_pages(&*reader, &prefix("a")?, 5).await?;
-            ensure_eq!(items.len(), DOCUMENTS, "documents got lost between the pages");
-            let first = number(&items[0])?;
-            for kv in &items {
-                ensure_eq!(number(kv)?, first, "pages of different revisions in one listing");
-            }
+            let (items, revision) = list_in_pages(&*reader, &prefix("a")?, 5).await?;
+            let numbers = items.iter().map(number).collect::<Result<Vec<_>, _>>()?;
+            ensure_eq!(numbers.len(), DOCUMENTS, "documents got lost between the pages");
+            ensure!(
+                numbers.windows(2).all(|w| w[0] == w[1]),
+                "a torn listing at {revision}: {numbers:?}"
+            );
+            yield_now().await;
         }
         Ok(())
     };
@@ -273,12 +277,11 @@ async fn as_of_an_older_revision(seat: &mut Seat) -> Verdict {
     let page = seat.list_with("a", ListOptions::default().with_at(then)).await?;
     ensure_eq!(page.revision, then, "another revision");
     ensure_eq!(paths(&page.items), ["a/changed", "a/deleted"], "other documents");
-    ensure_eq!(number(&page.items[0])?, 1, "a later content");
-    ensure_eq!(
-        (page.items[0].created, page.items[0].modified),
-        (created, created),
-        "later versions"
-    );
+    let first = page
+        .items
+        .first()
+        .map(|kv| (kv.created, kv.modified, number(kv).ok()));
+    ensure_eq!(first, Some((created, created, Some(1))), "a later content");
     Ok(())
 }
 
@@ -370,7 +373,11 @@ async fn compaction_keeps_the_present(seat: &mut Seat) -> Verdict {
         before,
         "after compaction up to the present"
     );
-    ensure_eq!(seat.have("a/2").await?, before.items[0], "get after compaction");
+    ensure_eq!(
+        Some(&seat.have("a/2").await?),
+        before.items.first(),
+        "get after compaction"
+    );
     let next = seat.put("a/1", 4).await?;
     ensure!(next > present, "the revision went back");
     Ok(())

@@ -1,9 +1,9 @@
-//! Many at once.
+//! Many at once. Everybody steps back between reading and writing, so that also a store that never waits is raced.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 
 use super::failure::{ensure, ensure_eq};
 use super::seat::{commit, json, key, lease, number, prefix};
@@ -41,6 +41,7 @@ async fn add(store: &dyn Backend, path: &Key, by: i64) -> Result<Revision, Failu
             .get(path)
             .await?
             .ok_or_else(|| Failure::new(format!("{path} is gone")))?;
+        yield_now().await;
         let txn = Txn::new().replace(path.clone(), kv.modified, json(number(&kv)? + by)?);
         if let Outcome::Committed { revision } = store.commit(txn).await? {
             return Ok(revision);
@@ -123,6 +124,7 @@ async fn transfer(store: &dyn Backend, from: &Key, to: &Key) -> Verdict {
         let missing = || Failure::new("an account is gone");
         let a = store.get(from).await?.ok_or_else(missing)?;
         let b = store.get(to).await?.ok_or_else(missing)?;
+        yield_now().await;
         let txn = Txn::new()
             .replace(from.clone(), a.modified, json(number(&a)? - 1)?)
             .replace(to.clone(), b.modified, json(number(&b)? + 1)?);
@@ -160,6 +162,7 @@ async fn transfers_keep_the_sum(seat: &mut Seat) -> Verdict {
         for _ in 0..40 {
             let page = reader.list(&prefix("account")?, ListOptions::default()).await?;
             let sum: i64 = page.items.iter().map(number).sum::<Result<_, _>>()?;
+            yield_now().await;
             ensure_eq!(sum, 500, "a listing at {} saw half a transfer", page.revision);
         }
         Ok(())
@@ -192,6 +195,7 @@ async fn many_writers(seat: &Seat) -> Result<Vec<Revision>, Failure> {
                     .put(key(&format!("a/{w}"))?, json(n)?)
                     .put(key("a/shared")?, json(n)?);
                 revisions.push(commit(&*store, txn).await?);
+                yield_now().await;
             }
             ensure!(
                 revisions.windows(2).all(|r| r[0] < r[1]),
@@ -280,6 +284,7 @@ async fn append_while_held(store: DynBackend, ttl: Duration) -> Verdict {
             .ok_or_else(|| Failure::new("the log is gone"))?;
         let mut epochs: Vec<u64> = log.value.parse()?;
         epochs.push(epoch);
+        yield_now().await;
         let txn =
             Txn::new()
                 .guard(Guard::Lease(lease("a")?, epoch))
@@ -339,6 +344,7 @@ async fn a_chain_of_reads_never_goes_back(seat: &mut Seat) -> Verdict {
                     kv.modified
                 );
                 last = kv.modified;
+                yield_now().await;
             }
             Ok(())
         });

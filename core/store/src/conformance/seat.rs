@@ -87,6 +87,8 @@ pub(super) async fn list_in_pages(
     let mut items: Vec<KeyValue> = Vec::new();
     loop {
         let page = store.list(below, options.clone()).await?;
+        // So that writers get between the pages also of a store that never waits.
+        tokio::task::yield_now().await;
         if let Some(at) = options.at {
             ensure_eq!(
                 page.revision,
