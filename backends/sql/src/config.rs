@@ -24,8 +24,8 @@ pub struct SqliteConfig {
     /// Kibibytes of calls that may wait for the writer; each call counts at least one.
     #[serde(default = "max_queued_kib")]
     pub max_queued_kib: u32,
-    /// Milliseconds that a call waits for room in the queue, and a read for a connection (at least a second), before it
-    /// is refused as overloaded.
+    /// Milliseconds that a call waits for room in the queue, a read for a connection (at least a second), and the writer
+    /// for somebody else's lock on the database. Then the call is refused.
     #[serde(default = "max_wait_ms")]
     pub max_wait_ms: u64,
     /// Connections for reading.

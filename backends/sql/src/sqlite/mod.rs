@@ -88,6 +88,7 @@ impl SqliteStore {
         let settings = Settings {
             path: path.clone(),
             max_batch: config.max_batch.max(1),
+            max_wait: config.max_wait(),
             max_file_bytes: config.max_file_bytes,
             allow_unsafe: config.allow_unsafe,
             retention: Retention {

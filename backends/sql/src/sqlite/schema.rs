@@ -83,7 +83,7 @@ pub async fn migrate(config: &SqliteConfig) -> Result<Migrated> {
     let path = owner::create(&config.path)?;
     let lock = Arc::new(Owner::take(&path)?);
     owner::make_private(&path)?;
-    let mut conn = connect(&path, &lock).await?;
+    let mut conn = connect(&path, &lock, config.max_wait()).await?;
     let migrated = upgrade(&mut conn).await;
     conn.close().await.map_err(sql("migrate"))?;
     migrated
@@ -115,11 +115,11 @@ async fn upgrade(conn: &mut SqliteConnection) -> Result<Migrated> {
 }
 
 /// A writing connection. It holds `lock` until it is really closed, also when its last command outlives its user.
-pub(super) async fn connect(path: &Path, lock: &Arc<Owner>) -> Result<SqliteConnection> {
+pub(super) async fn connect(path: &Path, lock: &Arc<Owner>, busy: Duration) -> Result<SqliteConnection> {
     let options = SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(false)
-        .busy_timeout(Duration::from_secs(5))
+        .busy_timeout(busy)
         .pragma("trusted_schema", "OFF")
         .pragma("cell_size_check", "ON")
         .pragma("temp_store", "MEMORY")

@@ -9,6 +9,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use skyloom_model::Clock;
@@ -42,6 +43,8 @@ pub(super) struct Counters {
 pub(super) struct Settings {
     pub(super) path: PathBuf,
     pub(super) max_batch: usize,
+    /// How long to wait for somebody else's transaction.
+    pub(super) max_wait: Duration,
     pub(super) max_file_bytes: Option<u64>,
     pub(super) allow_unsafe: bool,
     pub(super) retention: Retention,
@@ -75,7 +78,7 @@ type Closing = Option<oneshot::Sender<Result<Answer>>>;
 impl Settings {
     /// A connection ready to write.
     pub(super) async fn connect(&self, owner: &Arc<Owner>) -> Result<SqliteConnection> {
-        let mut conn = schema::connect(&self.path, owner).await?;
+        let mut conn = schema::connect(&self.path, owner, self.max_wait).await?;
         match self.prepare(&mut conn).await {
             Ok(()) => Ok(conn),
             Err(e) => {
@@ -163,7 +166,9 @@ impl Writer {
                 Ok(()) => self.settle(&batch),
                 Err(Failure::RolledBack(e)) => {
                     self.state.undo(batch);
-                    if !last {
+                    // A database that does not answer would not answer each of them either, one wait after the other.
+                    let busy = matches!(error::kind(&e), ErrorKind::Unavailable | ErrorKind::Corrupt);
+                    if !last && !busy {
                         return Some(jobs);
                     }
                     let cause = Arc::new(e);

@@ -26,6 +26,7 @@ async fn bench() -> Bench {
     let settings = Settings {
         path: config.path.clone(),
         max_batch: 100,
+        max_wait: Duration::from_secs(5),
         max_file_bytes: None,
         allow_unsafe: false,
         retention: Retention {
@@ -42,7 +43,7 @@ async fn bench() -> Bench {
         .set_commit_hook(move || !failing.load(Ordering::Relaxed));
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
     let state = load::state(&mut conn, Now::read(&*clock), true).await.unwrap();
-    let (queue, jobs) = Queue::new(1024, std::time::Duration::from_secs(5));
+    let (queue, jobs) = Queue::new(1024, Duration::from_secs(5));
     let hub = Arc::new(Hub::new(Revision(0), Revision(0)));
     let counters = Arc::new(Counters::default());
     Bench {

@@ -211,3 +211,34 @@ async fn closing_answers_what_is_in_the_queue() {
     assert_eq!(all(&store, "k", None).await.unwrap().len(), 50);
     store.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn somebody_elses_lock_makes_calls_fail_and_no_more() {
+    let place = Place::new();
+    let mut config = place.config();
+    config.max_wait_ms = 20;
+    let store = place.open_with(config).await;
+    put(&store, "a", "1").await;
+    let mut other = place.sql().await;
+    sqlx::raw_sql("BEGIN IMMEDIATE")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    let answers =
+        join_all((0..5).map(|n| store.commit(Txn::new().put(key(&format!("k/{n}")), json("1"))))).await;
+    assert!(
+        answers
+            .iter()
+            .all(|a| a.as_ref().is_err_and(|e| e.kind() == ErrorKind::Unavailable)),
+        "{answers:?}"
+    );
+    assert_eq!(
+        store.get(&key("a")).await.unwrap().unwrap().value,
+        json("1"),
+        "reads go on"
+    );
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    assert_eq!(put(&store, "a", "2").await, Revision(2));
+    sqlx::Connection::close(other).await.unwrap();
+    store.close().await.unwrap();
+}
