@@ -1,1 +1,150 @@
-//! backends/remote
+//! A [`Store`] that another process has: the client half of the store protocol, over the Skyloom API.
+//!
+//! ```text
+//! engine, agent ── RemoteStore ── HTTP(S), one request per call ──> core/api /v1/store/* ──> the real store
+//!                       Watch <── NDJSON stream, one connection per watch ──
+//! ```
+//!
+//! What the bearer of the token may see and change is decided by the API, never here. This side keeps three promises:
+//! * a commit whose answer was lost is [`ErrorKind::Unknown`], and nothing else is; nothing is sent twice;
+//! * every answer and every watch line is bounded, every wait has an end;
+//! * plain HTTP is spoken to loopback addresses only, unless the configuration allows it by name.
+//!
+//! A broken watch ends with one error item. Coming back is the business of [`skyloom_store::Mirror`].
+//!
+//! [`ErrorKind::Unknown`]: skyloom_store::ErrorKind::Unknown
+
+mod client;
+mod config;
+mod watch;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use skyloom_store::wire::{
+    CommitRequest, Done, GetAnswer, GetRequest, GrantRequest, LeasesAnswer, LeasesRequest, ListAnswer,
+    ListRequest, RenewRequest, RevokeRequest, WatchRequest, ttl_ms,
+};
+use skyloom_store::{
+    Capability, Grant, Key, KeyValue, LeaseInfo, LeaseMode, LeaseName, Leases, ListOptions, Outcome, Page,
+    Prefix, Renewal, Result, Store, Txn, Watch, WatchEvent, WatchOptions, check_grant,
+};
+
+use crate::client::{Client, Fate};
+pub use crate::config::RemoteConfig;
+
+/// The store behind an API server. Clones share the connections.
+#[derive(Clone)]
+pub struct RemoteStore {
+    client: Arc<Client>,
+}
+
+impl RemoteStore {
+    /// A store that will talk to the API at `config.url`. Nothing is sent yet: the API may still be starting.
+    ///
+    /// # Errors
+    /// [`skyloom_store::ErrorKind::Invalid`] when the address, the token or the certificates cannot be used.
+    pub fn open(config: RemoteConfig) -> Result<Self> {
+        Client::new(config).map(|client| Self {
+            client: Arc::new(client),
+        })
+    }
+}
+
+impl fmt::Debug for RemoteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "remote({})", self.client.address())
+    }
+}
+
+#[async_trait]
+impl Store for RemoteStore {
+    async fn get(&self, key: &Key) -> Result<Option<KeyValue>> {
+        let request = GetRequest { key: key.clone() };
+        let answer: GetAnswer = self.client.call("get", "get", &request, Fate::Nothing).await?;
+        Ok(answer.item.map(KeyValue::from))
+    }
+
+    async fn list(&self, prefix: &Prefix, options: ListOptions) -> Result<Page> {
+        let request = ListRequest::new(prefix, options);
+        let answer: ListAnswer = self.client.call("list", "list", &request, Fate::Nothing).await?;
+        Ok(answer.into())
+    }
+
+    async fn commit(&self, txn: Txn) -> Result<Outcome> {
+        txn.check(&self.capability())?;
+        // Without writes nothing can have happened.
+        let fate = if txn.writes.is_empty() {
+            Fate::Nothing
+        } else {
+            Fate::Unknown
+        };
+        let request = CommitRequest::try_from(&txn)?;
+        self.client.call("commit", "commit", &request, fate).await
+    }
+
+    /// The limits that every store keeps; nothing is claimed for the one behind.
+    fn capability(&self) -> Capability {
+        Capability::PORTABLE
+    }
+}
+
+impl Watch for RemoteStore {
+    fn watch(&self, prefix: &Prefix, options: WatchOptions) -> BoxStream<'static, Result<WatchEvent>> {
+        watch::stream(Arc::clone(&self.client), WatchRequest::new(prefix, &options))
+    }
+}
+
+#[async_trait]
+impl Leases for RemoteStore {
+    async fn grant(&self, name: &LeaseName, holder: &str, ttl: Duration, mode: LeaseMode) -> Result<Grant> {
+        check_grant(holder, ttl)?;
+        let request = GrantRequest {
+            name: name.clone(),
+            holder: holder.to_owned(),
+            ttl_ms: ttl_ms(ttl),
+            mode,
+        };
+        self.client
+            .call("lease-grant", "grant lease", &request, Fate::Unknown)
+            .await
+    }
+
+    async fn renew(&self, name: &LeaseName, epoch: u64, ttl: Duration) -> Result<Renewal> {
+        let request = RenewRequest {
+            name: name.clone(),
+            epoch,
+            ttl_ms: ttl_ms(ttl),
+        };
+        // Renewing again does no harm, so a lost answer is an ordinary failure.
+        self.client
+            .call("lease-renew", "renew lease", &request, Fate::Nothing)
+            .await
+    }
+
+    async fn revoke(&self, name: &LeaseName, epoch: u64) -> Result<()> {
+        let request = RevokeRequest {
+            name: name.clone(),
+            epoch,
+        };
+        let _: Done = self
+            .client
+            .call("lease-revoke", "revoke lease", &request, Fate::Nothing)
+            .await?;
+        Ok(())
+    }
+
+    async fn leases(&self, prefix: &Prefix) -> Result<Vec<LeaseInfo>> {
+        let request = LeasesRequest {
+            prefix: prefix.clone(),
+        };
+        let answer: LeasesAnswer = self
+            .client
+            .call("leases", "list leases", &request, Fate::Nothing)
+            .await?;
+        Ok(answer.leases)
+    }
+}

@@ -1,1 +1,59 @@
-//! core/api
+//! The REST API as a library: a router to nest into a server of your own, and a server for those who have none.
+//!
+//! ```text
+//! HTTP ─> observe (request id, span, metrics, panics) ─> route ─> limit time ─> authenticate ─> handler ─> Cloud ─> Store
+//!           <── problem+json with the request id ───────────────────── ApiError ──┘
+//! ```
+//!
+//! * [`router`] makes the routes of [`ApiParts`]; [`serve`] runs them on a listener, with or without TLS.
+//! * [`openapi`] is the document that `GET /openapi.json` serves; it is made of the handlers and their types.
+//! * The handlers hold no rules of the cloud: these are in [`skyloom_cloud::Cloud`]. Here is what HTTP adds: who calls,
+//!   how much at a time, in which form, and the store protocol's scopes.
+
+mod answer;
+mod auth;
+mod extract;
+mod observe;
+mod openapi;
+mod parts;
+mod problem;
+mod routes;
+mod seats;
+mod serve;
+mod sse;
+mod store_scope;
+mod stream;
+
+use axum::middleware::from_fn_with_state;
+use bytes::Bytes;
+use utoipa_axum::router::OpenApiRouter;
+
+pub use openapi::openapi;
+pub use parts::{ApiLimits, ApiParts, Phase, PhaseState, Readiness};
+pub use problem::Problem;
+pub use serve::{ServeLimits, serve};
+
+use parts::AppState;
+use problem::ApiError;
+
+/// The whole API as a router.
+pub fn router(parts: ApiParts) -> axum::Router {
+    let document = openapi().to_json().unwrap_or_default();
+    let state = AppState::new(parts, Bytes::from(document));
+    let auth = from_fn_with_state(state.clone(), auth::authenticate);
+    let time = from_fn_with_state(state.clone(), observe::limit_time);
+    let routes = OpenApiRouter::new()
+        .merge(
+            routes::timed()
+                .route_layer(auth.clone())
+                .route_layer(time.clone()),
+        )
+        .merge(routes::untimed().route_layer(auth))
+        .merge(routes::public().route_layer(time));
+    let (router, _) = routes.split_for_parts();
+    router
+        .fallback(|| async { ApiError::no_route() })
+        .method_not_allowed_fallback(|| async { ApiError::method() })
+        .layer(from_fn_with_state(state.clone(), observe::observe))
+        .with_state(state)
+}

@@ -1,0 +1,161 @@
+//! Where the API is, how to prove who asks, and how long to wait.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use reqwest::Url;
+use skyloom_model::Secret;
+use skyloom_store::{Error, ErrorKind, Result};
+
+/// Settings of a [`crate::RemoteStore`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RemoteConfig {
+    /// The API's base address, such as `https://cloud.example.org:8700`.
+    pub url: String,
+    /// The bearer token.
+    pub token: Secret<String>,
+    /// Certificates (PEM) of the only authorities to believe; `None` believes the operating system's.
+    pub ca_pem: Option<Vec<u8>>,
+    /// Speak plain HTTP to other machines too: only inside a network that is protected by other means.
+    pub allow_plain: bool,
+    /// Longest wait for a connection.
+    pub connect_timeout: Duration,
+    /// Longest wait for a whole answer, connecting included.
+    pub request_timeout: Duration,
+    /// Longest silence of a watch. The API sends a line every few seconds, so a longer silence is a dead peer.
+    pub silence_timeout: Duration,
+}
+
+impl RemoteConfig {
+    /// The API at `url` with `token`: 5 s to connect, 30 s for an answer, 20 s of silence.
+    #[must_use]
+    pub fn new(url: impl Into<String>, token: Secret<String>) -> Self {
+        Self {
+            url: url.into(),
+            token,
+            ca_pem: None,
+            allow_plain: false,
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(30),
+            silence_timeout: Duration::from_secs(20),
+        }
+    }
+
+    /// Believing only the authorities in `pem`.
+    #[must_use]
+    pub fn with_ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.ca_pem = Some(pem.into());
+        self
+    }
+
+    /// With plain HTTP to other machines allowed or not.
+    #[must_use]
+    pub fn with_allow_plain(mut self, allow: bool) -> Self {
+        self.allow_plain = allow;
+        self
+    }
+
+    /// With another longest wait for a connection.
+    #[must_use]
+    pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// With another longest wait for an answer.
+    #[must_use]
+    pub fn with_request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+
+    /// With another longest silence of a watch.
+    #[must_use]
+    pub fn with_silence_timeout(mut self, timeout: Duration) -> Self {
+        self.silence_timeout = timeout;
+        self
+    }
+
+    /// The base address, checked.
+    pub(crate) fn base(&self) -> Result<Url> {
+        let invalid = |what: &str| {
+            Error::new(ErrorKind::Invalid, "open remote store")
+                .with("url", masked(&self.url))
+                .because(what.to_owned())
+        };
+        let url = Url::parse(&self.url).map_err(|e| invalid(&e.to_string()))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(invalid(
+                "the address carries a user name or password; use the token",
+            ));
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(invalid("the address carries a query or fragment"));
+        }
+        match url.scheme() {
+            "https" => Ok(url),
+            "http" if self.allow_plain || url.host_str().is_some_and(loopback) => Ok(url),
+            "http" => Err(invalid("plain http is for loopback addresses only; use https")),
+            _ => Err(invalid("the scheme is neither https nor http")),
+        }
+    }
+}
+
+/// An address without what may be a password.
+fn masked(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => format!("{}…{}", &url[..scheme + 3], &url[at..]),
+        _ => url.to_owned(),
+    }
+}
+
+/// Whether packets to `host` stay on this machine. Other names are not resolved: what they mean may change.
+fn loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base(url: &str) -> Result<Url> {
+        RemoteConfig::new(url, Secret::new("t".to_owned())).base()
+    }
+
+    #[test]
+    fn plain_http_stays_on_this_machine() {
+        for good in [
+            "http://127.0.0.1:1",
+            "http://127.9.9.9",
+            "http://[::1]:80/",
+            "http://localhost:8700",
+            "https://api.example.org",
+        ] {
+            assert!(base(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "http://10.0.0.1",
+            "http://api.example.org",
+            "http://localhost.example.org",
+            "http://127.0.0.1.example.org",
+            "http://[::ffff:10.0.0.1]",
+            "ftp://127.0.0.1",
+            "127.0.0.1:80",
+            "",
+            "http://127.0.0.1/?x=1",
+        ] {
+            assert!(base(bad).is_err(), "{bad}");
+        }
+        let allowed = RemoteConfig::new("http://10.0.0.1", Secret::new(String::new())).with_allow_plain(true);
+        assert!(allowed.base().is_ok());
+    }
+
+    #[test]
+    fn a_password_in_the_address_is_refused_and_not_repeated() {
+        let error = base("https://user:hunter2@api.example.org").unwrap_err();
+        assert!(!skyloom_model::report(&error).contains("hunter2"));
+        assert!(!format!("{error:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,230 @@
+//! An example for every operation, made of the real types, so that none can be out of date.
+
+mod records;
+
+use serde_json::{Value, json};
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::{Content, RefOr};
+
+use self::records as r;
+use crate::problem::Problem;
+
+pub(super) const ID: &str = "01980c2e-7b7a-7000-8000-000000000001";
+
+/// Writes an operation's examples into its request body and its good answer.
+pub(super) fn fill(operation: &mut Operation) {
+    let Some(id) = operation.operation_id.clone() else {
+        return;
+    };
+    if let Some(RefOr::T(body)) = &mut operation.request_body
+        && let Some(example) = request(&id)
+    {
+        body.content
+            .values_mut()
+            .for_each(|content| put(content, &example));
+    }
+    let Some(example) = answer(&id) else { return };
+    for (status, response) in &mut operation.responses.responses {
+        if let (true, RefOr::T(response)) = (status.starts_with('2'), response) {
+            response
+                .content
+                .values_mut()
+                .for_each(|content| put(content, &example));
+        }
+    }
+}
+
+fn put(content: &mut RefOr<Content>, example: &Value) {
+    if let RefOr::T(content) = content {
+        content.example = Some(example.clone());
+    }
+}
+
+pub(super) fn problem(status: u16, about: &str) -> Value {
+    let title = http::StatusCode::from_u16(status)
+        .ok()
+        .and_then(|s| s.canonical_reason())
+        .unwrap_or_default();
+    let code = match status {
+        400 => "body.malformed",
+        401 => "auth.required",
+        403 => "role.denied",
+        404 => "server.not_found",
+        408 => "body.too_slow",
+        409 => "server.busy",
+        412 => "precondition.failed",
+        413 => "body.too_large",
+        415 => "body.media_type",
+        422 => "field.invalid",
+        429 => "caller.too_many",
+        503 => "store.unavailable",
+        504 => "request.timeout",
+        _ => "internal",
+    };
+    json!(Problem {
+        r#type: format!("urn:skyloom:problem:{code}"),
+        title: title.to_owned(),
+        status,
+        detail: about.to_owned(),
+        code: code.to_owned(),
+        hint: None,
+        request_id: format!("req-{ID}"),
+        retryable: matches!(status, 429 | 503 | 504),
+        errors: Vec::new(),
+        store: None,
+    })
+}
+
+/// The request bodies.
+pub(super) fn request(operation: &str) -> Option<Value> {
+    Some(match operation {
+        "create_server" => json!({
+            "name": "web-1", "image": "debian-13", "flavor": "m1.small", "keypairs": ["laptop"],
+            "metadata": {"role": "web"}, "networks": [{"kind": "user", "vnic_type": "normal"}],
+        }),
+        "stop_server" | "reboot_server" => json!({"force": false, "timeout_seconds": 60}),
+        "create_flavor" => json!({"name": "m1.small", "vcpus": 1, "memory_mib": 1024, "disk_gib": 10}),
+        "create_image" => json!({
+            "name": "debian-13", "format": "qcow2", "url": "https://images.example.org/debian-13.qcow2",
+        }),
+        "upload_image" => json!("(the bytes of the image)"),
+        "create_keypair" => json!({"name": "laptop", "public_key": r::PUBLIC_KEY}),
+        "create_host" => json!({"name": "rack1-07", "labels": {"disk": "nvme"}, "cpu_ratio": 4.0}),
+        "patch_host" => json!({"enabled": false}),
+        "create_project" => json!({"name": "shop", "description": "The web shop."}),
+        "create_token" => json!({"name": "ci", "role": {"type": "member", "project": ID}}),
+        "store_get" => json!({"key": "vms/h1/s1"}),
+        "store_list" => json!({"prefix": "vms/h1", "limit": 100}),
+        "store_commit" => json!({
+            "guards": [{"revision": ["queries/h1/q1", 41]}, {"lease": ["hosts/h1", 3]}],
+            "writes": [{"put": {"key": "queries/h1/q1", "value": {"answer": "…"}}}],
+        }),
+        "store_lease_grant" => {
+            json!({"name": "hosts/h1", "holder": "agent rack1-07", "ttl_ms": 15000, "mode": "take_over"})
+        }
+        "store_lease_renew" => json!({"name": "hosts/h1", "epoch": 3, "ttl_ms": 15000}),
+        "store_lease_revoke" => json!({"name": "hosts/h1", "epoch": 3}),
+        "store_leases" => json!({"prefix": "hosts"}),
+        "store_watch" => json!({"prefix": "jobs/h1", "after": 41}),
+        _ => return None,
+    })
+}
+
+/// The good answers.
+pub(super) fn answer(operation: &str) -> Option<Value> {
+    let list = |item: Value| json!({"items": [item], "next": null});
+    let document = json!({"key": "vms/h1/s1", "value": {"power": "running"}, "created": 40, "modified": 42});
+    let lease = json!({
+        "name": "hosts/h1", "epoch": 3, "holder": "agent rack1-07", "expires_at": r::now(), "expired": false,
+    });
+    Some(match operation {
+        "create_server" => {
+            json!({"server": r::server(), "task": r::task("server.create"), "password": "shown-only-this-once"})
+        }
+        "delete_server" => json!({"server": r::server(), "task": r::task("server.delete")}),
+        "start_server" => json!({"server": r::server(), "task": r::task("server.start")}),
+        "stop_server" => json!({"server": r::server(), "task": r::task("server.stop")}),
+        "reboot_server" => json!({"server": r::server(), "task": r::task("server.reboot")}),
+        "get_server" => json!(r::server()),
+        "list_servers" => list(json!(r::server())),
+        "get_server_console" => json!("skyloom-guest ready hostname=web-1\n"),
+        "get_server_placement" => json!({"task": ID, "placement": {"chosen": "rack1-07"}}),
+        "create_flavor" | "get_flavor" => json!(r::flavor()),
+        "list_flavors" => list(json!(r::flavor())),
+        "create_image" | "upload_image" => json!({"image": r::image(), "task": r::task("image.import")}),
+        "delete_image" => json!({"image": r::image(), "task": r::task("image.delete")}),
+        "get_image" => json!(r::image()),
+        "list_images" => list(json!(r::image())),
+        "download_image" => json!("(the bytes of the image)"),
+        "create_keypair" | "get_keypair" => json!(r::keypair()),
+        "list_keypairs" => list(json!(r::keypair())),
+        "get_port" => json!(r::port()),
+        "list_ports" => list(json!(r::port())),
+        "create_host" => json!({"host": r::host(), "token": r::SECRET}),
+        "get_host" | "patch_host" => json!(r::host()),
+        "list_hosts" => list(json!(r::host())),
+        "create_project" | "get_project" => json!(r::project()),
+        "list_projects" => list(json!(r::project())),
+        "create_token" => json!({"token": r::token(), "secret": r::SECRET}),
+        "list_tokens" => list(json!(r::token())),
+        "list_tasks" => list(json!(r::task("server.create"))),
+        "get_task" => json!({"task": r::task("server.create"), "plan": null, "jobs": []}),
+        "cancel_task" => json!({"task": r::task("server.create")}),
+        "follow_task" => json!("event: task\nid: 42\ndata: {\"task\":{…},\"plan\":null,\"jobs\":[]}\n\n"),
+        "watch" => json!(
+            "event: put\nid: 42\ndata: {\"kind\":\"servers\",\"id\":\"…\",\"revision\":42,\"record\":{…}}\n\n"
+        ),
+        "list_kinds" => json!({"items": [crate::routes::kinds::server()]}),
+        "get_kind" => json!(crate::routes::kinds::server()),
+        "store_get" => json!({"item": document}),
+        "store_list" => json!({"items": [document], "revision": 42, "more": false}),
+        "store_commit" => json!({"committed": {"revision": 42}}),
+        "store_lease_grant" => json!({"granted": {"epoch": 3}}),
+        "store_lease_renew" => json!("held"),
+        "store_lease_revoke" => json!({}),
+        "store_leases" => json!({"leases": [lease]}),
+        "store_watch" => json!({"progress": {"revision": 42}}),
+        "healthz" => json!("ok"),
+        "readyz" => json!({"ready": true, "phases": [{"name": "watch", "state": "ok"}]}),
+        "metrics" => json!("skyloom_http_requests_total{method=\"GET\",route=\"/v1\",status=\"200\"} 1\n"),
+        "openapi" => json!({"openapi": "3.1.0"}),
+        "version" => json!({"name": "skyloom", "version": "0.1.0", "api": "v1"}),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+    use skyloom_cloud as c;
+    use skyloom_store::wire;
+
+    use super::*;
+
+    fn read<T: DeserializeOwned>(operation: &str, example: Option<Value>) {
+        let example = example.unwrap_or_else(|| panic!("{operation} has no example"));
+        if let Err(e) = serde_json::from_value::<T>(example) {
+            panic!("the example of {operation} is none: {e}");
+        }
+    }
+
+    #[test]
+    fn request_examples_are_requests() {
+        read::<c::CreateServer>("create_server", request("create_server"));
+        read::<c::StopOptions>("stop_server", request("stop_server"));
+        read::<c::CreateFlavor>("create_flavor", request("create_flavor"));
+        read::<c::CreateImage>("create_image", request("create_image"));
+        read::<c::CreateKeypair>("create_keypair", request("create_keypair"));
+        read::<c::CreateHost>("create_host", request("create_host"));
+        read::<c::PatchHost>("patch_host", request("patch_host"));
+        read::<c::CreateProject>("create_project", request("create_project"));
+        read::<c::CreateToken>("create_token", request("create_token"));
+        read::<wire::GetRequest>("store_get", request("store_get"));
+        read::<wire::ListRequest>("store_list", request("store_list"));
+        read::<wire::CommitRequest>("store_commit", request("store_commit"));
+        read::<wire::GrantRequest>("store_lease_grant", request("store_lease_grant"));
+        read::<wire::RenewRequest>("store_lease_renew", request("store_lease_renew"));
+        read::<wire::RevokeRequest>("store_lease_revoke", request("store_lease_revoke"));
+        read::<wire::LeasesRequest>("store_leases", request("store_leases"));
+        read::<wire::WatchRequest>("store_watch", request("store_watch"));
+    }
+
+    #[test]
+    fn answer_examples_are_answers() {
+        read::<c::ServerAccepted>("create_server", answer("create_server"));
+        read::<c::ServerTask>("stop_server", answer("stop_server"));
+        read::<c::PlacementAnswer>("get_server_placement", answer("get_server_placement"));
+        read::<c::ImageAccepted>("create_image", answer("create_image"));
+        read::<c::HostAccepted>("create_host", answer("create_host"));
+        read::<c::TokenAccepted>("create_token", answer("create_token"));
+        read::<c::TaskDetail>("get_task", answer("get_task"));
+        read::<c::TaskAccepted>("cancel_task", answer("cancel_task"));
+        read::<c::Listed<skyloom_model::Port>>("list_ports", answer("list_ports"));
+        read::<wire::GetAnswer>("store_get", answer("store_get"));
+        read::<wire::ListAnswer>("store_list", answer("store_list"));
+        read::<skyloom_store::Outcome>("store_commit", answer("store_commit"));
+        read::<skyloom_store::Grant>("store_lease_grant", answer("store_lease_grant"));
+        read::<wire::LeasesAnswer>("store_leases", answer("store_leases"));
+        read::<wire::WatchLine>("store_watch", answer("store_watch"));
+    }
+}

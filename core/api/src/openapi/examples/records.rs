@@ -1,0 +1,231 @@
+//! The records that examples show: one small cloud.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde_json::json;
+use skyloom_model::{
+    Actor, DiskFormat, FORMAT, Flavor, FlavorRef, FlavorSpec, Host, HostFacts, HostSpec, HostStatus,
+    Hostname, Id, Image, ImageRef, ImageSource, ImageSpec, ImageState, ImageStatus, Keypair, KeypairSpec,
+    Lifecycle, MacAddr, Meta, Name, NicKind, Overlays, Placement, Port, PortSpec, PortStatus, PowerState,
+    Progress, Project, ProjectSpec, Resources, Role, Scope, Server, ServerSpec, ServerStatus, Subject, Task,
+    TaskState, Timestamp, Token, TokenSpec,
+};
+use uuid::Uuid;
+
+pub(super) const PUBLIC_KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJX0NWVkXQ5sbKdNNMgH4k1kcaaz4Qw7oJkqHeT0iKsl me@laptop";
+pub(super) const SECRET: &str = "sky_0000000000000000000000000000000000000000000";
+
+pub(super) fn now() -> Timestamp {
+    Timestamp::from_second(1_767_225_600).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+fn id(n: u128) -> Uuid {
+    Uuid::from_u128(0x0198_0c2e_7b7a_7000_8000_0000_0000_0000 + n)
+}
+
+fn name(text: &str) -> Name {
+    // Only literals of this file come here; a wrong one shows as a missing example.
+    Name::new(text).unwrap_or_else(|_| unreachable!("{text} is a name"))
+}
+
+fn hostname(text: &str) -> Hostname {
+    Hostname::new(text).unwrap_or_else(|_| unreachable!("{text} is a host name"))
+}
+
+fn meta(n: u128, text: &str, scope: Scope) -> Meta {
+    Meta::new(id(n), name(text), scope, now())
+}
+
+fn own() -> Scope {
+    Scope::Project(Id::from_uuid(id(9)))
+}
+
+const SMALL: Resources = Resources {
+    vcpus: 1,
+    memory_mib: 1024,
+    disk_gib: 10,
+};
+
+pub(super) fn flavor() -> Flavor {
+    let spec = FlavorSpec {
+        resources: SMALL,
+        host_labels: BTreeMap::new(),
+    };
+    Flavor {
+        meta: meta(2, "m1.small", Scope::System),
+        spec,
+    }
+}
+
+pub(super) fn image() -> Image {
+    Image {
+        meta: meta(3, "debian-13", own()),
+        spec: ImageSpec {
+            format: DiskFormat::Qcow2,
+            source: ImageSource::Url {
+                url: "https://images.example.org/debian-13.qcow2".to_owned(),
+            },
+            sha256: None,
+            architecture: "x86_64".to_owned(),
+            min_disk_gib: 2,
+            min_memory_mib: 128,
+            public: false,
+        },
+        status: ImageStatus {
+            state: ImageState::Importing,
+            size_bytes: 0,
+            virtual_size_bytes: 0,
+            sha256: None,
+            fault: None,
+        },
+    }
+}
+
+pub(super) fn keypair() -> Keypair {
+    Keypair {
+        meta: meta(4, "laptop", own()),
+        spec: KeypairSpec {
+            public_key: PUBLIC_KEY.to_owned(),
+            fingerprint: "SHA256:8mQnXkZbN1cXb8Vj0lq2u3w4y5z6A7B8C9D0E1F2G3H".to_owned(),
+        },
+    }
+}
+
+pub(super) fn port() -> Port {
+    Port {
+        meta: meta(5, "web-1-0", own()),
+        spec: PortSpec {
+            server: Id::from_uuid(id(1)),
+            kind: NicKind::User,
+            mac: MacAddr::qemu([0x12, 0x34, 0x56]),
+            address: IpAddr::V4(Ipv4Addr::new(10, 0, 2, 15)),
+            prefix_len: 24,
+            gateway: Some(IpAddr::V4(Ipv4Addr::new(10, 0, 2, 2))),
+            dns: vec![IpAddr::V4(Ipv4Addr::new(10, 0, 2, 3))],
+        },
+        status: PortStatus { bound: true },
+    }
+}
+
+pub(super) fn host() -> Host {
+    Host {
+        meta: meta(6, "rack1-07", Scope::System),
+        spec: HostSpec::default(),
+        status: HostStatus {
+            reachable: true,
+            facts: Some(HostFacts {
+                capacity: Resources {
+                    vcpus: 32,
+                    memory_mib: 131_072,
+                    disk_gib: 2000,
+                },
+                architecture: "x86_64".to_owned(),
+                hypervisor: "qmp".to_owned(),
+                hypervisor_version: "10.0.2".to_owned(),
+                accelerator: "kvm".to_owned(),
+                accelerator_reason: "the CPU shows vmx and /dev/kvm opens".to_owned(),
+                traits: Vec::new(),
+            }),
+        },
+    }
+}
+
+pub(super) fn project() -> Project {
+    Project {
+        meta: meta(9, "shop", Scope::System),
+        spec: ProjectSpec {
+            description: "The web shop.".to_owned(),
+        },
+    }
+}
+
+pub(super) fn token() -> Token {
+    let role = Role::Member {
+        project: Id::from_uuid(id(9)),
+    };
+    Token {
+        meta: meta(7, "ci", Scope::System),
+        spec: TokenSpec {
+            role,
+            hint: "sky_0000".to_owned(),
+            expires_at: None,
+        },
+    }
+}
+
+pub(super) fn server() -> Server {
+    let (flavor, image) = (flavor(), image());
+    Server {
+        meta: meta(1, "web-1", own()),
+        spec: ServerSpec {
+            flavor: FlavorRef {
+                id: Id::from_uuid(flavor.meta.id),
+                name: flavor.meta.name,
+                spec: flavor.spec,
+            },
+            image: ImageRef {
+                id: Id::from_uuid(image.meta.id),
+                name: image.meta.name,
+            },
+            hostname: hostname("web-1"),
+            config_drive: true,
+            ssh_keys: vec![PUBLIC_KEY.to_owned()],
+            metadata: BTreeMap::from([("role".to_owned(), "web".to_owned())]),
+            ports: vec![Id::from_uuid(id(5))],
+            host_labels: BTreeMap::new(),
+            anti_affinity_group: None,
+            running: true,
+        },
+        status: ServerStatus {
+            lifecycle: Lifecycle::Active,
+            power: PowerState::Running,
+            activity: None,
+            overlays: Overlays::default(),
+            placement: Some(Placement {
+                host: Id::from_uuid(id(6)),
+                host_name: name("rack1-07"),
+            }),
+            addresses: vec!["10.0.2.15".to_owned()],
+            accelerator: Some("kvm".to_owned()),
+            fault: None,
+            launched_at: Some(now()),
+        },
+    }
+}
+
+pub(super) fn task(flow: &str) -> Task {
+    let (kind, subject) = if flow.starts_with("image.") {
+        ("images", 3)
+    } else {
+        ("servers", 1)
+    };
+    Task {
+        format: FORMAT,
+        id: Id::from_uuid(id(8)),
+        scope: own(),
+        flow: flow.to_owned(),
+        subject: Subject {
+            kind: kind.to_owned(),
+            id: id(subject),
+            name: name(if subject == 3 { "debian-13" } else { "web-1" }),
+        },
+        params: json!({}),
+        actor: Actor {
+            id: id(7).to_string(),
+            name: "ci".to_owned(),
+        },
+        request_id: format!("req-{}", id(10)),
+        idempotency_key: None,
+        state: TaskState::Queued,
+        reason: None,
+        progress: Progress::default(),
+        owner: None,
+        cancel: false,
+        result: None,
+        created_at: now(),
+        planned_at: None,
+        ended_at: None,
+    }
+}

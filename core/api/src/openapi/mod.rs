@@ -1,0 +1,51 @@
+//! The OpenAPI 3.1 document: from the handlers and their types, completed by rules and checked examples.
+
+mod examples;
+mod rules;
+
+use utoipa::OpenApi as _;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::problem::Problem;
+use crate::routes;
+
+/// What stands in no handler.
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "Skyloom",
+        description = "Private clouds: servers, images, and the tasks that change them. Errors are RFC 9457 problem \
+                       documents. Changes that take time answer 202 with a task to follow. Every answer has an \
+                       `X-Request-Id`.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    components(schemas(Problem)),
+    tags(
+        (name = "servers", description = "Virtual machines."),
+        (name = "flavors", description = "Sizes of servers."),
+        (name = "images", description = "What root disks are made from."),
+        (name = "keypairs", description = "Public SSH keys."),
+        (name = "ports", description = "The NICs of servers."),
+        (name = "tasks", description = "What was asked for and how far it is."),
+        (name = "watch", description = "Changes as they happen."),
+        (name = "kinds", description = "States, and what can be asked in each."),
+        (name = "hosts", description = "The machines that run servers. For administrators."),
+        (name = "projects", description = "The units of tenancy. For administrators."),
+        (name = "tokens", description = "Who may call. For administrators."),
+        (name = "store", description = "The store protocol, for engines and agents."),
+        (name = "health", description = "Health, metrics, versions."),
+    )
+)]
+struct Base;
+
+/// The OpenAPI 3.1 document of the API.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    let routes = OpenApiRouter::with_openapi(Base::openapi())
+        .merge(routes::timed())
+        .merge(routes::untimed())
+        .merge(routes::public());
+    let mut document = routes.into_openapi();
+    rules::complete(&mut document);
+    document
+}

@@ -1,0 +1,244 @@
+//! What holds for operations by their form: path parameters, headers, errors. Written once instead of at each handler.
+
+use serde_json::json;
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{
+    ContentBuilder, KnownFormat, Object, ObjectBuilder, OpenApi, PathItem, Ref, RefOr, Required, Response,
+    ResponseBuilder, SchemaFormat, Type,
+};
+
+use super::examples;
+
+const BEARER: &str = "bearer";
+
+pub(super) fn complete(document: &mut OpenApi) {
+    let scheme = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .bearer_format("sky_ and 43 characters")
+        .description(Some("An API token."))
+        .build();
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme(BEARER, SecurityScheme::Http(scheme));
+    components
+        .responses
+        .extend(ERRORS.map(|(status, about)| (name(status), shared(status, about))));
+    document.security = Some(vec![SecurityRequirement::new(BEARER, [""; 0])]);
+    for (path, item) in &mut document.paths.paths {
+        for (method, operation) in operations(item) {
+            let form = Form::of(path, method, operation);
+            parameters(path, &form, operation);
+            errors(&form, operation);
+            examples::fill(operation);
+            if path == "/metrics" {
+                let token = SecurityRequirement::new(BEARER, [""; 0]);
+                operation.security = Some(vec![SecurityRequirement::default(), token]);
+            }
+        }
+    }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Operation)> {
+    [
+        ("get", &mut item.get),
+        ("put", &mut item.put),
+        ("post", &mut item.post),
+        ("patch", &mut item.patch),
+        ("delete", &mut item.delete),
+    ]
+    .into_iter()
+    .filter_map(|(method, operation)| operation.as_mut().map(|o| (method, o)))
+}
+
+/// What an operation is like.
+struct Form {
+    /// Needs no token.
+    public: bool,
+    /// Is of the store protocol.
+    store: bool,
+    /// Reads the project's or cloud's records.
+    user: bool,
+    /// Changes something.
+    change: bool,
+    /// Honours `If-Match`.
+    guarded: bool,
+    /// Has a body.
+    body: bool,
+    /// Has something in the path.
+    id: bool,
+    /// Asks something of what is in the path.
+    below: bool,
+    /// Has a query.
+    query: bool,
+}
+
+impl Form {
+    fn of(path: &str, method: &'static str, operation: &Operation) -> Self {
+        let public = operation.security.is_some() || path == "/metrics";
+        let store = path.starts_with("/v1/store/");
+        let change = method != "get" && !store;
+        let query = operation
+            .parameters
+            .iter()
+            .flatten()
+            .any(|p| matches!(p, RefOr::T(p) if p.parameter_in == ParameterIn::Query));
+        Self {
+            public,
+            store,
+            user: !public && !store && !path.starts_with("/v1/kinds"),
+            change,
+            guarded: change && path.contains("{id}"),
+            body: operation.request_body.is_some(),
+            id: path.contains('{'),
+            below: path.contains("}/"),
+            query,
+        }
+    }
+}
+
+fn text() -> Object {
+    ObjectBuilder::new().schema_type(Type::String).build()
+}
+
+fn header(name: &str, description: &str, schema: Object) -> RefOr<Parameter> {
+    let parameter = ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(description))
+        .schema(Some(schema));
+    RefOr::T(parameter.build())
+}
+
+fn parameters(path: &str, form: &Form, operation: &mut Operation) {
+    let mut added = Vec::new();
+    for name in path.split('{').skip(1).filter_map(|rest| rest.split('}').next()) {
+        let (description, schema) = if name == "id" {
+            let uuid = Some(SchemaFormat::KnownFormat(KnownFormat::Uuid));
+            (
+                "Its id.",
+                ObjectBuilder::from(text())
+                    .format(uuid)
+                    .examples([json!(examples::ID)])
+                    .build(),
+            )
+        } else {
+            (
+                "Its name.",
+                ObjectBuilder::from(text()).examples([json!("server")]).build(),
+            )
+        };
+        let parameter = ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Path)
+            .required(Required::True)
+            .description(Some(description))
+            .schema(Some(schema));
+        added.push(RefOr::T(parameter.build()));
+    }
+    if form.user {
+        added.push(header(
+            "X-Skyloom-Project",
+            "Id or name of the project to work in. Honoured for administrators only.",
+            text(),
+        ));
+    }
+    if form.change {
+        let key = ObjectBuilder::from(text())
+            .min_length(Some(1))
+            .max_length(Some(128))
+            .build();
+        let about =
+            "Do this once: the same key with the same request gets the same answer, without its secrets.";
+        added.push(header("Idempotency-Key", about, key));
+    }
+    if form.guarded {
+        let tag = ObjectBuilder::from(text())
+            .pattern(Some("^(\\*|\"[0-9]{1,19}\")$"))
+            .examples([json!("\"42\"")]);
+        let about = "Only if the thing still has this `ETag`.";
+        added.push(header("If-Match", about, tag.build()));
+    }
+    if operation.operation_id.as_deref() == Some("watch") {
+        let about = "Go on after this event.";
+        let id = ObjectBuilder::from(text()).pattern(Some("^[0-9]{0,19}$")).build();
+        added.push(header("Last-Event-ID", about, id));
+    }
+    if !added.is_empty() {
+        operation.parameters.get_or_insert_default().extend(added);
+    }
+}
+
+/// What error statuses mean.
+const ERRORS: [(u16, &str); 14] = [
+    (400, "A body, query or header that cannot be understood."),
+    (401, "No token, or none that works."),
+    (403, "Not with this token's role."),
+    (404, "Not there, or not yours."),
+    (408, "The body did not arrive in time."),
+    (409, "It does not fit what is."),
+    (412, "It has changed since it was read."),
+    (413, "The body is too long."),
+    (415, "The body is of another type."),
+    (422, "Understood, and wrong; `errors` names the fields."),
+    (429, "This token has too many requests under way."),
+    (500, "A mistake of the server."),
+    (
+        503,
+        "The store cannot be reached, or too many requests are under way.",
+    ),
+    (504, "It took too long; it may have happened."),
+];
+
+fn errors(form: &Form, operation: &mut Operation) {
+    let Form {
+        public,
+        store,
+        user,
+        change,
+        guarded,
+        body,
+        id,
+        below,
+        query,
+    } = *form;
+    let metrics = operation.operation_id.as_deref() == Some("metrics");
+    let limited = !public || metrics;
+    for (status, _) in ERRORS {
+        let can_happen = match status {
+            400 => user || body || query,
+            401 | 403 | 503 => limited,
+            404 => user || id,
+            408 | 413 | 415 => body,
+            409 => change || (user && below),
+            412 => guarded,
+            422 => change || store || query,
+            429 => !public,
+            _ => true,
+        };
+        let key = status.to_string();
+        if !can_happen || operation.responses.responses.contains_key(&key) {
+            continue;
+        }
+        let response = RefOr::Ref(Ref::from_response_name(name(status)));
+        operation.responses.responses.insert(key, response);
+    }
+}
+
+/// The name of the shared error answer of a status.
+fn name(status: u16) -> String {
+    format!("Problem{status}")
+}
+
+fn shared(status: u16, about: &str) -> RefOr<Response> {
+    let problem = ContentBuilder::new()
+        .schema(Some(Ref::from_schema_name("Problem")))
+        .example(Some(examples::problem(status, about)))
+        .build();
+    RefOr::T(
+        ResponseBuilder::new()
+            .description(about)
+            .content("application/problem+json", problem)
+            .build(),
+    )
+}

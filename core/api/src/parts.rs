@@ -1,0 +1,186 @@
+//! What an API server is made of.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use skyloom_cloud::Cloud;
+use skyloom_model::{Clock, Ids};
+use skyloom_store::DynBackend;
+use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
+
+use crate::seats::Seats;
+
+/// The parts that [`crate::router`] is built from. Who composes the process owns them all.
+#[derive(Clone)]
+pub struct ApiParts {
+    /// The API without HTTP.
+    pub cloud: Arc<Cloud>,
+    /// The store: for tokens, watches and the store protocol.
+    pub backend: DynBackend,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Request ids.
+    pub ids: Arc<dyn Ids>,
+    /// How far the process is: asked at each `GET /readyz`.
+    pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
+    /// The metrics in Prometheus' text form: asked at each `GET /metrics`.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Whether `GET /metrics` needs no token: right where only the machine itself can reach the server.
+    pub open_metrics: bool,
+    /// Bounds.
+    pub limits: ApiLimits,
+    /// Ends the streams, so that a server that shuts down need not wait for their clients.
+    pub shutdown: CancellationToken,
+}
+
+impl fmt::Debug for ApiParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiParts")
+            .field("backend", &self.backend)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Bounds on what clients can make a server hold and do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ApiLimits {
+    /// Longest JSON body in bytes. Image content is streamed, the store protocol has its own limit.
+    pub max_body: usize,
+    /// Longest time until an answer begins.
+    pub request_timeout: Duration,
+    /// Longest time for a JSON body to arrive, and longest silence in the middle of image content.
+    pub body_timeout: Duration,
+    /// Requests under way at a time, of all callers.
+    pub max_requests: usize,
+    /// Requests under way at a time, of one token.
+    pub max_requests_per_token: usize,
+    /// Open streams, of all callers.
+    pub max_streams: usize,
+    /// Open streams, of one token.
+    pub max_streams_per_token: usize,
+    /// Longest silence of a stream.
+    pub heartbeat: Duration,
+    /// Commits that may wait for one stream's client.
+    pub watch_buffer: usize,
+}
+
+impl Default for ApiLimits {
+    /// 1 MiB, 30 s, 10 s; 512 requests, 128 of one token; 8192 streams, 512 of one token; heartbeats every 5 s.
+    fn default() -> Self {
+        Self {
+            max_body: 1 << 20,
+            request_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(10),
+            max_requests: 512,
+            max_requests_per_token: 128,
+            max_streams: 8192,
+            max_streams_per_token: 512,
+            heartbeat: Duration::from_secs(5),
+            watch_buffer: 4096,
+        }
+    }
+}
+
+impl ApiLimits {
+    /// With another longest JSON body.
+    #[must_use]
+    pub fn with_max_body(mut self, bytes: usize) -> Self {
+        self.max_body = bytes;
+        self
+    }
+    /// With other bounds on requests under way: of all callers, of one token.
+    #[must_use]
+    pub fn with_max_requests(mut self, all: usize, per_token: usize) -> Self {
+        (self.max_requests, self.max_requests_per_token) = (all, per_token);
+        self
+    }
+    /// With other bounds on open streams: of all callers, of one token.
+    #[must_use]
+    pub fn with_max_streams(mut self, all: usize, per_token: usize) -> Self {
+        (self.max_streams, self.max_streams_per_token) = (all, per_token);
+        self
+    }
+    /// With other longest times: until an answer begins, for a body to arrive.
+    #[must_use]
+    pub fn with_timeouts(mut self, request: Duration, body: Duration) -> Self {
+        (self.request_timeout, self.body_timeout) = (request, body);
+        self
+    }
+    /// With another longest silence of a stream.
+    #[must_use]
+    pub fn with_heartbeat(mut self, every: Duration) -> Self {
+        self.heartbeat = every;
+        self
+    }
+}
+
+/// How far a process is with its start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Readiness {
+    /// Whether it does its work.
+    pub ready: bool,
+    /// The phases of the start, in order: configuration, health, caches, watch.
+    pub phases: Vec<Phase>,
+}
+
+/// One phase of a start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Phase {
+    /// Its name.
+    #[schema(example = "caches")]
+    pub name: String,
+    /// How far it is.
+    pub state: PhaseState,
+    /// What it waits for or found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// How far a phase is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PhaseState {
+    /// Not begun, or under way.
+    Pending,
+    /// Done.
+    Ok,
+    /// Broken.
+    Failed,
+}
+
+/// What handlers share.
+#[derive(Clone)]
+pub(crate) struct AppState(Arc<Shared>);
+
+pub(crate) struct Shared {
+    pub(crate) parts: ApiParts,
+    pub(crate) requests: Arc<Seats>,
+    pub(crate) streams: Arc<Seats>,
+    /// The OpenAPI document.
+    pub(crate) document: Bytes,
+}
+
+impl AppState {
+    pub(crate) fn new(parts: ApiParts, document: Bytes) -> Self {
+        let limits = parts.limits;
+        Self(Arc::new(Shared {
+            requests: Seats::new(limits.max_requests, limits.max_requests_per_token),
+            streams: Seats::new(limits.max_streams, limits.max_streams_per_token),
+            document,
+            parts,
+        }))
+    }
+}
+
+impl std::ops::Deref for AppState {
+    type Target = Shared;
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}

@@ -1,0 +1,46 @@
+//! All routes, a file for each kind of thing. Handlers are thin: take apart, call the facade, put together.
+
+mod flavors;
+mod health;
+mod hosts;
+mod images;
+mod keypairs;
+pub(crate) mod kinds;
+mod ports;
+mod projects;
+mod servers;
+mod store;
+mod tasks;
+mod tokens;
+mod watch;
+
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::parts::AppState;
+
+/// Routes without a token.
+pub(crate) fn public() -> OpenApiRouter<AppState> {
+    health::router()
+}
+
+/// Routes with a token whose answers begin in bounded time.
+pub(crate) fn timed() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .merge(servers::router())
+        .merge(flavors::router())
+        .merge(images::router())
+        .merge(keypairs::router())
+        .merge(ports::router())
+        .merge(hosts::router())
+        .merge(tasks::router())
+        .merge(kinds::router())
+        .merge(projects::router())
+        .merge(tokens::router())
+        .merge(watch::router())
+        .merge(store::router())
+}
+
+/// Routes with a token that last as long as what the client sends.
+pub(crate) fn untimed() -> OpenApiRouter<AppState> {
+    images::content_router()
+}

@@ -1,0 +1,202 @@
+//! The server half of the store protocol: `backends/remote` is the client half, [`skyloom_store::wire`] the words.
+
+mod schema;
+mod watch;
+
+use axum::Json as Answer;
+use axum::extract::State;
+use skyloom_store::wire::{
+    CommitRequest, Done, GetAnswer, GetRequest, GrantRequest, LeasesAnswer, LeasesRequest, ListAnswer,
+    ListRequest, RenewRequest, RevokeRequest, WireDocument,
+};
+use skyloom_store::{Grant, Outcome, Renewal, Txn};
+use std::time::Duration;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::auth::Identity;
+use crate::extract::StoreJson;
+use crate::parts::AppState;
+use crate::problem::ApiError;
+use crate::store_scope::StoreScope;
+
+type Result<T> = std::result::Result<Answer<T>, ApiError>;
+
+pub(super) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(get))
+        .routes(routes!(list))
+        .routes(routes!(commit))
+        .routes(routes!(lease_grant))
+        .routes(routes!(lease_renew))
+        .routes(routes!(lease_revoke))
+        .routes(routes!(leases))
+        .routes(routes!(watch::watch))
+}
+
+/// Read one document
+///
+/// Answers the document under a key with its revisions, or `null`. Engines and administrators may read everything,
+/// an agent only below its own host's areas.
+#[utoipa::path(post, path = "/v1/store/get", operation_id = "store_get", tag = "store",
+    request_body = schema::GetRequest,
+    responses((status = 200, description = "The document, or null.", body = schema::GetAnswer)))]
+async fn get(
+    State(state): State<AppState>,
+    identity: Identity,
+    StoreJson(request): StoreJson<GetRequest>,
+) -> Result<GetAnswer> {
+    let scope = StoreScope::of(&identity.role)?;
+    let found = async {
+        scope.read(&request.key)?;
+        state
+            .parts
+            .backend
+            .get(&request.key)
+            .await?
+            .as_ref()
+            .map(WireDocument::try_from)
+            .transpose()
+    };
+    let item = found.await.map_err(|e| ApiError::store(&e))?;
+    Ok(Answer(GetAnswer { item }))
+}
+
+/// List documents
+///
+/// One page of the documents below a prefix, in key order, all as of one revision. A page is cut at its limit or at
+/// 8 MiB; `more` says whether documents follow, `after` and `at` ask for them.
+#[utoipa::path(post, path = "/v1/store/list", operation_id = "store_list", tag = "store",
+    request_body = schema::ListRequest,
+    responses((status = 200, description = "One page.", body = schema::ListAnswer)))]
+async fn list(
+    State(state): State<AppState>,
+    identity: Identity,
+    StoreJson(request): StoreJson<ListRequest>,
+) -> Result<ListAnswer> {
+    let scope = StoreScope::of(&identity.role)?;
+    let page = async {
+        scope.below(&request.prefix, "list")?;
+        let page = state
+            .parts
+            .backend
+            .list(&request.prefix, request.options())
+            .await?;
+        ListAnswer::from_page(&page)
+    };
+    page.await.map(Answer).map_err(|e| ApiError::store(&e))
+}
+
+/// Commit a transaction
+///
+/// Checks all guards and makes all writes at one revision, or changes nothing and says which guard did not hold.
+/// An agent may write its own reports and replace its own jobs and queries, nothing else.
+#[utoipa::path(post, path = "/v1/store/commit", operation_id = "store_commit", tag = "store",
+    request_body = schema::CommitRequest,
+    responses((status = 200, description = "Committed, or which guard did not hold.", body = schema::Outcome)))]
+async fn commit(
+    State(state): State<AppState>,
+    identity: Identity,
+    StoreJson(request): StoreJson<CommitRequest>,
+) -> Result<Outcome> {
+    let scope = StoreScope::of(&identity.role)?;
+    let backend = &state.parts.backend;
+    let txn = Txn::from(request);
+    let outcome = async {
+        txn.check(&backend.capability())?;
+        match scope.commit(backend, &txn).await? {
+            Some(outcome) => Ok(outcome),
+            None => backend.commit(txn).await,
+        }
+    };
+    outcome.await.map(Answer).map_err(|e| ApiError::store(&e))
+}
+
+/// Ask for a lease
+///
+/// Grants a name for a time, with an epoch greater than every one before, or says who holds it. An agent may ask for its
+/// own host's lease only.
+#[utoipa::path(post, path = "/v1/store/lease-grant", operation_id = "store_lease_grant", tag = "store",
+    request_body = schema::GrantRequest,
+    responses((status = 200, description = "Granted, or held by another.", body = schema::Grant)))]
+async fn lease_grant(
+    State(state): State<AppState>,
+    identity: Identity,
+    StoreJson(request): StoreJson<GrantRequest>,
+) -> Result<Grant> {
+    let scope = StoreScope::of(&identity.role)?;
+    let ttl = Duration::from_millis(request.ttl_ms);
+    let granted = async {
+        scope.lease(&request.name, "grant lease")?;
+        state
+            .parts
+            .backend
+            .grant(&request.name, &request.holder, ttl, request.mode)
+            .await
+    };
+    granted.await.map(Answer).map_err(|e| ApiError::store(&e))
+}
+
+/// Extend a lease
+///
+/// Extends a lease that is still held at the given epoch. A lost lease never comes back.
+#[utoipa::path(post, path = "/v1/store/lease-renew", operation_id = "store_lease_renew", tag = "store",
+    request_body = schema::RenewRequest,
+    responses((status = 200, description = "Still held, or lost.", body = schema::Renewal)))]
+async fn lease_renew(
+    State(state): State<AppState>,
+    identity: Identity,
+    StoreJson(request): StoreJson<RenewRequest>,
+) -> Result<Renewal> {
+    let scope = StoreScope::of(&identity.role)?;
+    let ttl = Duration::from_millis(request.ttl_ms);
+    let renewed = async {
+        scope.lease(&request.name, "renew lease")?;
+        state.parts.backend.renew(&request.name, request.epoch, ttl).await
+    };
+    renewed.await.map(Answer).map_err(|e| ApiError::store(&e))
+}
+
+/// Give a lease back
+///
+/// Ends a lease that is held at the given epoch; any other is left alone.
+#[utoipa::path(post, path = "/v1/store/lease-revoke", operation_id = "store_lease_revoke", tag = "store",
+    request_body = schema::RevokeRequest,
+    responses((status = 200, description = "It is not held at that epoch any more.", body = schema::Done)))]
+async fn lease_revoke(
+    State(state): State<AppState>,
+    identity: Identity,
+    StoreJson(request): StoreJson<RevokeRequest>,
+) -> Result<Done> {
+    let scope = StoreScope::of(&identity.role)?;
+    let revoked = async {
+        scope.lease(&request.name, "revoke lease")?;
+        state.parts.backend.revoke(&request.name, request.epoch).await
+    };
+    revoked
+        .await
+        .map(|()| Answer(Done {}))
+        .map_err(|e| ApiError::store(&e))
+}
+
+/// List leases
+///
+/// All leases below a prefix that are not revoked, run-out ones included. Not for agents.
+#[utoipa::path(post, path = "/v1/store/leases", operation_id = "store_leases", tag = "store",
+    request_body = schema::LeasesRequest,
+    responses((status = 200, description = "The leases in name order.", body = schema::LeasesAnswer)))]
+async fn leases(
+    State(state): State<AppState>,
+    identity: Identity,
+    StoreJson(request): StoreJson<LeasesRequest>,
+) -> Result<LeasesAnswer> {
+    let scope = StoreScope::of(&identity.role)?;
+    let leases = async {
+        scope.leases()?;
+        state.parts.backend.leases(&request.prefix).await
+    };
+    leases
+        .await
+        .map(|leases| Answer(LeasesAnswer { leases }))
+        .map_err(|e| ApiError::store(&e))
+}

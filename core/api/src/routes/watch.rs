@@ -1,0 +1,218 @@
+//! `GET /v1/watch`: changes of a project's resources as server-sent events.
+
+use std::collections::VecDeque;
+
+use axum::extract::State;
+use axum::response::sse::Event;
+use futures::stream::{self, BoxStream};
+use http::HeaderMap;
+use serde::{Deserialize, Serialize};
+use skyloom_cloud::Caller;
+use skyloom_model::{Flavor, Host, Image, Keypair, Port, Project, Resource, Role, Scope, Server, paths};
+use skyloom_store::{Change, ListOptions, Prefix, Revision, WatchEvent, WatchOptions};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::answer::Result;
+use crate::auth::{Identity, User};
+use crate::extract::Query;
+use crate::parts::AppState;
+use crate::problem::ApiError;
+use crate::sse;
+use crate::stream::{Keeper, Next};
+
+pub(super) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(watch))
+}
+
+/// What to watch.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct WatchQuery {
+    /// Kinds, with commas between them: `servers`, `tasks`, `images`, `keypairs`, `ports`, `flavors`; for administrators
+    /// also `hosts` and `projects`.
+    #[param(example = "servers,tasks")]
+    kinds: Option<String>,
+}
+
+/// The data of `put` and `delete` events.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Changed {
+    /// Plural kind, such as `servers`.
+    #[schema(example = "servers")]
+    kind: &'static str,
+    /// Which one.
+    #[schema(format = Uuid)]
+    id: String,
+    /// The commit that changed it.
+    revision: u64,
+    /// The record as it is now; `null` when it is gone.
+    #[schema(value_type = Option<Object>)]
+    record: Option<serde_json::Value>,
+}
+
+/// Watch resources
+///
+/// Server-sent events of the project: first `ready`, then `put` and `delete` with `{kind, id, revision, record}` in the
+/// order of the commits. The event id is the revision; `Last-Event-ID` goes on from there. When that is too long ago:
+/// one `gap`, and the end. Then list again and watch anew. Without `kinds`: servers, tasks and images.
+#[utoipa::path(get, path = "/v1/watch", operation_id = "watch", tag = "watch", params(WatchQuery),
+    responses((status = 200, description = "Events until one side closes.",
+        body = Changed, content_type = "text/event-stream")))]
+async fn watch(
+    State(state): State<AppState>,
+    identity: Identity,
+    User(caller): User,
+    Query(query): Query<WatchQuery>,
+    headers: HeaderMap,
+) -> Result {
+    let kinds = query.kinds.as_deref().unwrap_or("servers,tasks,images");
+    let areas = areas(&caller, kinds)?;
+    let last = sse::last_event_id(&headers)?;
+    let keeper = Keeper::new(&state, identity)?;
+    let backend = &state.parts.backend;
+    // One area alone is watched alone. Several would come in no common order, so the whole store is watched for them.
+    let prefix = match areas.as_slice() {
+        [(_, prefix)] => prefix.clone(),
+        _ => Prefix::all(),
+    };
+    let position = match last {
+        Some(revision) => revision,
+        None => {
+            let page = backend.list(&prefix, ListOptions::default().with_limit(1)).await;
+            page.map_err(|e| ApiError::from(skyloom_cloud::CloudError::from(e)))?
+                .revision
+        }
+    };
+    let options = WatchOptions::after(position).with_buffer(state.parts.limits.watch_buffer);
+    let ready = Event::default()
+        .event("ready")
+        .id(position.to_string())
+        .data(position.to_string());
+    let watcher = Watcher {
+        events: backend.watch(&prefix, options),
+        keeper,
+        areas,
+        position,
+        pending: VecDeque::from([ready]),
+        ended: false,
+    };
+    Ok(sse::respond(stream::unfold(watcher, |mut watcher| async {
+        let event = watcher.next().await?;
+        Some((event, watcher))
+    })))
+}
+
+type Areas = Vec<(&'static str, Prefix)>;
+
+/// Where the asked kinds lie, as far as the caller may see them.
+fn areas(caller: &Caller, kinds: &str) -> Result<Areas> {
+    if matches!(caller.role, Role::Engine | Role::Agent { .. }) {
+        let reason = skyloom_model::Reason::new("role.denied", "engines and agents make no user calls");
+        return Err(ApiError::denied(reason));
+    }
+    let (own, admin) = (caller.scope(), caller.is_admin());
+    let mut areas = Areas::new();
+    for kind in kinds.split(',') {
+        let (kind, scopes): (_, &[Scope]) = match kind {
+            Server::KIND => (Server::KIND, &[own]),
+            "tasks" if admin => ("tasks", &[own, Scope::System]),
+            "tasks" => ("tasks", &[own]),
+            Image::KIND => (Image::KIND, &[own, Scope::System]),
+            Keypair::KIND => (Keypair::KIND, &[own]),
+            Port::KIND => (Port::KIND, &[own]),
+            Flavor::KIND => (Flavor::KIND, &[Scope::System]),
+            Host::KIND if admin => (Host::KIND, &[Scope::System]),
+            Project::KIND if admin => (Project::KIND, &[Scope::System]),
+            _ => {
+                return Err(ApiError::bad_request(
+                    "kinds.unknown",
+                    "kinds has a kind that cannot be watched",
+                ));
+            }
+        };
+        for scope in scopes {
+            let path = if kind == "tasks" {
+                paths::tasks(*scope)
+            } else {
+                paths::scoped(kind, *scope)
+            };
+            let prefix = Prefix::parse(&path).map_err(|_| ApiError::internal())?;
+            if !areas.iter().any(|(_, known)| *known == prefix) {
+                areas.push((kind, prefix));
+            }
+        }
+    }
+    Ok(areas)
+}
+
+struct Watcher {
+    keeper: Keeper,
+    events: BoxStream<'static, skyloom_store::Result<WatchEvent>>,
+    areas: Areas,
+    /// Everything up to it has been sent or is nothing of this watcher's.
+    position: Revision,
+    pending: VecDeque<Event>,
+    ended: bool,
+}
+
+impl Watcher {
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.pending.pop_front() {
+                return Some(event);
+            }
+            if self.ended {
+                return None;
+            }
+            match self.keeper.next(&mut self.events).await {
+                Next::Tick => return Some(sse::heartbeat(Some(self.position))),
+                Next::End | Next::Item(Err(_)) => return None,
+                Next::Item(Ok(WatchEvent::Progress(revision))) => self.position = self.position.max(revision),
+                Next::Item(Ok(WatchEvent::Gap { floor })) => {
+                    self.ended = true;
+                    // An empty id makes a browser come back without one.
+                    return Some(Event::default().event("gap").id("").data(floor.to_string()));
+                }
+                Next::Item(Ok(WatchEvent::Commit { revision, changes })) => self.commit(revision, changes)?,
+            }
+        }
+    }
+
+    /// Only the last event of a commit carries its revision as id: who comes back in the middle gets all of it again.
+    fn commit(&mut self, revision: Revision, changes: Vec<Change>) -> Option<()> {
+        let mut changed: Vec<(&'static str, Changed)> = Vec::new();
+        for change in changes {
+            let Some((kind, prefix)) = self.areas.iter().find(|(_, prefix)| prefix.covers(change.key()))
+            else {
+                continue;
+            };
+            let id = prefix.strip(change.key()).unwrap_or_default().to_owned();
+            let (event, record) = match change {
+                Change::Put(kv) => ("put", Some(kv.value.parse().ok()?)),
+                Change::Delete(_) => ("delete", None),
+            };
+            changed.push((
+                event,
+                Changed {
+                    kind,
+                    id,
+                    revision: revision.0,
+                    record,
+                },
+            ));
+        }
+        let last = changed.len();
+        for (i, (name, data)) in changed.iter().enumerate() {
+            let mut event = Event::default().event(name).json_data(data).ok()?;
+            if i + 1 == last {
+                event = event.id(revision.to_string());
+            }
+            self.pending.push_back(event);
+        }
+        self.position = revision;
+        Some(())
+    }
+}

@@ -1,0 +1,338 @@
+//! What the bearer of a token may see and change through the store protocol.
+//!
+//! Engines and administrators have the whole store. An agent has its own host's areas ([`paths::agent_areas`]) and its
+//! own lease, and of these:
+//!
+//! | path | read | write |
+//! | --- | --- | --- |
+//! | `jobs/{host}/{task}/{job}` | yes | replace only, guarded by the revision read: `state` as a worker may change it, `worker` to its own lease, `output`, `error` and the times |
+//! | `agents/{host}/status` | yes | an [`AgentStatus`]; delete |
+//! | `vms/{host}/{server}` | yes | a [`VmObservation`] of that server; delete |
+//! | `lent/{host}/…` | yes | never |
+//! | `queries/{host}/{id}` | yes | replace only, guarded by the revision read: the `answer`; delete |
+//! | lease `hosts/{host}` | – | grant, renew, revoke; as a guard |
+//!
+//! Everything else is refused before the store is asked, guards included: a guard on a foreign key would tell whether
+//! and when it changed.
+
+use skyloom_cloud::Query;
+use skyloom_model::{
+    AgentStatus, HostId, JobRecord, JobState, Reason, Role, VmObservation, WorkerMark, paths,
+};
+use skyloom_store::{
+    DynBackend, Error, ErrorKind, Guard, Key, LeaseName, Outcome, Prefix, Result, Revision, Txn, Value, Write,
+};
+
+use crate::problem::ApiError;
+
+/// The part of the store that a caller has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StoreScope {
+    /// Everything.
+    All,
+    /// The areas of one host's agent.
+    Areas(HostId),
+}
+
+/// One area of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Area {
+    Jobs,
+    Agents,
+    Vms,
+    Lent,
+    Queries,
+}
+
+fn denied(operation: &'static str) -> Error {
+    Error::new(ErrorKind::Denied, operation).because("outside of what this token may touch")
+}
+
+impl StoreScope {
+    pub(crate) fn of(role: &Role) -> std::result::Result<Self, ApiError> {
+        match role {
+            Role::Admin { .. } | Role::Engine => Ok(Self::All),
+            Role::Agent { host } => Ok(Self::Areas(*host)),
+            Role::Member { .. } | Role::Reader { .. } => Err(ApiError::denied(
+                Reason::new("role.denied", "this token may not use the store protocol")
+                    .hint("engines and agents use it; users use the resources"),
+            )),
+        }
+    }
+
+    /// Refuses keys that may not be read.
+    pub(crate) fn read(self, key: &Key) -> Result<()> {
+        match self {
+            Self::Areas(host) if area(host, key).is_none() => Err(denied("get")),
+            Self::All | Self::Areas(_) => Ok(()),
+        }
+    }
+
+    /// Refuses prefixes that reach out of what may be read.
+    pub(crate) fn below(self, prefix: &Prefix, operation: &'static str) -> Result<()> {
+        let Self::Areas(host) = self else { return Ok(()) };
+        let inside = paths::agent_areas(host)
+            .iter()
+            .any(|area| Prefix::parse(area).is_ok_and(|area| area.includes(prefix)));
+        if inside { Ok(()) } else { Err(denied(operation)) }
+    }
+
+    /// Refuses leases of others.
+    pub(crate) fn lease(self, name: &LeaseName, operation: &'static str) -> Result<()> {
+        match self {
+            Self::Areas(host) if name.as_key().as_str() != paths::host_lease(host) => Err(denied(operation)),
+            Self::All | Self::Areas(_) => Ok(()),
+        }
+    }
+
+    /// Refuses lists of leases: they tell of others.
+    pub(crate) fn leases(self) -> Result<()> {
+        match self {
+            Self::All => Ok(()),
+            Self::Areas(_) => Err(denied("list leases")),
+        }
+    }
+
+    /// Refuses transactions that touch what they may not. `Some` is an answer already: a guard that does not hold.
+    pub(crate) async fn commit(self, backend: &DynBackend, txn: &Txn) -> Result<Option<Outcome>> {
+        let Self::Areas(host) = self else { return Ok(None) };
+        for guard in &txn.guards {
+            match guard {
+                Guard::Absent(key) | Guard::Revision(key, _) => {
+                    area(host, key).ok_or_else(|| denied("commit"))?;
+                }
+                Guard::Lease(name, _) => self.lease(name, "commit")?,
+            }
+        }
+        // First everything that can be said without the store, so that a refused transaction asks it nothing.
+        let mut replacements = Vec::new();
+        for write in &txn.writes {
+            replacements.extend(may_write(host, txn, write)?);
+        }
+        for new in replacements {
+            let current = backend.get(new.key).await?;
+            let modified = current.as_ref().map(|kv| kv.modified);
+            let Some(current) = current.filter(|_| modified == Some(new.revision)) else {
+                // Not committed at all: the record could reach that revision in between, unchecked.
+                return Ok(Some(Outcome::Conflict {
+                    guard: new.guard,
+                    current: modified,
+                }));
+            };
+            let same = match &new.record {
+                Record::Job(job) => same_job(host, &current.value.parse()?, job),
+                Record::Query(query) => same_query(&current.value.parse()?, query),
+            };
+            if !same {
+                return Err(denied("commit"));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The area of `host` that `key` lies in.
+fn area(host: HostId, key: &Key) -> Option<Area> {
+    let mut segments = key.segments();
+    let (first, second) = (segments.next()?, segments.next()?);
+    segments.next().filter(|_| second == host.to_string())?;
+    match first {
+        "jobs" => Some(Area::Jobs),
+        "agents" => Some(Area::Agents),
+        "vms" => Some(Area::Vms),
+        "lent" => Some(Area::Lent),
+        "queries" => Some(Area::Queries),
+        _ => None,
+    }
+}
+
+/// A record that replaces another, to be compared with it.
+struct Replacement<'t> {
+    key: &'t Key,
+    guard: usize,
+    revision: Revision,
+    record: Record,
+}
+
+enum Record {
+    Job(Box<JobRecord>),
+    Query(Query),
+}
+
+/// Checks one write of an agent as far as it can be without the store.
+fn may_write<'t>(host: HostId, txn: &'t Txn, write: &'t Write) -> Result<Option<Replacement<'t>>> {
+    let refused = || denied("commit");
+    let key = write.key();
+    let area = area(host, key).ok_or_else(refused)?;
+    let value = match (area, write) {
+        (Area::Agents | Area::Vms | Area::Queries, Write::Delete(_)) => return Ok(None),
+        (_, Write::Delete(_)) | (Area::Lent, Write::Put(..)) => return Err(refused()),
+        (_, Write::Put(_, value)) => value,
+    };
+    let segments: Vec<&str> = key.segments().collect();
+    match (area, segments.as_slice()) {
+        (Area::Jobs, [_, _, _, _]) | (Area::Queries, [_, _, _]) => {
+            let (guard, revision) = revision_guard(txn, key).ok_or_else(refused)?;
+            let record = match area {
+                Area::Jobs => Record::Job(record(key, value)?),
+                _ => Record::Query(record(key, value)?),
+            };
+            Ok(Some(Replacement {
+                key,
+                guard,
+                revision,
+                record,
+            }))
+        }
+        (Area::Agents, [_, _, "status"]) => record::<AgentStatus>(key, value).map(|_| None),
+        (Area::Vms, [_, _, server]) => {
+            let seen: VmObservation = record(key, value)?;
+            if seen.server.to_string() == *server {
+                Ok(None)
+            } else {
+                Err(refused())
+            }
+        }
+        _ => Err(refused()),
+    }
+}
+
+/// The guard that lets only a replacement of what was read through.
+fn revision_guard(txn: &Txn, wanted: &Key) -> Option<(usize, Revision)> {
+    txn.guards.iter().enumerate().find_map(|(i, guard)| match guard {
+        Guard::Revision(key, revision) if key == wanted => Some((i, *revision)),
+        _ => None,
+    })
+}
+
+/// A record that others will read must be one.
+fn record<T: serde::de::DeserializeOwned>(key: &Key, value: &Value) -> Result<T> {
+    serde_json::from_slice(value.bytes()).map_err(|e| {
+        Error::new(ErrorKind::Invalid, "commit")
+            .with("no such record under key", key)
+            .because(e)
+    })
+}
+
+/// Whether the worker of `host` changed only what is a worker's to change.
+fn same_job(host: HostId, current: &JobRecord, new: &JobRecord) -> bool {
+    let own_mark = |mark: &WorkerMark| mark.lease == paths::host_lease(host);
+    let mut rest = new.clone();
+    rest.state = current.state;
+    rest.worker.clone_from(&current.worker);
+    rest.output.clone_from(&current.output);
+    rest.error.clone_from(&current.error);
+    rest.started_at = current.started_at;
+    rest.ended_at = current.ended_at;
+    rest == *current && worker_may(current.state, new.state) && new.worker.as_ref().is_none_or(own_mark)
+}
+
+/// Whether only the answer changed.
+fn same_query(current: &Query, new: &Query) -> bool {
+    new.question == current.question && new.asked_at == current.asked_at
+}
+
+/// Whether the worker, not the engine, makes this change.
+fn worker_may(from: JobState, to: JobState) -> bool {
+    match to {
+        JobState::Ready | JobState::UndoReady => false,
+        // Taking back what nobody has started is the engine's.
+        JobState::Undone if from == JobState::Ready => false,
+        JobState::Started
+        | JobState::Succeeded
+        | JobState::Failed
+        | JobState::UndoStarted
+        | JobState::Undone
+        | JobState::UndoFailed => from == to && from.for_worker() || from.may_become(to),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    fn host() -> HostId {
+        HostId::from_uuid(Uuid::from_u128(0x0198_0000_0000_7000_8000_0000_0000_0001))
+    }
+
+    fn key(text: &str) -> Key {
+        Key::parse(text).unwrap()
+    }
+
+    #[test]
+    fn an_area_ends_where_the_id_ends() {
+        let h = host();
+        let scope = StoreScope::Areas(h);
+        assert!(scope.read(&key(&format!("jobs/{h}/t/j"))).is_ok());
+        for bad in [
+            format!("jobs/{h}"),
+            format!("jobs/{h}0/t/j"),
+            format!("jobs/x/{h}/j"),
+            format!("claims/{h}/x"),
+            format!("r/hosts/{h}/x"),
+            format!("JOBS/{h}/t"),
+            "jobs".to_owned(),
+        ] {
+            assert!(scope.read(&key(&bad)).is_err(), "{bad}");
+        }
+        assert!(
+            scope
+                .below(&Prefix::parse(&format!("jobs/{h}")).unwrap(), "list")
+                .is_ok()
+        );
+        assert!(
+            scope
+                .below(&Prefix::parse(&format!("jobs/{h}/t")).unwrap(), "list")
+                .is_ok()
+        );
+        for bad in [
+            "",
+            "jobs",
+            "jobs/0198",
+            "agents",
+            "token-hashes",
+            &format!("jobs/{h}0"),
+        ] {
+            assert!(
+                scope.below(&Prefix::parse(bad).unwrap(), "list").is_err(),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_worker_never_decides_for_the_engine() {
+        let allowed: Vec<(JobState, JobState)> = JobState::ALL
+            .iter()
+            .flat_map(|from| JobState::ALL.map(|to| (*from, to)))
+            .filter(|(from, to)| worker_may(*from, *to))
+            .collect();
+        assert_eq!(
+            allowed,
+            [
+                (JobState::Ready, JobState::Started),
+                (JobState::Started, JobState::Started),
+                (JobState::Started, JobState::Succeeded),
+                (JobState::Started, JobState::Failed),
+                (JobState::UndoReady, JobState::UndoStarted),
+                (JobState::UndoStarted, JobState::UndoStarted),
+                (JobState::UndoStarted, JobState::Undone),
+                (JobState::UndoStarted, JobState::UndoFailed),
+            ]
+        );
+    }
+
+    proptest! {
+        /// Whatever an agent may read lies below one of its prefixes, and the other way round.
+        #[test]
+        fn keys_and_prefixes_agree(first in "jobs|agents|vms|lent|queries|claims|r|hosts|secrets", own in any::<bool>(), rest in "[a-z]{1,3}(/[a-z]{1,3}){0,2}") {
+            let h = host();
+            let second = if own { h.to_string() } else { format!("{h}1") };
+            let prefix = Prefix::parse(&format!("{first}/{second}")).unwrap();
+            let scope = StoreScope::Areas(h);
+            prop_assert_eq!(scope.below(&prefix, "list").is_ok(), scope.read(&prefix.key(&rest).unwrap()).is_ok());
+        }
+    }
+}
