@@ -11,7 +11,7 @@
 //! down to what every backend can honestly give.
 //!
 //! * Implementers write [`Store`], [`Watch`] and [`Leases`] (together: [`Backend`]) and sit the exam in
-//!   [`conformance`] (feature `conformance`).
+//!   `conformance` (behind the feature of that name).
 //! * Users hold an `Arc<dyn Backend>` and mostly work through [`Table`] (typed documents) and [`Mirror`] (a cache fed
 //!   by list-then-watch). Core never consumes a bare watch.
 //!

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    Change, Error, ErrorKind, Guard, Key, KeyValue, LeaseInfo, LeaseMode, LeaseName, ListOptions, Page,
+    Capability, Change, Error, ErrorKind, Guard, Key, KeyValue, LeaseInfo, LeaseMode, LeaseName, ListOptions, Page,
     Prefix, Result, Revision, Txn, Value, WatchEvent, WatchOptions, Write,
 };
 
@@ -171,6 +171,42 @@ pub struct LeasesAnswer {
 /// An answer that says nothing but "done".
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Done {}
+
+/// Body of `capability`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CapabilityRequest {}
+
+/// Answer of `capability`: what the store behind can do. A newer server may say more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireCapability {
+    /// As [`Capability::durable`].
+    pub durable: bool,
+    /// As [`Capability::max_txn_ops`].
+    pub max_txn_ops: usize,
+    /// As [`Capability::max_value_len`].
+    pub max_value_len: usize,
+}
+
+impl From<Capability> for WireCapability {
+    fn from(c: Capability) -> Self {
+        Self {
+            durable: c.durable,
+            max_txn_ops: c.max_txn_ops,
+            max_value_len: c.max_value_len,
+        }
+    }
+}
+
+impl From<WireCapability> for Capability {
+    /// Values longer than half a request cannot be sent, whatever the store says.
+    fn from(c: WireCapability) -> Self {
+        Self::PORTABLE
+            .with_durable(c.durable)
+            .with_max_txn_ops(c.max_txn_ops)
+            .with_max_value_len(c.max_value_len.min(MAX_REQUEST_BYTES / 2))
+    }
+}
 
 /// Body of `watch`; the answer is a stream of [`WatchLine`]s.
 #[derive(Debug, Clone, Serialize, Deserialize)]
