@@ -25,8 +25,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use skyloom_store::wire::{
-    CommitRequest, Done, GetAnswer, GetRequest, GrantRequest, LeasesAnswer, LeasesRequest, ListAnswer,
-    ListRequest, RenewRequest, RevokeRequest, WatchRequest, ttl_ms,
+    CapabilityRequest, CommitRequest, Done, GetAnswer, GetRequest, GrantRequest, LeasesAnswer, LeasesRequest,
+    ListAnswer, ListRequest, RenewRequest, RevokeRequest, WatchRequest, WireCapability, ttl_ms,
 };
 use skyloom_store::{
     Capability, Grant, Key, KeyValue, LeaseInfo, LeaseMode, LeaseName, Leases, ListOptions, Outcome, Page,
@@ -40,17 +40,35 @@ pub use crate::config::RemoteConfig;
 #[derive(Clone)]
 pub struct RemoteStore {
     client: Arc<Client>,
+    capability: Capability,
 }
 
 impl RemoteStore {
-    /// A store that will talk to the API at `config.url`. Nothing is sent yet: the API may still be starting.
+    /// A store that will talk to the API at `config.url`. Nothing is sent yet: the API may still be starting. Nothing is
+    /// claimed for the store behind either: its capability is [`Capability::PORTABLE`].
     ///
     /// # Errors
     /// [`skyloom_store::ErrorKind::Invalid`] when the address, the token or the certificates cannot be used.
     pub fn open(config: RemoteConfig) -> Result<Self> {
-        Client::new(config).map(|client| Self {
-            client: Arc::new(client),
+        Ok(Self {
+            client: Arc::new(Client::new(config)?),
+            capability: Capability::PORTABLE,
         })
+    }
+
+    /// As [`RemoteStore::open`], and asks the API what the store behind can do.
+    ///
+    /// # Errors
+    /// Those of `open`, and when the API cannot be asked or refuses the token.
+    pub async fn connect(config: RemoteConfig) -> Result<Self> {
+        let mut store = Self::open(config)?;
+        let request = CapabilityRequest {};
+        let answer: WireCapability = store
+            .client
+            .call("capability", "connect to remote store", &request, Fate::Nothing)
+            .await?;
+        store.capability = answer.into();
+        Ok(store)
     }
 }
 
@@ -86,9 +104,8 @@ impl Store for RemoteStore {
         self.client.call("commit", "commit", &request, fate).await
     }
 
-    /// The limits that every store keeps; nothing is claimed for the one behind.
     fn capability(&self) -> Capability {
-        Capability::PORTABLE
+        self.capability
     }
 }
 

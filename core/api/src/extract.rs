@@ -20,6 +20,8 @@ use crate::problem::ApiError;
 
 /// Deepest nesting of a JSON body.
 const MAX_DEPTH: usize = 64;
+/// Deepest nesting of a body of the store protocol: of a document as deep as parsers go, in its envelope.
+const MAX_STORE_DEPTH: usize = 128 + 4;
 /// Longest text of a parser's complaint that is repeated.
 const MAX_COMPLAINT: usize = 300;
 
@@ -37,7 +39,7 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Json<T> {
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let limit = state.parts.limits.max_body;
         let body = json_body(request, state, limit).await?.ok_or_else(missing)?;
-        parse(&body).map(Self)
+        parse(&body, MAX_DEPTH).map(Self)
     }
 }
 
@@ -47,7 +49,7 @@ impl<T: DeserializeOwned + Default> FromRequest<AppState> for OptionalJson<T> {
         let limit = state.parts.limits.max_body;
         match json_body(request, state, limit).await? {
             None => Ok(Self(T::default())),
-            Some(body) => parse(&body).map(Self),
+            Some(body) => parse(&body, MAX_DEPTH).map(Self),
         }
     }
 }
@@ -57,7 +59,7 @@ impl<T: DeserializeOwned> FromRequest<AppState> for StoreJson<T> {
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let limit = skyloom_store::wire::MAX_REQUEST_BYTES;
         let body = json_body(request, state, limit).await?.ok_or_else(missing)?;
-        parse(&body).map(Self)
+        parse(&body, MAX_STORE_DEPTH).map(Self)
     }
 }
 
@@ -103,9 +105,9 @@ async fn read(body: Body, limit: usize, state: &AppState) -> Result<Bytes, ApiEr
     }
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    if depth(body) > MAX_DEPTH {
-        let message = format!("the body is nested deeper than {MAX_DEPTH}");
+fn parse<T: DeserializeOwned>(body: &[u8], max_depth: usize) -> Result<T, ApiError> {
+    if depth(body) > max_depth {
+        let message = format!("the body is nested deeper than {max_depth}");
         return Err(ApiError::bad_request("body.too_deep", message));
     }
     let mut json = serde_json::Deserializer::from_slice(body);
@@ -229,7 +231,7 @@ mod tests {
     }
 
     fn refusal(body: &str) -> String {
-        format!("{:?}", parse::<Outer>(body.as_bytes()).err())
+        format!("{:?}", parse::<Outer>(body.as_bytes(), MAX_DEPTH).err())
     }
 
     #[test]
@@ -274,7 +276,7 @@ mod tests {
                 refusal(body)
             );
         }
-        assert!(format!("{:?}", parse::<Outer>(b"{\"inner\xff\":[]}").err()).contains("400"));
+        assert!(format!("{:?}", parse::<Outer>(b"{\"inner\xff\":[]}", MAX_DEPTH).err()).contains("400"));
     }
 
     #[test]
@@ -288,7 +290,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_parsed_or_refused(body in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = parse::<Outer>(&body);
+            let _ = parse::<Outer>(&body, MAX_DEPTH);
         }
     }
 }

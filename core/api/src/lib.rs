@@ -13,6 +13,7 @@
 mod answer;
 mod auth;
 mod extract;
+mod health;
 mod observe;
 mod openapi;
 mod parts;
@@ -28,6 +29,7 @@ use axum::middleware::from_fn_with_state;
 use bytes::Bytes;
 use utoipa_axum::router::OpenApiRouter;
 
+pub use health::health_router;
 pub use openapi::openapi;
 pub use parts::{ApiLimits, ApiParts, Phase, PhaseState, Readiness};
 pub use problem::Problem;

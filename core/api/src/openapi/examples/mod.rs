@@ -93,6 +93,7 @@ pub(super) fn request(operation: &str) -> Option<Value> {
         "patch_host" => json!({"enabled": false}),
         "create_project" => json!({"name": "shop", "description": "The web shop."}),
         "create_token" => json!({"name": "ci", "role": {"type": "member", "project": ID}}),
+        "store_capability" => json!({}),
         "store_get" => json!({"key": "vms/h1/s1"}),
         "store_list" => json!({"prefix": "vms/h1", "limit": 100}),
         "store_commit" => json!({
@@ -156,6 +157,7 @@ pub(super) fn answer(operation: &str) -> Option<Value> {
         ),
         "list_kinds" => json!({"items": [crate::routes::kinds::server()]}),
         "get_kind" => json!(crate::routes::kinds::server()),
+        "store_capability" => json!({"durable": true, "max_txn_ops": 128, "max_value_len": 1_048_576}),
         "store_get" => json!({"item": document}),
         "store_list" => json!({"items": [document], "revision": 42, "more": false}),
         "store_commit" => json!({"committed": {"revision": 42}}),

@@ -6,8 +6,8 @@ mod watch;
 use axum::Json as Answer;
 use axum::extract::State;
 use skyloom_store::wire::{
-    CommitRequest, Done, GetAnswer, GetRequest, GrantRequest, LeasesAnswer, LeasesRequest, ListAnswer,
-    ListRequest, RenewRequest, RevokeRequest, WireDocument,
+    CapabilityRequest, CommitRequest, Done, GetAnswer, GetRequest, GrantRequest, LeasesAnswer, LeasesRequest,
+    ListAnswer, ListRequest, RenewRequest, RevokeRequest, WireCapability, WireDocument,
 };
 use skyloom_store::{Grant, Outcome, Renewal, Txn};
 use std::time::Duration;
@@ -24,6 +24,7 @@ type Result<T> = std::result::Result<Answer<T>, ApiError>;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
+        .routes(routes!(capability))
         .routes(routes!(get))
         .routes(routes!(list))
         .routes(routes!(commit))
@@ -32,6 +33,21 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(lease_revoke))
         .routes(routes!(leases))
         .routes(routes!(watch::watch))
+}
+
+/// Show what the store can do
+///
+/// Whether commits outlive the machine, and the limits of transactions and documents.
+#[utoipa::path(post, path = "/v1/store/capability", operation_id = "store_capability", tag = "store",
+    request_body = schema::CapabilityRequest,
+    responses((status = 200, description = "Abilities and limits.", body = schema::Capability)))]
+async fn capability(
+    State(state): State<AppState>,
+    identity: Identity,
+    StoreJson(CapabilityRequest {}): StoreJson<CapabilityRequest>,
+) -> Result<WireCapability> {
+    StoreScope::of(&identity.role)?;
+    Ok(Answer(state.parts.backend.capability().into()))
 }
 
 /// Read one document

@@ -17,6 +17,33 @@ pub(crate) struct Key(String);
 #[schema(as = StoreValue)]
 pub(crate) struct Value(serde_json::Value);
 
+/// Nothing to say.
+#[derive(Debug, ToSchema)]
+#[cfg_attr(
+    test,
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
+#[schema(as = StoreCapabilityRequest)]
+pub(crate) struct CapabilityRequest {}
+
+/// What the store can do.
+#[derive(Debug, ToSchema)]
+#[cfg_attr(
+    test,
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
+#[schema(as = StoreCapability)]
+pub(crate) struct Capability {
+    /// Commits outlive the process and the machine.
+    durable: bool,
+    /// Most guards plus writes in one transaction.
+    max_txn_ops: usize,
+    /// Longest document in bytes.
+    max_value_len: usize,
+}
+
 /// Which document.
 #[derive(Debug, ToSchema)]
 #[cfg_attr(
@@ -438,6 +465,10 @@ mod tests {
     fn schemas_are_those_of_the_wire() {
         let document = json!({"key": "a/b", "value": {"x": [1]}, "created": 1, "modified": 2});
         let lease = json!({"name": "hosts/h1", "epoch": 3, "holder": "agent", "expires_at": "2026-01-01T00:00:00Z", "expired": false});
+        same::<wire::CapabilityRequest, CapabilityRequest>(json!({}));
+        same::<wire::WireCapability, Capability>(
+            json!({"durable": true, "max_txn_ops": 128, "max_value_len": 1_048_576}),
+        );
         same::<wire::GetRequest, GetRequest>(json!({"key": "a/b"}));
         same::<wire::GetAnswer, GetAnswer>(json!({"item": document}));
         same::<wire::ListRequest, ListRequest>(json!({"prefix": "a/", "after": "a/b", "limit": 5, "at": 7}));

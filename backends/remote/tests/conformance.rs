@@ -1,0 +1,165 @@
+//! The exam of every store, sat by a remote store: each case talks to a real API server on loopback, with a memory store
+//! or SQLite behind it.
+
+mod server;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use skyloom_model::ManualClock;
+use skyloom_store::conformance::{Abilities, Exam, Failure, MemoryExam, Sitting, Verdict, main_all};
+use skyloom_store::{DynBackend, Revision};
+use skyloom_store_remote::RemoteStore;
+use skyloom_store_sql::{SqliteConfig, SqliteStore};
+use tempfile::TempDir;
+
+use crate::server::ApiServer;
+
+/// A remote store before what another exam examines.
+struct RemoteExam<E>(E);
+
+struct RemoteSitting {
+    inner: Box<dyn Sitting>,
+    /// Present but during [`Sitting::reopen`].
+    open: Option<(ApiServer, Arc<RemoteStore>)>,
+}
+
+impl RemoteSitting {
+    async fn open(inner: &dyn Sitting) -> Result<(ApiServer, Arc<RemoteStore>), Failure> {
+        let server = ApiServer::start(inner.store())
+            .await
+            .map_err(|e| Failure::new(e.to_string()))?;
+        let store = Arc::new(RemoteStore::connect(server.config()).await?);
+        Ok((server, store))
+    }
+
+    fn parts(&self) -> &(ApiServer, Arc<RemoteStore>) {
+        self.open.as_ref().expect("the server runs between two calls")
+    }
+
+    async fn close(&mut self) {
+        if let Some((server, store)) = self.open.take() {
+            drop(store);
+            server.stop().await;
+        }
+    }
+}
+
+#[async_trait]
+impl<E: Exam> Exam for RemoteExam<E> {
+    fn name(&self) -> String {
+        format!("remote-{}", self.0.name())
+    }
+    fn abilities(&self) -> Abilities {
+        self.0.abilities()
+    }
+    fn ttl(&self) -> Duration {
+        self.0.ttl()
+    }
+    async fn fresh(&self) -> Result<Box<dyn Sitting>, Failure> {
+        let inner = self.0.fresh().await?;
+        let open = Some(RemoteSitting::open(&*inner).await?);
+        Ok(Box::new(RemoteSitting { inner, open }))
+    }
+}
+
+#[async_trait]
+impl Sitting for RemoteSitting {
+    fn store(&self) -> DynBackend {
+        self.parts().1.clone()
+    }
+    fn second(&self) -> DynBackend {
+        let config = self.parts().0.config();
+        Arc::new(RemoteStore::open(config).expect("a configuration that was good once"))
+    }
+    async fn pass_time(&self, by: Duration) {
+        self.inner.pass_time(by).await;
+    }
+    async fn compact(&self, revision: Revision) -> Verdict {
+        self.inner.compact(revision).await
+    }
+    async fn reopen(&mut self) -> Verdict {
+        self.close().await;
+        self.inner.reopen().await?;
+        self.open = Some(Self::open(&*self.inner).await?);
+        Ok(())
+    }
+    async fn end(mut self: Box<Self>) {
+        self.close().await;
+        self.inner.end().await;
+    }
+}
+
+/// SQLite in a folder of its own, with a manual clock.
+struct SqliteExam;
+
+struct SqliteSitting {
+    dir: TempDir,
+    clock: ManualClock,
+    store: Option<Arc<SqliteStore>>,
+}
+
+impl SqliteSitting {
+    async fn open(dir: &TempDir, clock: &ManualClock) -> Result<Arc<SqliteStore>, Failure> {
+        let config = SqliteConfig::new(dir.path().join("store.db"));
+        Ok(Arc::new(
+            SqliteStore::open_or_create(config, Arc::new(clock.clone())).await?,
+        ))
+    }
+
+    fn sqlite(&self) -> &Arc<SqliteStore> {
+        self.store.as_ref().expect("the store is open between two calls")
+    }
+}
+
+#[async_trait]
+impl Exam for SqliteExam {
+    fn name(&self) -> String {
+        "sqlite".to_owned()
+    }
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            compact: true,
+            reopen: true,
+        }
+    }
+    async fn fresh(&self) -> Result<Box<dyn Sitting>, Failure> {
+        let dir = tempfile::tempdir().map_err(|e| Failure::new(e.to_string()))?;
+        let clock = ManualClock::new();
+        let store = Some(SqliteSitting::open(&dir, &clock).await?);
+        Ok(Box::new(SqliteSitting { dir, clock, store }))
+    }
+}
+
+#[async_trait]
+impl Sitting for SqliteSitting {
+    fn store(&self) -> DynBackend {
+        self.sqlite().clone()
+    }
+    async fn pass_time(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+    async fn compact(&self, revision: Revision) -> Verdict {
+        Ok(self.sqlite().compact(revision).await?)
+    }
+    async fn reopen(&mut self) -> Verdict {
+        if let Some(store) = self.store.take() {
+            store.close().await?;
+        }
+        self.store = Some(Self::open(&self.dir, &self.clock).await?);
+        Ok(())
+    }
+    async fn end(self: Box<Self>) {
+        let _ = self.sqlite().close().await;
+    }
+}
+
+fn main() -> ExitCode {
+    let exams: [Arc<dyn Exam>; 2] = [
+        Arc::new(RemoteExam(MemoryExam::new())),
+        Arc::new(RemoteExam(SqliteExam)),
+    ];
+    main_all(exams)
+}

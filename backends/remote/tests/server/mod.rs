@@ -1,0 +1,97 @@
+//! An API server on loopback for one test, before any store. Its own records are in a store of their own, so that the
+//! one behind it holds only what the test puts there.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use skyloom_api::{ApiLimits, ApiParts, Readiness, ServeLimits, router, serve};
+use skyloom_cloud::{Cloud, CloudParts, DirImageRepo};
+use skyloom_model::{OsIds, Secret, SystemClock};
+use skyloom_store::{DynBackend, MemoryConfig, MemoryStore};
+use skyloom_store_remote::RemoteConfig;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) struct ApiServer {
+    pub(crate) address: SocketAddr,
+    token: String,
+    shutdown: CancellationToken,
+    tasks: JoinSet<std::io::Result<()>>,
+    _images: TempDir,
+}
+
+impl ApiServer {
+    pub(crate) async fn start(store: DynBackend) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        Self::start_with(store, None).await
+    }
+
+    pub(crate) async fn start_with(
+        store: DynBackend,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let clock = Arc::new(SystemClock::new());
+        let ids = Arc::new(OsIds::new(clock.clone()));
+        let images = tempfile::tempdir()?;
+        let cloud = Cloud::new(CloudParts {
+            backend: Arc::new(MemoryStore::new(clock.clone(), MemoryConfig::default())),
+            clock: clock.clone(),
+            ids: ids.clone(),
+            images: Arc::new(DirImageRepo::open(images.path(), 1 << 20)?),
+        });
+        let token = cloud
+            .bootstrap()
+            .await?
+            .token
+            .ok_or("a new cloud has a token")?
+            .expose()
+            .to_owned();
+        let shutdown = CancellationToken::new();
+        let routes = router(ApiParts {
+            cloud: Arc::new(cloud),
+            backend: store,
+            clock,
+            ids,
+            readiness: Arc::new(|| Readiness {
+                ready: true,
+                phases: Vec::new(),
+            }),
+            metrics: Arc::new(String::new),
+            open_metrics: true,
+            limits: ApiLimits::default().with_heartbeat(Duration::from_millis(200)),
+            shutdown: shutdown.clone(),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve(
+            listener,
+            routes,
+            tls,
+            ServeLimits::default(),
+            shutdown.clone(),
+        ));
+        Ok(Self {
+            address,
+            token,
+            shutdown,
+            tasks,
+            _images: images,
+        })
+    }
+
+    pub(crate) fn config(&self) -> RemoteConfig {
+        RemoteConfig::new(
+            format!("http://{}", self.address),
+            Secret::new(self.token.clone()),
+        )
+    }
+
+    pub(crate) async fn stop(mut self) {
+        self.shutdown.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
