@@ -1,4 +1,5 @@
 //! The pool's exam.
+#![allow(clippy::unwrap_used, reason = "a test program")]
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

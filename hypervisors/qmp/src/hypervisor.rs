@@ -38,7 +38,7 @@ const TAKE_OVER: usize = 16;
 pub struct QmpHypervisor {
     core: Arc<Core>,
     /// The directory, locked: one hypervisor at a time.
-    _lock: File,
+    lock: File,
 }
 
 #[derive(Debug)]
@@ -84,13 +84,17 @@ impl QmpHypervisor {
         };
         Ok(Self {
             core: Arc::new(core),
-            _lock: lock,
+            lock,
         })
     }
 
-    /// Ends all tasks and waits for that. Guests run on.
-    pub async fn close(self) {
+    /// Ends all tasks, waits for that and gives the directory free. Guests run on; verbs answer
+    /// [`ErrorKind::Unavailable`] from now on.
+    pub async fn close(&self) {
         self.core.tasks.close().await;
+        if let Err(e) = rustix::fs::flock(&self.lock, FlockOperation::Unlock) {
+            tracing::warn!(error = %e, "cannot give the directory free");
+        }
     }
 }
 
@@ -328,21 +332,22 @@ impl Core {
     /// What is there of one domain; `None` when it is nothing.
     async fn take_over(&self, vm: &Arc<Vm>) -> Option<Recovered> {
         let op = vm.op.lock().await;
-        let (described, damaged) = {
-            let record = vm.record.lock().await;
-            (record.desc.is_some(), record.damaged.is_some())
-        };
+        let mut record = vm.record.lock().await;
+        let (described, damaged) = (record.desc.is_some(), record.damaged.is_some());
         if !described && !damaged {
             if lifecycle::find(vm).await.is_none() {
                 // A define or an undefine was cut short.
                 if let Err(e) = self.remove(vm).await {
                     tracing::warn!(server = %vm.id, error = %skyloom_model::report(&e), "cannot sweep a directory");
                 }
-                vm.record.lock().await.gone = true;
+                record.gone = true;
                 return None;
             }
-            vm.record.lock().await.damaged = Some("a QEMU runs here without a description".to_owned());
-        } else if !damaged && let Err(e) = lifecycle::settle(&self.tasks, vm).await {
+            record.damaged = Some("a QEMU runs here without a description".to_owned());
+        }
+        let usable = record.damaged.is_none();
+        drop(record);
+        if usable && let Err(e) = lifecycle::settle(&self.tasks, vm).await {
             tracing::warn!(server = %vm.id, error = %skyloom_model::report(&e), "cannot take over a domain");
         }
         drop(op);

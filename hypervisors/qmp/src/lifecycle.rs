@@ -107,8 +107,8 @@ pub(crate) async fn start(tasks: &Arc<Tasks>, vm: &Arc<Vm>, spec: &VmSpec) -> Re
             let client = client_of(vm, "start").await?;
             let state = status(vm, &client, "start").await?;
             match power_of(&state) {
-                Some(PowerState::Running) => return Ok(()),
-                Some(PowerState::Paused) => {}
+                Some(PowerState::Running) => return unstop(vm).await,
+                Some(PowerState::Paused) => unstop(vm).await?,
                 Some(PowerState::Stopped | PowerState::Crashed) => {
                     end_process(vm, &process, "start").await?;
                     launch(tasks, vm, spec).await?;
@@ -120,6 +120,16 @@ pub(crate) async fn start(tasks: &Arc<Tasks>, vm: &Arc<Vm>, spec: &VmSpec) -> Re
         }
     }
     resume(vm).await
+}
+
+/// A stop that an earlier agent did not finish is no longer wanted.
+async fn unstop(vm: &Arc<Vm>) -> Result<()> {
+    let mut record = vm.record.lock().await;
+    if let Live::Stopping { run } = &record.live {
+        let running = Live::Running { run: run.clone() };
+        vm.set_live(&mut record, running).await?;
+    }
+    Ok(())
 }
 
 async fn launch(tasks: &Arc<Tasks>, vm: &Arc<Vm>, spec: &VmSpec) -> Result<()> {
@@ -283,7 +293,9 @@ pub(crate) async fn stop(tasks: &Arc<Tasks>, vm: &Arc<Vm>, mode: StopMode) -> Re
         }
         Now::Up(process) => process,
     };
-    if let StopMode::Graceful { timeout } = mode {
+    if let StopMode::Graceful { timeout } = mode
+        && can_hear(vm).await
+    {
         let asked = tokio::time::timeout(timeout, ask(vm)).await;
         if asked.is_ok() {
             let off = Glance::Off;
@@ -295,6 +307,16 @@ pub(crate) async fn stop(tasks: &Arc<Tasks>, vm: &Arc<Vm>, mode: StopMode) -> Re
     }
     force_off(vm, &process, "stop").await?;
     Ok(Stopped::Forced)
+}
+
+/// Whether the guest's CPUs run, as far as can be told: a held guest hears no button.
+async fn can_hear(vm: &Arc<Vm>) -> bool {
+    match client_of(vm, "stop").await {
+        Ok(client) => status(vm, &client, "stop")
+            .await
+            .is_ok_and(|s| power_of(&s) == Some(PowerState::Running)),
+        Err(_) => true,
+    }
 }
 
 /// A stop of a crashed domain makes it a stopped one.

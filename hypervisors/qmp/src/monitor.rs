@@ -42,8 +42,8 @@ pub(crate) async fn monitor(vm: Arc<Vm>, process: ProcessId, child: Option<Child
         Some(mut child) => child.wait().await.ok(),
         None => None,
     };
-    *vm.monitored.lock() = None;
     vm.note_end(Some(&process), status).await;
+    *vm.monitored.lock() = None;
 }
 
 /// One connection, from greeting to end. Tells whether there was one.

@@ -56,7 +56,6 @@ pub(crate) fn boot_id() -> String {
 
 impl ProcessId {
     /// The living process that has this pid now.
-
     pub(crate) fn of(pid: u32) -> Option<Self> {
         Some(Self {
             pid,
@@ -66,7 +65,6 @@ impl ProcessId {
     }
 
     /// Whether exactly this process lives.
-
     pub(crate) fn alive(&self) -> bool {
         Self::of(self.pid).is_some_and(|now| now == *self)
     }

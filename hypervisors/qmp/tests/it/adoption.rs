@@ -325,3 +325,63 @@ async fn what_was_half_removed_or_half_made_is_swept_and_foreign_things_stay() {
     hypervisor.define(&spec).await.unwrap();
     assert_eq!(hypervisor.inspect(spec.id).await.unwrap(), STOPPED);
 }
+
+#[tokio::test]
+async fn a_stop_that_was_cut_short_is_forgotten_by_a_start() {
+    let host = Host::new();
+    let spec = host.spec("stopping", Mode::Idle);
+    let hypervisor = host.open().await;
+    hypervisor.define(&spec).await.unwrap();
+    hypervisor.start(spec.id, 1).await.unwrap();
+    hypervisor.close().await;
+    let mut live = host.live(spec.id);
+    live["phase"] = json!("stopping");
+    host.set_live(spec.id, &live);
+    let hypervisor = host.open().await;
+    hypervisor.start(spec.id, 1).await.unwrap();
+    signal(qemus(spec.id)[0], Signal::KILL);
+    until("the end", async || {
+        (hypervisor.inspect(spec.id).await.unwrap() == CRASHED).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_held_guest_is_not_asked_but_forced() {
+    let host = Host::new();
+    let spec = host.spec("held", Mode::Live);
+    let hypervisor = host.open().await;
+    hypervisor.define(&spec).await.unwrap();
+    hypervisor.start(spec.id, 1).await.unwrap();
+    hypervisor.close().await;
+    let (client, connection) = connect(&host.vm_dir(spec.id).join("run/qmp.sock"), PATIENCE)
+        .await
+        .unwrap();
+    tokio::select! { done = client.stop(PATIENCE) => done.unwrap(), why = connection.run() => panic!("{why:?}") }
+    drop(client);
+    let hypervisor = host.open().await;
+    // Longer than the test may take.
+    let mode = StopMode::Graceful {
+        timeout: PATIENCE * 100,
+    };
+    let stopped = tokio::time::timeout(PATIENCE, hypervisor.stop(spec.id, 1, mode))
+        .await
+        .expect("at once");
+    assert_eq!(stopped.unwrap(), Stopped::Forced);
+}
+
+#[tokio::test]
+async fn a_closed_hypervisor_does_nothing_more() {
+    let host = Host::new();
+    let spec = host.spec("closed", Mode::Idle);
+    let hypervisor = host.open().await;
+    hypervisor.close().await;
+    assert_eq!(
+        hypervisor.define(&spec).await.unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+    assert_eq!(
+        host.open().await.inspect(spec.id).await.unwrap(),
+        Inspection::Absent
+    );
+}

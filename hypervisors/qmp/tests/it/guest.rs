@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What a tiny guest does after its greeting.
+#[allow(dead_code, reason = "not every test program uses it")]
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Mode {
     /// Writes a dot now and then; deaf to the power button.
@@ -70,7 +71,7 @@ pub(crate) fn power_off(disk: &Path) {
 }
 
 /// The Linux image; made by `tools/guest/make-image.sh` when it is not there or older than its sources.
-#[allow(dead_code)]
+#[allow(dead_code, reason = "not every test program uses it")]
 pub(crate) fn linux_image() -> PathBuf {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/guest");
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guest");

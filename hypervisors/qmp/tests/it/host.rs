@@ -30,7 +30,7 @@ impl Drop for Host {
     }
 }
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "not every test program uses it")]
 impl Host {
     pub(crate) fn new() -> Self {
         Self {
@@ -82,7 +82,7 @@ impl Host {
     }
 }
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "not every test program uses it")]
 pub(crate) fn quick() -> Timeouts {
     Timeouts {
         connect: Duration::from_millis(500),
@@ -135,7 +135,7 @@ pub(crate) fn fresh_uuid() -> uuid::Uuid {
 }
 
 /// Looks again and again at something outside of this process until it is as wanted.
-#[allow(dead_code)]
+#[allow(dead_code, reason = "not every test program uses it")]
 pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let looking = async {
         loop {

@@ -1,4 +1,5 @@
 //! The QMP client against a fake monitor, and the hypervisor against real QEMU.
+#![allow(clippy::unwrap_used, reason = "a test program")]
 
 mod adoption;
 mod client;
