@@ -1,1 +1,40 @@
-//! facade
+#![doc = include_str!("../README.md")]
+//!
+//! # Which crate do I need?
+//!
+//! | to … | module | feature |
+//! | --- | --- | --- |
+//! | run a whole cloud in my process | [`LocalCloud`] | - |
+//! | call a cloud without HTTP | [`cloud::Cloud`] | - |
+//! | mount the REST API in my server | [`api`] | - |
+//! | keep records in SQLite | [`sql`] | `sqlite` |
+//! | share one store between processes | [`remote`] | `remote` |
+//! | run real guests | [`qmp`], [`pool`] | `qmp` |
+//! | write my own store, hypervisor, flow | [`store`], [`hypervisor`], [`flow`] | - |
+//!
+//! This crate is the only semver promise; the crates behind it may change between minor versions.
+
+mod local;
+mod registry;
+
+pub use local::{LocalCloud, api_readiness, LocalHost, LocalParts, Registered};
+pub use registry::{Opened, StoreOptions, open_store, schemes};
+
+pub use skyloom_agent as agent;
+pub use skyloom_api as api;
+pub use skyloom_cloud as cloud;
+pub use skyloom_engine as engine;
+pub use skyloom_flow as flow;
+pub use skyloom_hypervisor as hypervisor;
+pub use skyloom_image as image;
+pub use skyloom_model as model;
+#[cfg(feature = "qmp")]
+pub use skyloom_pool as pool;
+#[cfg(feature = "qmp")]
+pub use skyloom_qmp as qmp;
+pub use skyloom_scheduler as scheduler;
+pub use skyloom_store as store;
+#[cfg(feature = "remote")]
+pub use skyloom_store_remote as remote;
+#[cfg(feature = "sqlite")]
+pub use skyloom_store_sql as sql;

@@ -7,7 +7,9 @@
 pub mod config;
 pub mod environment;
 pub mod exit;
+pub mod health;
 pub mod nearest;
 pub mod signals;
+pub mod store;
 pub mod telemetry;
 pub mod tls;

@@ -10,6 +10,7 @@
 //! The agent touches nothing in the store but its own host's areas ([`skyloom_model::paths::agent_areas`]) and acts only
 //! on jobs bound to its host. Guests are not its children: it may die and come back at any time, and adopts them.
 
+#[cfg(feature = "http")]
 mod content;
 mod report;
 
@@ -19,10 +20,11 @@ use std::time::Duration;
 use skyloom_flow::{Fence, JobRegistry, LeaseKeeper, Worker, WorkerParts};
 use skyloom_hypervisor::Hypervisor;
 use skyloom_model::{AgentStatus, Clock, HostId, Phase, Place, Readiness, Timestamp, paths};
-use skyloom_store::{DynBackend, Error, ErrorKind, Key, LeaseName, Outcome, Result, Store as _, Txn, Value};
+use skyloom_store::{DynBackend, Error, ErrorKind, Key, LeaseName, Outcome, Result, Txn, Value};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "http")]
 pub use content::{HttpContent, HttpContentConfig};
 use report::Reporter;
 
@@ -44,7 +46,12 @@ impl AgentConfig {
     /// The agent of `host`: lease 10 s, 8 jobs at once.
     #[must_use]
     pub fn new(host: HostId, name: impl Into<String>) -> Self {
-        Self { host, name: name.into(), lease_ttl: Duration::from_secs(10), concurrency: 8 }
+        Self {
+            host,
+            name: name.into(),
+            lease_ttl: Duration::from_secs(10),
+            concurrency: 8,
+        }
     }
 }
 
@@ -86,20 +93,51 @@ impl Agent {
     /// # Errors
     /// Only when it cannot begin: the hypervisor cannot tell which guests it has. Everything later is retried.
     pub async fn run(self, shutdown: CancellationToken) -> Result<()> {
-        let AgentParts { backend, hypervisor, jobs, clock, readiness, config } = self.parts;
+        let AgentParts {
+            backend,
+            hypervisor,
+            jobs,
+            clock,
+            readiness,
+            config,
+        } = self.parts;
         let part = self.part;
-        readiness.done(&part, Phase::Configuration, format!("{} kinds of jobs", jobs.kinds().count()));
+        readiness.done(
+            &part,
+            Phase::Configuration,
+            format!("{} kinds of jobs", jobs.kinds().count()),
+        );
         let failed = |e: skyloom_hypervisor::Error| {
-            Error::new(ErrorKind::Unavailable, "start agent").with("host", &config.name).because(e)
+            Error::new(ErrorKind::Unavailable, "start agent")
+                .with("host", &config.name)
+                .because(e)
         };
         let recovered = hypervisor.recover().await.map_err(failed)?;
         let facts = hypervisor.facts().await.map_err(failed)?;
-        tracing::info!(host = config.name, guests = recovered.len(), accelerator = facts.accelerator, "host looked at");
+        tracing::info!(
+            host = config.name,
+            guests = recovered.len(),
+            accelerator = facts.accelerator,
+            "host looked at"
+        );
 
         let lease = LeaseName::parse(&paths::host_lease(config.host))
             .map_err(|e| Error::new(ErrorKind::Internal, "start agent").because(e))?;
-        let (keeper, fence) = LeaseKeeper::new(backend.clone(), clock.clone(), lease, &config.name, config.lease_ttl);
-        let reporter = Arc::new(Reporter::new(backend.clone(), hypervisor.clone(), clock.clone(), config.host, fence.clone(), format!("{} ({})", facts.accelerator, facts.accelerator_reason)));
+        let (keeper, fence) = LeaseKeeper::new(
+            backend.clone(),
+            clock.clone(),
+            lease,
+            &config.name,
+            config.lease_ttl,
+        );
+        let reporter = Arc::new(Reporter::new(
+            backend.clone(),
+            hypervisor.clone(),
+            clock.clone(),
+            config.host,
+            fence.clone(),
+            format!("{} ({})", facts.accelerator, facts.accelerator_reason),
+        ));
         let worker = Worker::new(WorkerParts {
             backend: backend.clone(),
             place: Place::Host(config.host),
@@ -110,27 +148,59 @@ impl Agent {
             concurrency: config.concurrency,
         })?;
         let jobs_ready = worker.mirror();
+        let answers = skyloom_cloud::answer_queries(
+            skyloom_cloud::ResponderParts {
+                backend: backend.clone(),
+                host: config.host,
+                hypervisor: hypervisor.clone(),
+                clock: clock.clone(),
+                fence: fence.clone(),
+            },
+            shutdown.clone(),
+        );
         let started_at = clock.now();
 
         let boot = async {
-            let detail = format!("{} guests, {} ({})", recovered.len(), facts.accelerator, facts.accelerator_reason);
-            introduce(&backend, &config, &facts, started_at, fence.clone(), |epoch| {
-                readiness.done(&part, Phase::Health, format!("incarnation {epoch}: {detail}"));
-            }, async {
-                if jobs_ready.ready().await.is_ok() {
-                    readiness.done(&part, Phase::Caches, format!("{} open jobs", jobs_ready.snapshot().len()));
-                    reporter.report_all(&recovered).await;
-                    readiness.done(&part, Phase::Watch, "following jobs and guests");
-                    tracing::info!(host = config.name, "agent ready");
-                }
-            }).await;
+            let detail = format!(
+                "{} guests, {} ({})",
+                recovered.len(),
+                facts.accelerator,
+                facts.accelerator_reason
+            );
+            introduce(
+                &backend,
+                &config,
+                &facts,
+                started_at,
+                fence.clone(),
+                |epoch| {
+                    readiness.done(&part, Phase::Health, format!("incarnation {epoch}: {detail}"));
+                },
+                async {
+                    if jobs_ready.ready().await.is_ok() {
+                        readiness.done(
+                            &part,
+                            Phase::Caches,
+                            format!("{} open jobs", jobs_ready.snapshot().len()),
+                        );
+                        reporter.report_all(&recovered).await;
+                        readiness.done(&part, Phase::Watch, "following jobs and guests");
+                        tracing::info!(host = config.name, "agent ready");
+                    }
+                },
+            )
+            .await;
         };
         tokio::select! {
             () = async { tokio::join!(
                 keeper.run(shutdown.clone()),
                 worker.run(shutdown.clone()),
                 reporter.run(shutdown.clone()),
-                skyloom_cloud::answer_queries(backend.clone(), config.host, hypervisor.clone(), clock.clone(), shutdown.clone()),
+                async {
+                    if let Err(error) = answers.await {
+                        tracing::error!(error = %skyloom_model::report(&error), "questions are no longer answered");
+                    }
+                },
             ); } => {}
             () = boot => {}
         }
@@ -176,7 +246,15 @@ async fn introduce(
     }
 }
 
-async fn write_status(backend: &DynBackend, host: HostId, status: &AgentStatus, fence: &Fence) -> Result<Outcome> {
-    let key = Key::parse(&paths::agent_status(host)).map_err(|e| Error::new(ErrorKind::Internal, "write host status").because(e))?;
-    backend.commit(Txn::new().guard(fence.guard()).put(key, Value::json(status)?)).await
+async fn write_status(
+    backend: &DynBackend,
+    host: HostId,
+    status: &AgentStatus,
+    fence: &Fence,
+) -> Result<Outcome> {
+    let key = Key::parse(&paths::agent_status(host))
+        .map_err(|e| Error::new(ErrorKind::Internal, "write host status").because(e))?;
+    backend
+        .commit(Txn::new().guard(fence.guard()).put(key, Value::json(status)?))
+        .await
 }

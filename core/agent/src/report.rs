@@ -9,8 +9,13 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use skyloom_flow::{Companion, Fence};
 use skyloom_hypervisor::{Hypervisor, Inspection, Recovered, VmEventKind};
-use skyloom_model::{Clock, HostId, Id, JobRecord, ProjectId, Resource as _, Scope, Server, ServerId, VmObservation, paths};
-use skyloom_store::{DynBackend, Error, ErrorKind, Key, ListOptions, Outcome, Prefix, Result, Store as _, Txn, Value, Versioned};
+use skyloom_model::{
+    Clock, HostId, Id, JobRecord, ProjectId, Resource as _, Scope, Server, ServerId, VmObservation, paths,
+};
+use skyloom_store::{
+    DynBackend, Error, ErrorKind, Key, ListOptions, Outcome, Prefix, Result, Txn, Value,
+    Versioned,
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -37,7 +42,14 @@ impl Reporter {
         fence: watch::Receiver<Option<Fence>>,
         accelerator: String,
     ) -> Self {
-        Self { backend, hypervisor, clock, host, fence, accelerator }
+        Self {
+            backend,
+            hypervisor,
+            clock,
+            host,
+            fence,
+            accelerator,
+        }
     }
 
     /// Reports every virtual machine that was found at start, and those that were reported before and are not found.
@@ -47,11 +59,16 @@ impl Reporter {
         }
         match self.known().await {
             Ok(known) => {
-                for gone in known.iter().filter(|k| !recovered.iter().any(|r| r.id == k.value.server)) {
+                for gone in known
+                    .iter()
+                    .filter(|k| !recovered.iter().any(|r| r.id == k.value.server))
+                {
                     self.report(gone.value.server, None).await;
                 }
             }
-            Err(error) => tracing::warn!(error = %skyloom_model::report(&error), "former reports cannot be read"),
+            Err(error) => {
+                tracing::warn!(error = %skyloom_model::report(&error), "former reports cannot be read")
+            }
         }
     }
 
@@ -72,7 +89,9 @@ impl Reporter {
                                 self.report(vm.value.server, None).await;
                             }
                         }
-                        Err(error) => tracing::warn!(error = %skyloom_model::report(&error), "former reports cannot be read"),
+                        Err(error) => {
+                            tracing::warn!(error = %skyloom_model::report(&error), "former reports cannot be read")
+                        }
                     },
                     (Some(id), _) => self.report(id, None).await,
                 },
@@ -89,11 +108,15 @@ impl Reporter {
     async fn report(&self, id: ServerId, cause: Option<String>) {
         let mut fence = self.fence.clone();
         loop {
-            let Ok(Some(held)) = fence.wait_for(Option::is_some).await.map(|f| f.clone()) else { return };
+            let Ok(Some(held)) = fence.wait_for(Option::is_some).await.map(|f| f.clone()) else {
+                return;
+            };
             match self.try_report(id, cause.as_deref(), &held).await {
                 Ok(true) => return,
                 Ok(false) => {}
-                Err(error) => tracing::warn!(server = %id, error = %skyloom_model::report(&error), "report not written"),
+                Err(error) => {
+                    tracing::warn!(server = %id, error = %skyloom_model::report(&error), "report not written")
+                }
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -108,7 +131,10 @@ impl Reporter {
         if txn.writes.is_empty() {
             return Ok(true);
         }
-        let outcome = self.backend.commit(txn.guard(before.unchanged()).guard(fence.guard())).await?;
+        let outcome = self
+            .backend
+            .commit(txn.guard(before.unchanged()).guard(fence.guard()))
+            .await?;
         Ok(matches!(outcome, Outcome::Committed { .. }))
     }
 
@@ -120,10 +146,13 @@ impl Reporter {
         before: Option<&Versioned<VmObservation>>,
         cause: Option<&str>,
     ) -> Txn {
-        let Ok(key) = Key::parse(&paths::host_vm(self.host, id)) else { return Txn::new() };
+        let Ok(key) = Key::parse(&paths::host_vm(self.host, id)) else {
+            return Txn::new();
+        };
         match self.hypervisor.inspect(id).await {
             Ok(Inspection::Found { generation, power }) => {
-                let same = |v: &Versioned<VmObservation>| v.value.power == power && v.value.generation == generation;
+                let same =
+                    |v: &Versioned<VmObservation>| v.value.power == power && v.value.generation == generation;
                 if before.is_some_and(same) {
                     return Txn::new();
                 }
@@ -158,12 +187,18 @@ impl Reporter {
     }
 
     async fn read(&self, id: ServerId) -> Result<Option<Versioned<VmObservation>>> {
-        let key = Key::parse(&paths::host_vm(self.host, id)).map_err(|e| Error::new(ErrorKind::Internal, "report").because(e))?;
-        self.backend.get(&key).await?.map(|kv| Versioned::decode(&kv)).transpose()
+        let key = Key::parse(&paths::host_vm(self.host, id))
+            .map_err(|e| Error::new(ErrorKind::Internal, "report").because(e))?;
+        self.backend
+            .get(&key)
+            .await?
+            .map(|kv| Versioned::decode(&kv))
+            .transpose()
     }
 
     async fn known(&self) -> Result<Vec<Versioned<VmObservation>>> {
-        let prefix = Prefix::parse(&paths::host_vms(self.host)).map_err(|e| Error::new(ErrorKind::Internal, "report").because(e))?;
+        let prefix = Prefix::parse(&paths::host_vms(self.host))
+            .map_err(|e| Error::new(ErrorKind::Internal, "report").because(e))?;
         let mut known = Vec::new();
         let mut options = ListOptions::default();
         loop {
@@ -172,7 +207,9 @@ impl Reporter {
                 known.push(Versioned::decode(kv)?);
             }
             match page.items.last() {
-                Some(last) if page.more => options = options.with_after(last.key.clone()).with_at(page.revision),
+                Some(last) if page.more => {
+                    options = options.with_after(last.key.clone()).with_at(page.revision)
+                }
                 _ => return Ok(known),
             }
         }
@@ -182,10 +219,13 @@ impl Reporter {
 #[async_trait]
 impl Companion for Reporter {
     async fn writes(&self, record: &JobRecord) -> Txn {
-        let Scope::Project(project) = record.scope else { return Txn::new() };
+        let Scope::Project(project) = record.scope else {
+            return Txn::new();
+        };
         if record.subject.kind != Server::KIND {
             return Txn::new();
         }
-        self.look(Id::from_uuid(record.subject.id), project, None, None).await
+        self.look(Id::from_uuid(record.subject.id), project, None, None)
+            .await
     }
 }

@@ -1,0 +1,71 @@
+//! The configuration of `skyloom-agent`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use skyloom_bin::store::StoreConfig;
+use skyloom_bin::telemetry::LogConfig;
+
+/// All sections.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct AgentConfig {
+    pub(crate) log: LogConfig,
+    pub(crate) store: StoreConfig,
+    pub(crate) agent: HostConfig,
+    pub(crate) hypervisor: HypervisorConfig,
+    pub(crate) health: HealthConfig,
+}
+
+/// Which host this is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct HostConfig {
+    /// The host's id, as `skyloom host add` printed it.
+    pub(crate) host: String,
+    /// Its name, for logs.
+    pub(crate) name: String,
+    /// Where disks, images and guests' files are kept.
+    pub(crate) data_dir: PathBuf,
+}
+
+impl Default for HostConfig {
+    fn default() -> Self {
+        Self { host: String::new(), name: "host".into(), data_dir: "/var/lib/skyloom/host".into() }
+    }
+}
+
+/// What runs the guests.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct HypervisorConfig {
+    /// `qmp` or `fake`.
+    pub(crate) kind: Kind,
+    /// QEMU's system emulator.
+    pub(crate) qemu: PathBuf,
+}
+
+impl Default for HypervisorConfig {
+    fn default() -> Self {
+        Self { kind: Kind::Qmp, qemu: "/usr/bin/qemu-system-x86_64".into() }
+    }
+}
+
+/// The hypervisors of this program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    /// QEMU over QMP.
+    Qmp,
+    /// Simulated guests.
+    Fake,
+}
+
+/// Where health and metrics are served.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct HealthConfig {
+    /// Address and port; nothing listens without it.
+    pub(crate) listen: Option<SocketAddr>,
+}

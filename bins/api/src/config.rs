@@ -1,0 +1,58 @@
+//! The configuration of `skyloom-api`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use skyloom_bin::store::StoreConfig;
+use skyloom_bin::telemetry::LogConfig;
+
+/// All sections.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct ApiConfig {
+    pub(crate) log: LogConfig,
+    pub(crate) store: StoreConfig,
+    pub(crate) api: ListenConfig,
+    pub(crate) images: ImagesConfig,
+    pub(crate) bootstrap: BootstrapConfig,
+}
+
+/// Where the API listens.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct ListenConfig {
+    /// Address and port; port 0 picks a free one.
+    pub(crate) listen: SocketAddr,
+    /// Certificate chain in PEM; with `tls_key` the API speaks TLS.
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Its key in PEM.
+    pub(crate) tls_key: Option<PathBuf>,
+}
+
+impl Default for ListenConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8780)), tls_cert: None, tls_key: None }
+    }
+}
+
+/// Where image content is kept. Engines need the same folder.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct ImagesConfig {
+    pub(crate) dir: PathBuf,
+}
+
+impl Default for ImagesConfig {
+    fn default() -> Self {
+        Self { dir: "/var/lib/skyloom/images".into() }
+    }
+}
+
+/// What the first start leaves behind.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct BootstrapConfig {
+    /// The administrator's token is written here, readable by its owner only; without it, to standard output.
+    pub(crate) token_file: Option<PathBuf>,
+}

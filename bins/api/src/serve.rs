@@ -1,0 +1,95 @@
+//! Opens the parts and serves.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use skyloom::api::{ApiLimits, ApiParts, ServeLimits, router, serve};
+use skyloom::cloud::{Cloud, CloudParts, DirImageRepo};
+use skyloom::image::Limits;
+use skyloom::model::{OsIds, Phase, Readiness, SystemClock};
+use skyloom_bin::exit::MainError;
+use skyloom_bin::store::write_token;
+use skyloom_bin::telemetry::RenderMetrics;
+use skyloom_bin::tls;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{ApiConfig, ListenConfig};
+
+pub(crate) async fn run(config: ApiConfig, metrics: RenderMetrics, shutdown: CancellationToken) -> Result<(), MainError> {
+    let readiness = Readiness::new();
+    readiness.expect("api");
+    let tls = match (&config.api.tls_cert, &config.api.tls_key) {
+        (Some(cert), Some(key)) => Some(tls::server(cert, key).map_err(|e| MainError::usage("TLS cannot be set up", e))?),
+        (None, None) => None,
+        _ => return Err(MainError::usage("TLS cannot be set up", "api.tls_cert and api.tls_key belong together")),
+    };
+    refuse_plain(&config.api, tls.is_some())?;
+    readiness.done("api", Phase::Configuration, format!("store {}", config.store.uri));
+
+    let clock = Arc::new(SystemClock::new());
+    let ids = Arc::new(OsIds::new(clock.clone()));
+    let store = config.store.open(clock.clone()).await?;
+    let images = DirImageRepo::open(&config.images.dir, Limits::default().max_file)
+        .map_err(|e| MainError::failed(format!("the image folder {} does not open", config.images.dir.display()), e))?;
+    let cloud = Arc::new(Cloud::new(CloudParts {
+        backend: store.backend.clone(),
+        clock: clock.clone(),
+        ids: ids.clone(),
+        images: Arc::new(images),
+    }));
+    let made = cloud.bootstrap().await.map_err(|e| MainError::failed("the cloud cannot be made", e))?;
+    readiness.done("api", Phase::Caches, "the API keeps no copies: it reads the store");
+
+    let listen = config.api.listen;
+    let listener = TcpListener::bind(listen).await.map_err(|e| MainError::failed(format!("cannot listen on {listen}"), e))?;
+    let address = listener.local_addr().map_err(|e| MainError::failed("the listener has no address", e))?;
+    let routes = router(ApiParts {
+        cloud,
+        backend: store.backend.clone(),
+        clock,
+        ids,
+        readiness: skyloom::api_readiness(&readiness),
+        metrics: metrics.into_fn(),
+        open_metrics: false,
+        limits: ApiLimits::default(),
+        shutdown: shutdown.clone(),
+    });
+    readiness.done("api", Phase::Health, format!("listening on {address}"));
+    readiness.done("api", Phase::Watch, "streams are served from the store");
+    if let Some(token) = made.token {
+        announce_token(config.bootstrap.token_file.as_deref(), token.expose())?;
+    }
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    say(&format!("SKYLOOM_ENDPOINT={scheme}://{address}\n"));
+
+    let served = serve(listener, routes, tls, ServeLimits::default(), shutdown).await;
+    store.close().await.map_err(|e| MainError::failed("the store did not close in order", e))?;
+    served.map_err(|e| MainError::failed("the API cannot serve", e))
+}
+
+/// Tokens go over the wire: without TLS only on this machine.
+fn refuse_plain(api: &ListenConfig, tls: bool) -> Result<(), MainError> {
+    if tls || api.listen.ip().is_loopback() {
+        return Ok(());
+    }
+    Err(MainError::usage(format!("api.listen is {} without TLS", api.listen), "tokens would be readable on the network")
+        .hint("set api.tls_cert and api.tls_key, or listen on 127.0.0.1"))
+}
+
+fn announce_token(file: Option<&Path>, token: &str) -> Result<(), MainError> {
+    match file {
+        Some(path) => write_token(path, token).map_err(|e| MainError::failed(format!("cannot write {}", path.display()), e)),
+        None => {
+            say(&format!("SKYLOOM_TOKEN={token}\n"));
+            Ok(())
+        }
+    }
+}
+
+/// Standard output may be gone; the API goes on.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}

@@ -1,0 +1,211 @@
+//! A whole cloud in one process: engine and agents over any store, with the facade in hand.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use skyloom_agent::{Agent, AgentConfig, AgentParts};
+use skyloom_cloud::{
+    Bootstrapped, Caller, Cloud, CloudError, CloudParts, CreateHost, EngineParts as EngineJobParts,
+    HostParts as HostJobParts, ImageFetch, ImageRepo, ListQuery, RepoContent, cloud_flows, engine_jobs, host_jobs,
+};
+use skyloom_engine::{Engine, EngineConfig, EngineParts};
+use skyloom_hypervisor::{HostStorage, Hypervisor};
+use skyloom_image::Limits;
+use skyloom_model::{Actor, Clock, HostId, Ids, Phase, PhaseState, Readiness, Resource as _, Role};
+use skyloom_scheduler::FilterScheduler;
+use skyloom_store::{DynBackend, Result};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// What a local cloud is made of.
+#[derive(Debug)]
+pub struct LocalParts {
+    /// Where everything is.
+    pub backend: DynBackend,
+    /// Where image content is.
+    pub images: Arc<dyn ImageRepo>,
+    /// The hosts.
+    pub hosts: Vec<LocalHost>,
+    /// Fetches images by URL.
+    pub fetch: Arc<dyn ImageFetch>,
+    /// What an image may be at most.
+    pub limits: Limits,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Ids and secrets.
+    pub ids: Arc<dyn Ids>,
+}
+
+/// A host inside this process.
+#[derive(Debug)]
+pub struct LocalHost {
+    /// Its name; registered when no host of that name is.
+    pub name: String,
+    /// Its labels when it is registered.
+    pub labels: BTreeMap<String, String>,
+    /// Its virtual machines.
+    pub hypervisor: Arc<dyn Hypervisor>,
+    /// Its disks.
+    pub storage: Arc<dyn HostStorage>,
+}
+
+impl LocalHost {
+    /// A host without labels.
+    #[must_use]
+    pub fn new(name: impl Into<String>, hypervisor: Arc<dyn Hypervisor>, storage: Arc<dyn HostStorage>) -> Self {
+        Self { name: name.into(), labels: BTreeMap::new(), hypervisor, storage }
+    }
+}
+
+/// A host that is known to the cloud.
+#[derive(Debug)]
+pub struct Registered {
+    /// Its id.
+    pub id: HostId,
+    /// The host.
+    pub host: LocalHost,
+}
+
+/// A whole cloud: call [`LocalCloud::cloud`], and keep [`LocalCloud::run`] running.
+#[derive(Debug)]
+pub struct LocalCloud {
+    cloud: Arc<Cloud>,
+    admin: Caller,
+    bootstrapped: Bootstrapped,
+    readiness: Readiness,
+    fetch: Arc<dyn ImageFetch>,
+    limits: Limits,
+    hosts: Vec<Registered>,
+}
+
+impl LocalCloud {
+    /// Prepares a cloud in `parts.backend`, or takes up the one that is there: default project, flavors, hosts.
+    ///
+    /// # Errors
+    /// Those of the facade.
+    pub async fn open(parts: LocalParts) -> Result<Self, CloudError> {
+        let LocalParts { backend, images, hosts, fetch, limits, clock, ids } = parts;
+        let cloud = Arc::new(Cloud::new(CloudParts { backend, clock, ids, images }));
+        let bootstrapped = cloud.bootstrap().await?;
+        let project = bootstrapped.project.id();
+        let admin = Caller {
+            role: Role::Admin { project },
+            project,
+            actor: Actor { id: "local".into(), name: "local".into() },
+            request_id: "local".into(),
+            idempotency_key: None,
+            if_match: None,
+        };
+        let mut registered = Vec::with_capacity(hosts.len());
+        for host in hosts {
+            registered.push(Registered { id: register(&cloud, &admin, &host).await?, host });
+        }
+        let readiness = Readiness::new();
+        Ok(Self { cloud, admin, bootstrapped, readiness, fetch, limits, hosts: registered })
+    }
+
+    /// The API without HTTP.
+    #[must_use]
+    pub fn cloud(&self) -> Arc<Cloud> {
+        self.cloud.clone()
+    }
+
+    /// An administrator in the default project, for calls from this process.
+    #[must_use]
+    pub fn admin(&self) -> Caller {
+        self.admin.clone()
+    }
+
+    /// What the first start made: the administrator's token, only then.
+    #[must_use]
+    pub fn bootstrapped(&self) -> &Bootstrapped {
+        &self.bootstrapped
+    }
+
+    /// The boot phases of all parts.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
+    /// Runs engine and agents until `shutdown`. Guests of real hypervisors run on.
+    ///
+    /// # Errors
+    /// When a part cannot begin.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<()> {
+        let Self { cloud, readiness, fetch, limits, hosts, .. } = self;
+        let CloudParts { backend, clock, ids, images } = cloud.parts().clone();
+        let mut parts: JoinSet<Result<()>> = JoinSet::new();
+        let engine = Engine::new(EngineParts {
+            backend: backend.clone(),
+            flows: cloud_flows(),
+            jobs: engine_jobs(&EngineJobParts { images: images.clone(), fetch, limits }),
+            scheduler: Arc::new(FilterScheduler::default()),
+            clock: clock.clone(),
+            ids,
+            readiness: readiness.clone(),
+            config: EngineConfig::new("local"),
+        });
+        parts.spawn(engine.run(shutdown.clone()));
+        for Registered { id, host } in hosts {
+            let jobs = host_jobs(&HostJobParts {
+                host: id,
+                hypervisor: host.hypervisor.clone(),
+                storage: host.storage,
+                content: Arc::new(RepoContent(images.clone())),
+                backend: backend.clone(),
+            });
+            let agent = Agent::new(AgentParts {
+                backend: backend.clone(),
+                hypervisor: host.hypervisor,
+                jobs,
+                clock: clock.clone(),
+                readiness: readiness.clone(),
+                config: AgentConfig::new(id, host.name),
+            });
+            parts.spawn(agent.run(shutdown.clone()));
+        }
+        while let Some(ended) = parts.join_next().await {
+            match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(error),
+                Err(error) => {
+                    readiness.pending("engine", Phase::Watch, "a part of the process panicked");
+                    tracing::error!(%error, "a part of the process panicked");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The id of the host of that name, registered now if there is none.
+async fn register(cloud: &Cloud, admin: &Caller, host: &LocalHost) -> Result<HostId, CloudError> {
+    let query = ListQuery { name: Some(host.name.clone()), ..ListQuery::default() };
+    if let Some(known) = cloud.list_hosts(admin, &query).await?.items.first() {
+        return Ok(known.id());
+    }
+    let request = CreateHost { name: host.name.clone(), labels: host.labels.clone(), ..CreateHost::default() };
+    Ok(cloud.create_host(admin, request).await?.host.id())
+}
+
+/// The phases of a process as the API's health routes show them.
+#[must_use]
+pub fn api_readiness(readiness: &Readiness) -> Arc<dyn Fn() -> skyloom_api::Readiness + Send + Sync> {
+    let readiness = readiness.clone();
+    Arc::new(move || skyloom_api::Readiness {
+        ready: readiness.is_ready(),
+        phases: readiness
+            .report()
+            .into_iter()
+            .map(|line| skyloom_api::Phase {
+                name: format!("{}: {:?}", line.part, line.phase).to_lowercase(),
+                state: match line.state {
+                    PhaseState::Pending => skyloom_api::PhaseState::Pending,
+                    PhaseState::Ready => skyloom_api::PhaseState::Ok,
+                },
+                detail: Some(line.detail).filter(|d| !d.is_empty()),
+            })
+            .collect(),
+    })
+}

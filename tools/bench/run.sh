@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# The figures of docs/performance.md: Markdown tables on standard output, progress on standard error.
+#   tools/bench/run.sh          (make bench)
+# First the stores and the control plane (benches/figures), then an idle `skyloom dev` looked at from outside.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+cargo=${CARGO:-cargo}
+target=${CARGO_TARGET_DIR:-target}
+settle=5   # seconds until an idle process is called idle
+watched=20 # seconds for which it is watched
+
+"$cargo" build --release --locked -p skyloom-cli >&2
+"$cargo" bench --locked --features full --bench figures
+
+mkdir -p "$target/tmp"
+dir=$(mktemp -d "$target/tmp/idle.XXXXXX")
+pid=
+cleanup() {
+  if [ -n "$pid" ]; then kill "$pid" 2>/dev/null || true; wait "$pid" 2>/dev/null || true; fi
+  rm -rf "$dir"
+}
+trap cleanup EXIT
+
+echo "measuring: an idle skyloom dev, $((settle + watched)) s" >&2
+begin=$(date +%s%N)
+"$target/release/skyloom" dev --data-dir "$dir/data" --listen 127.0.0.1:0 --hypervisor fake --store sqlite \
+  >"$dir/out" 2>"$dir/log" &
+pid=$!
+until grep -q '^SKYLOOM_TOKEN=' "$dir/out"; do
+  if ! kill -0 "$pid" 2>/dev/null || [ $(($(date +%s%N) - begin)) -gt 30000000000 ]; then
+    echo "skyloom dev did not become ready:" >&2
+    cat "$dir/log" >&2
+    exit 1
+  fi
+  sleep 0.02
+done
+ready_ms=$((($(date +%s%N) - begin) / 1000000))
+
+cpu_ticks() { awk '{ print $14 + $15 }' "/proc/$pid/stat"; }
+status_kb() { awk -v field="$1:" '$1 == field { print $2 }' "/proc/$pid/status"; }
+
+sleep "$settle"
+before=$(cpu_ticks)
+sleep "$watched"
+after=$(cpu_ticks)
+
+awk -v rss="$(status_kb VmRSS)" -v peak="$(status_kb VmHWM)" -v threads="$(awk '/^Threads:/ { print $2 }' "/proc/$pid/status")" \
+  -v ticks=$((after - before)) -v hz="$(getconf CLK_TCK)" -v seconds="$watched" -v ready="$ready_ms" '
+  function goal(text, met) { return text (met ? ": met" : ": **missed**") }
+  BEGIN {
+    mb = rss / 1024; cpu = 100 * ticks / hz / seconds
+    print "\n| idle `skyloom dev` (SQLite, fake hypervisor, 1 host) | measured | goal |\n| --- | --- | --- |"
+    printf "| resident memory | %.1f MiB (peak %.1f MiB, %d threads) | %s |\n", mb, peak / 1024, threads, goal("< 80 MB", rss * 1024 < 80e6)
+    printf "| CPU over %d s | %.2f %% of a core | %s |\n", seconds, cpu, goal("< 1 %", cpu < 1)
+    printf "| start to ready, empty data folder | %d ms | %s |\n", ready, goal("< 3 s", ready < 3000)
+  }'
