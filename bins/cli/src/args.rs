@@ -1,0 +1,256 @@
+//! What can be typed. Each noun's verbs are in its module of [`crate::nouns`].
+
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::dev::DevArgs;
+use crate::nouns::{context, event, flavor, host, image, keypair, kind, port, project, server, task, token};
+use crate::out::Format;
+use crate::text::{parse_duration, parse_pair};
+
+/// The command line of a Skyloom cloud
+#[derive(Debug, Parser)]
+#[command(
+    name = "skyloom",
+    version,
+    propagate_version = false,
+    disable_help_subcommand = true,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = "Examples:
+  skyloom dev
+  skyloom server create web-1 --image debian --flavor small --wait
+  skyloom server list -o wide
+  skyloom help exit-codes"
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Globals {
+    /// The cloud's API, such as http://127.0.0.1:8780
+    #[arg(
+        long,
+        global = true,
+        env = "SKYLOOM_ENDPOINT",
+        value_name = "URL",
+        help_heading = "Global options"
+    )]
+    pub(crate) endpoint: Option<String>,
+    /// Who you are; better set in SKYLOOM_TOKEN or a context, where other users cannot see it
+    #[arg(
+        long,
+        global = true,
+        env = "SKYLOOM_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true,
+        help_heading = "Global options"
+    )]
+    pub(crate) token: Option<String>,
+    /// Work in this project (name or id) instead of the token's own; admins only
+    #[arg(
+        long,
+        global = true,
+        env = "SKYLOOM_PROJECT",
+        value_name = "PROJECT",
+        help_heading = "Global options"
+    )]
+    pub(crate) project: Option<String>,
+    /// Use this context of the configuration file
+    #[arg(
+        long,
+        global = true,
+        env = "SKYLOOM_CONTEXT",
+        value_name = "NAME",
+        help_heading = "Global options"
+    )]
+    pub(crate) context: Option<String>,
+    /// How results are printed
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT",
+        help_heading = "Global options"
+    )]
+    pub(crate) output: Format,
+    /// Show each request as a curl command, without the token
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) debug: bool,
+}
+
+/// The nouns.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Virtual machines
+    #[command(subcommand, visible_alias = "vm")]
+    Server(server::Verb),
+    /// Disk images to make servers from
+    #[command(subcommand)]
+    Image(image::Verb),
+    /// Sizes of servers
+    #[command(subcommand)]
+    Flavor(flavor::Verb),
+    /// Public SSH keys
+    #[command(subcommand)]
+    Keypair(keypair::Verb),
+    /// Machines that run servers
+    #[command(subcommand)]
+    Host(host::Verb),
+    /// Network ports of servers
+    #[command(subcommand)]
+    Port(port::Verb),
+    /// Work that was asked for
+    #[command(subcommand)]
+    Task(task::Verb),
+    /// API tokens
+    #[command(subcommand)]
+    Token(token::Verb),
+    /// Projects
+    #[command(subcommand)]
+    Project(project::Verb),
+    /// What changes, as it changes
+    #[command(subcommand)]
+    Event(event::Verb),
+    /// States and actions of a kind of resource
+    #[command(subcommand)]
+    Kind(kind::Verb),
+    /// The clouds that you use
+    #[command(subcommand)]
+    Context(context::Verb),
+    Dev(DevArgs),
+    /// Print the completion script of a shell
+    #[command(after_help = "Examples:
+  skyloom completion bash > ~/.local/share/bash-completion/completions/skyloom
+  skyloom completion zsh > ~/.zfunc/_skyloom
+  skyloom completion fish > ~/.config/fish/completions/skyloom.fish")]
+    Completion {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print the versions of this program and of the cloud
+    #[command(after_help = "Examples:
+  skyloom version
+  skyloom version -o json")]
+    Version,
+    /// Explain a command, or `exit-codes`
+    #[command(after_help = "Examples:
+  skyloom help server create
+  skyloom help exit-codes")]
+    Help {
+        /// A command such as `server create`, or `exit-codes`
+        topic: Vec<String>,
+    },
+}
+
+/// Flags of commands that start work.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct WaitArgs {
+    /// Wait until the work is done; the default on a terminal
+    #[arg(long, overrides_with = "no_wait")]
+    pub(crate) wait: bool,
+    /// Do not wait; with -o name the task's id is printed
+    #[arg(long, overrides_with = "wait")]
+    pub(crate) no_wait: bool,
+    /// Wait at most this long (90s, 5m); the work goes on after that
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// Flags of lists.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ListArgs {
+    /// Only those of exactly this name
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Only those with this label
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
+    pub(crate) label: Option<(String, String)>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: u32,
+}
+
+impl ListArgs {
+    /// As query parameters.
+    pub(crate) fn query(&self) -> Vec<(&'static str, String)> {
+        let name = self.name.iter().map(|name| ("name", name.clone()));
+        let label = self
+            .label
+            .iter()
+            .map(|(key, value)| ("label", format!("{key}={value}")));
+        name.chain(label).collect()
+    }
+    /// As a number of items.
+    pub(crate) fn limit(&self) -> usize {
+        usize::try_from(self.limit).unwrap_or(usize::MAX)
+    }
+}
+
+/// Flag of commands that take something away.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct YesArg {
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    /// All commands that do something, with the way to them.
+    fn leaves(command: &clap::Command, path: &str, out: &mut Vec<(String, clap::Command)>) {
+        let path = format!("{path} {}", command.get_name());
+        if !command.has_subcommands() {
+            out.push((path, command.clone()));
+            return;
+        }
+        for sub in command.get_subcommands() {
+            leaves(sub, &path, out);
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_says_what_it_does_and_ends_with_two_to_four_examples_that_parse() {
+        let mut commands = Vec::new();
+        leaves(&Cli::command(), "", &mut commands);
+        assert!(commands.len() > 40, "{}", commands.len());
+        for (path, command) in commands {
+            assert!(command.get_about().is_some(), "{path}: no summary");
+            let help = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let (_, examples) = help
+                .split_once("Examples:\n")
+                .unwrap_or_else(|| panic!("{path}: no examples"));
+            let lines: Vec<&str> = examples.lines().collect();
+            assert!((2..=4).contains(&lines.len()), "{path}: {} examples", lines.len());
+            // What a shell would take apart is left to people.
+            for line in lines
+                .iter()
+                .filter(|line| !line.contains(['|', '$', '<', '>', '"', '…']))
+            {
+                if let Err(error) = Cli::try_parse_from(line.split_whitespace()) {
+                    panic!("{path}: {line}: {error}");
+                }
+            }
+        }
+    }
+}

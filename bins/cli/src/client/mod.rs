@@ -1,0 +1,390 @@
+//! The API as typed functions: one request each, with retries that are safe, bounded answers and problems as errors.
+//!
+//! Every change carries an `Idempotency-Key`, so a request whose answer was lost is sent again with the same key and
+//! happens once.
+
+mod curl;
+mod problem;
+pub(crate) mod sse;
+mod stream;
+pub(crate) mod types;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, Response, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use skyloom_model::{Ids, Resource, Secret};
+use uuid::Uuid;
+
+use crate::context::Connection;
+use crate::error::{CliError, Result};
+pub(crate) use stream::contents;
+
+/// Largest answer that is read into memory.
+const MAX_ANSWER: usize = 64 * 1024 * 1024;
+/// Items per page of a list.
+const PAGE: usize = 500;
+/// How often a request is sent when the connection fails.
+const TRIES: u32 = 3;
+/// How long an ordinary request may take in all.
+const REQUEST_TIME: Duration = Duration::from_secs(60);
+
+/// One cloud, as one caller.
+#[derive(Debug)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    base: Url,
+    token: Option<Secret<String>>,
+    project: Option<String>,
+    ids: Arc<dyn Ids>,
+    debug: bool,
+}
+
+/// Where a request goes: segments of the path below the endpoint, then the query.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Target {
+    path: Vec<String>,
+    query: Vec<(&'static str, String)>,
+}
+
+impl Target {
+    /// A path such as `["v1", "servers"]`. Segments are encoded, so they cannot reach elsewhere.
+    pub(crate) fn new<S: ToString>(path: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            path: path.into_iter().map(|segment| segment.to_string()).collect(),
+            query: Vec::new(),
+        }
+    }
+    /// Adds one more segment.
+    pub(crate) fn then(mut self, segment: impl ToString) -> Self {
+        self.path.push(segment.to_string());
+        self
+    }
+    /// Adds a query parameter.
+    pub(crate) fn query(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.query.push((name, value.to_string()));
+        self
+    }
+    /// Adds many.
+    pub(crate) fn queries(mut self, more: &[(&'static str, String)]) -> Self {
+        self.query.extend_from_slice(more);
+        self
+    }
+}
+
+/// `v1/<kind>`.
+pub(crate) fn kind(kind: &str) -> Target {
+    Target::new(["v1", kind])
+}
+
+/// `v1/<kind>/<id>`.
+pub(crate) fn one(kind: &str, id: Uuid) -> Target {
+    self::kind(kind).then(id)
+}
+
+impl Client {
+    pub(crate) fn new(connection: Connection, ids: Arc<dyn Ids>, debug: bool) -> Result<Self> {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("skyloom/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(Duration::from_secs(5))
+            .tcp_keepalive(Duration::from_secs(15))
+            .redirect(reqwest::redirect::Policy::none());
+        if is_loopback(&connection.endpoint) {
+            // A cloud on this machine is never behind a proxy.
+            builder = builder.no_proxy();
+        }
+        let http = builder
+            .build()
+            .map_err(|e| CliError::unexpected(format!("no HTTP client: {}", skyloom_model::report(&e))))?;
+        Ok(Self {
+            http,
+            base: connection.endpoint,
+            token: connection.token,
+            project: connection.project,
+            ids,
+            debug,
+        })
+    }
+
+    /// Reads one document.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, target: Target) -> Result<T> {
+        let answer = self.send(Method::GET, target, None).await?;
+        self.json(answer).await
+    }
+
+    /// Reads text.
+    pub(crate) async fn text(&self, target: Target) -> Result<String> {
+        let answer = self.send(Method::GET, target, None).await?;
+        Ok(String::from_utf8_lossy(&self.body(answer).await?).into_owned())
+    }
+
+    /// Asks for a change and reads the answer.
+    pub(crate) async fn change<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        target: Target,
+        body: Option<&(impl Serialize + Sync)>,
+    ) -> Result<T> {
+        let body = match body {
+            Some(body) => Some(
+                serde_json::to_value(body)
+                    .map_err(|e| CliError::unexpected(format!("cannot write the request: {e}")))?,
+            ),
+            None => None,
+        };
+        let answer = self.send(method, target, body.as_ref()).await?;
+        self.json(answer).await
+    }
+
+    /// `POST` with a body.
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        target: Target,
+        body: &(impl Serialize + Sync),
+    ) -> Result<T> {
+        self.change(Method::POST, target, Some(body)).await
+    }
+
+    /// One record by its id.
+    pub(crate) async fn record<R: Resource>(&self, id: Uuid) -> Result<R> {
+        self.get(one(R::KIND, id)).await
+    }
+
+    /// All records of a list that fit `query`, up to `limit`, page by page.
+    pub(crate) async fn list<T: DeserializeOwned>(
+        &self,
+        kind: &str,
+        query: &[(&'static str, String)],
+        limit: usize,
+    ) -> Result<Vec<T>> {
+        let mut items: Vec<T> = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut target = self::kind(kind)
+                .queries(query)
+                .query("limit", PAGE.min(limit - items.len()));
+            if let Some(cursor) = &cursor {
+                target = target.query("cursor", cursor);
+            }
+            let page: types::Page<T> = self.get(target).await?;
+            let empty = page.items.is_empty();
+            items.extend(page.items);
+            items.truncate(limit);
+            match page.next {
+                Some(next) if items.len() < limit && !empty => cursor = Some(next),
+                _ => return Ok(items),
+            }
+        }
+    }
+
+    /// Removes one record; the answer may name the task that does it.
+    pub(crate) async fn delete(&self, kind: &str, id: Uuid) -> Result<types::Deleted> {
+        let answer = self.send(Method::DELETE, one(kind, id), None).await?;
+        let body = self.body(answer).await?;
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Ok(types::Deleted::default());
+        }
+        parse(&body)
+    }
+
+    /// Sends a request until it reaches the server, and turns refusals into errors.
+    async fn send(&self, method: Method, target: Target, body: Option<&Value>) -> Result<Response> {
+        let headers = self.headers(!method.is_safe())?;
+        let url = self.url(&target);
+        self.show(&method, &url, &headers, body);
+        let mut tried = 0;
+        loop {
+            let mut request = self
+                .http
+                .request(method.clone(), url.clone())
+                .headers(headers.clone())
+                .timeout(REQUEST_TIME);
+            if let Some(body) = body {
+                request = request.json(body);
+            }
+            match request.send().await {
+                Ok(answer) => return self.checked(answer, &headers).await,
+                Err(error) => {
+                    tried += 1;
+                    if tried >= TRIES {
+                        return Err(self.unreachable(&error));
+                    }
+                    tokio::time::sleep(Duration::from_millis(100) * 3u32.pow(tried - 1)).await;
+                }
+            }
+        }
+    }
+
+    /// The headers of one request; a change gets its idempotency key here, the same for all tries.
+    fn headers(&self, change: bool) -> Result<HeaderMap> {
+        let mut headers = HeaderMap::new();
+        let mut put = |name: &'static str, value: &str| -> Result<()> {
+            let value = HeaderValue::from_str(value).map_err(|_| {
+                CliError::usage(format!(
+                    "the value for {name} has characters that HTTP cannot carry"
+                ))
+            })?;
+            headers.insert(HeaderName::from_static(name), value);
+            Ok(())
+        };
+        put("x-request-id", &format!("req-{}", self.ids.uuid()))?;
+        if change {
+            put("idempotency-key", &self.ids.uuid().to_string())?;
+        }
+        if let Some(project) = &self.project {
+            put("x-skyloom-project", project)?;
+        }
+        if let Some(token) = &self.token {
+            put("authorization", &format!("Bearer {}", token.expose()))?;
+            if let Some(value) = headers.get_mut("authorization") {
+                value.set_sensitive(true);
+            }
+        }
+        Ok(headers)
+    }
+
+    fn url(&self, target: &Target) -> Url {
+        let mut url = self.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(&target.path);
+        }
+        if !target.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(&target.query);
+        }
+        url
+    }
+
+    fn show(&self, method: &Method, url: &Url, headers: &HeaderMap, body: Option<&Value>) {
+        if !self.debug {
+            return;
+        }
+        let shown: Vec<(&str, &str)> = headers
+            .iter()
+            .filter(|(name, _)| *name != "authorization")
+            .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+            .collect();
+        crate::out::message(&curl::command(method, url.as_str(), &shown, body));
+    }
+
+    /// Gives a success on; reads a refusal.
+    async fn checked(&self, answer: Response, sent: &HeaderMap) -> Result<Response> {
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let id = |headers: &HeaderMap| Some(headers.get("x-request-id")?.to_str().ok()?.to_owned());
+        let request_id = id(answer.headers()).or_else(|| id(sent)).unwrap_or_default();
+        let body = self.body(answer).await.unwrap_or_default();
+        Err(problem::read(
+            status.as_u16(),
+            status.canonical_reason().unwrap_or(""),
+            &body,
+            &request_id,
+        ))
+    }
+
+    async fn json<T: DeserializeOwned>(&self, answer: Response) -> Result<T> {
+        parse(&self.body(answer).await?)
+    }
+
+    /// The whole body, up to [`MAX_ANSWER`].
+    async fn body(&self, mut answer: Response) -> Result<Vec<u8>> {
+        let mut body = Vec::new();
+        while let Some(part) = answer.chunk().await.map_err(|e| self.unreachable(&e))? {
+            if body.len() + part.len() > MAX_ANSWER {
+                return Err(CliError::unexpected("the answer is too large")
+                    .hint("ask for less: --limit, --name or --label"));
+            }
+            body.extend_from_slice(&part);
+        }
+        Ok(body)
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> CliError {
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(next) = cause.source() {
+            cause = next;
+        }
+        let error = CliError::unexpected(format!("cannot reach the cloud at {}: {cause}", self.base));
+        if is_loopback(&self.base) {
+            error.hint("is it running? `skyloom dev` starts one here")
+        } else {
+            error.hint("check the endpoint: --endpoint, SKYLOOM_ENDPOINT or `skyloom context show`")
+        }
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host_str() {
+        Some("localhost") => true,
+        Some(host) => host
+            .trim_matches(['[', ']'])
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback()),
+        None => false,
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+    serde_json::from_slice(body).map_err(|error| {
+        CliError::unexpected(format!("the server's answer is not understood: {error}"))
+            .hint("are `skyloom` and the cloud of the same version? see `skyloom version`")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skyloom_model::{ManualClock, SeededIds};
+
+    fn client(endpoint: &str) -> Client {
+        let connection = Connection {
+            endpoint: endpoint.parse().unwrap(),
+            token: Some(Secret::new("sky_x".into())),
+            project: None,
+        };
+        Client::new(connection, Arc::new(SeededIds::new(ManualClock::new(), 1)), false).unwrap()
+    }
+
+    #[test]
+    fn paths_stay_below_the_endpoint() {
+        let target = Target::new(["v1", "servers", "../../x y"]).query("name", "a&b=c");
+        assert_eq!(
+            client("http://h:1/cloud/").url(&target).as_str(),
+            "http://h:1/cloud/v1/servers/..%2F..%2Fx%20y?name=a%26b%3Dc"
+        );
+        assert_eq!(
+            client("http://h:1").url(&kind("hosts")).as_str(),
+            "http://h:1/v1/hosts"
+        );
+    }
+
+    #[test]
+    fn only_changes_carry_a_key_and_the_token_is_sensitive() {
+        let client = client("http://h:1");
+        assert!(client.headers(false).unwrap().get("idempotency-key").is_none());
+        let headers = client.headers(true).unwrap();
+        assert!(headers["authorization"].is_sensitive());
+        assert_ne!(
+            headers["idempotency-key"],
+            client.headers(true).unwrap()["idempotency-key"]
+        );
+    }
+
+    #[test]
+    fn loopback_is_told_from_the_rest() {
+        for (url, want) in [
+            ("http://127.0.0.1:1", true),
+            ("http://[::1]:1", true),
+            ("http://localhost", true),
+            ("http://10.0.0.1", false),
+            ("https://cloud.example", false),
+        ] {
+            assert_eq!(is_loopback(&url.parse().unwrap()), want, "{url}");
+        }
+    }
+}

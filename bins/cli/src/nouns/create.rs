@@ -1,0 +1,129 @@
+//! `skyloom server create`
+
+use skyloom_model::{Flavor, Image, Keypair, Server};
+
+use super::server::Outcome;
+use super::{read_secret, read_text};
+use crate::app::App;
+use crate::args::WaitArgs;
+use crate::client::kind;
+use crate::client::types::{CreateServer, NetworkRequest, ServerAccepted};
+use crate::error::{CliError, Result};
+use crate::out::{self, Format};
+use crate::resolve;
+use crate::text::parse_pair;
+use skyloom_model::Resource as _;
+
+/// Largest user data that the cloud takes.
+const MAX_USER_DATA: u64 = 64 * 1024;
+
+pub(super) const EXAMPLES: &str = "Examples:
+  skyloom server create web-1 --image debian --flavor small --key me --wait
+  skyloom server create db-1 --image debian --flavor large --anti-affinity db --user-data init.yaml
+  skyloom server create --hostname web-2 --image debian --flavor small --password-file - < secret
+  TASK=$(skyloom server create web-3 --image debian --flavor small --no-wait -o name)";
+
+/// What is asked for.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CreateArgs {
+    /// Display name; without it the host name is taken
+    #[arg(required_unless_present = "hostname")]
+    name: Option<String>,
+    /// Image of the root disk: name, id or beginning of an id
+    #[arg(long)]
+    image: String,
+    /// Size: name, id or beginning of an id
+    #[arg(long)]
+    flavor: String,
+    /// SSH key for the first user; may be given several times
+    #[arg(long = "key", value_name = "KEYPAIR")]
+    keys: Vec<String>,
+    /// What the guest calls itself; without it made from the name
+    #[arg(long)]
+    hostname: Option<String>,
+    /// Attach no config drive: the guest gets no keys, password or user data
+    #[arg(long)]
+    no_config_drive: bool,
+    /// First user's password from a file, or from stdin with `-`; without it one is made and shown once
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<String>,
+    /// cloud-init user data from a file, or from stdin with `-`
+    #[arg(long, value_name = "FILE")]
+    user_data: Option<String>,
+    /// Metadata that the guest may read; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
+    metadata: Vec<(String, String)>,
+    /// A network interface: its kind, and a vNIC type after a colon; may be given several times
+    #[arg(long = "network", value_name = "KIND[:VNIC_TYPE]", value_parser = parse_network)]
+    networks: Vec<NetworkRequest>,
+    /// Label of the server; may be given several times
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    labels: Vec<(String, String)>,
+    /// Label that the host must carry; may be given several times
+    #[arg(long = "host-label", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    host_labels: Vec<(String, String)>,
+    /// Keep the servers of this group on different hosts
+    #[arg(long, value_name = "GROUP")]
+    anti_affinity: Option<String>,
+    /// Make it and leave it off
+    #[arg(long)]
+    no_start: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+fn parse_network(text: &str) -> std::result::Result<NetworkRequest, String> {
+    let (kind, vnic_type) = match text.split_once(':') {
+        Some((kind, vnic_type)) => (kind, Some(vnic_type.to_owned())),
+        None => (text, None),
+    };
+    if kind.is_empty() || vnic_type.as_deref() == Some("") {
+        return Err("is not of the form KIND or KIND:VNIC_TYPE, such as user".to_owned());
+    }
+    Ok(NetworkRequest {
+        kind: kind.to_owned(),
+        vnic_type,
+    })
+}
+
+pub(super) async fn run(app: &App, args: CreateArgs) -> Result<()> {
+    if args.password_file.as_deref() == Some("-") && args.user_data.as_deref() == Some("-") {
+        return Err(CliError::usage(
+            "--password-file and --user-data cannot both be read from stdin",
+        ));
+    }
+    let password = args.password_file.as_deref();
+    let password = password.map(|path| read_secret(path, "password")).transpose()?;
+    let user_data = args.user_data.as_deref();
+    let user_data = user_data
+        .map(|path| read_text(path, "user data", MAX_USER_DATA))
+        .transpose()?;
+    let client = app.client()?;
+    let image: Image = resolve::one(&client, &args.image).await?;
+    let flavor: Flavor = resolve::one(&client, &args.flavor).await?;
+    let keys: Vec<Keypair> = resolve::many(&client, &args.keys).await?;
+    let request = CreateServer {
+        name: args.name,
+        hostname: args.hostname,
+        image: image.meta.id.to_string(),
+        flavor: flavor.meta.id.to_string(),
+        keypairs: keys.iter().map(|key| key.meta.id.to_string()).collect(),
+        config_drive: !args.no_config_drive,
+        password,
+        user_data,
+        metadata: args.metadata.into_iter().collect(),
+        networks: args.networks,
+        labels: args.labels.into_iter().collect(),
+        host_labels: args.host_labels.into_iter().collect(),
+        anti_affinity_group: args.anti_affinity,
+        start: !args.no_start,
+    };
+    let accepted: ServerAccepted = client.post(kind(Server::KIND), &request).await?;
+    if accepted.password.is_some()
+        && matches!(app.globals.output, Format::Table | Format::Wide | Format::Name)
+    {
+        // Before the wait: whatever becomes of that, the password is not lost.
+        out::shown_once("the password", accepted.password.as_deref());
+    }
+    Outcome::of(app, &client, accepted, &args.wait).await?.print(app)
+}

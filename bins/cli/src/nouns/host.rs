@@ -1,0 +1,140 @@
+//! `skyloom host …`
+
+use clap::Subcommand;
+use reqwest::Method;
+use serde_json::json;
+use skyloom_model::{Host, Resource as _};
+
+use super::{list, removal, show};
+use crate::app::App;
+use crate::args::{ListArgs, WaitArgs, YesArg};
+use crate::client::types::{CreateHost, HostAdded};
+use crate::client::{kind, one};
+use crate::error::Result;
+use crate::out::{self, Format};
+use crate::resolve;
+use crate::text::parse_pair;
+
+/// Verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Register a host; its agent's token is shown once
+    #[command(after_help = "Examples:
+  skyloom host add rack1-n3 --label rack=1
+  skyloom host add rack1-n3 --cpu-ratio 2 -o json")]
+    Add {
+        /// Its name
+        name: String,
+        /// Label of the host; may be given several times
+        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_pair)]
+        labels: Vec<(String, String)>,
+        /// Virtual CPUs per real one
+        #[arg(long, value_name = "RATIO")]
+        cpu_ratio: Option<f64>,
+        /// Virtual memory per real memory
+        #[arg(long, value_name = "RATIO")]
+        memory_ratio: Option<f64>,
+        /// Virtual disk per real disk
+        #[arg(long, value_name = "RATIO")]
+        disk_ratio: Option<f64>,
+    },
+    /// List hosts
+    #[command(
+        visible_alias = "ls",
+        after_help = "Examples:
+  skyloom host list
+  skyloom host list --label rack=1 -o wide"
+    )]
+    List(ListArgs),
+    /// Show one host
+    #[command(after_help = "Examples:
+  skyloom host show rack1-n3
+  skyloom host show rack1-n3 -o json")]
+    Show {
+        /// Name, id or beginning of an id
+        host: String,
+    },
+    /// Let new servers be placed on a host
+    #[command(after_help = "Examples:
+  skyloom host enable rack1-n3
+  skyloom host enable rack1-n3 -o json")]
+    Enable {
+        /// Name, id or beginning of an id
+        host: String,
+    },
+    /// Place no new servers on a host; those on it stay
+    #[command(after_help = "Examples:
+  skyloom host disable rack1-n3
+  skyloom host disable rack1-n3 -o json")]
+    Disable {
+        /// Name, id or beginning of an id
+        host: String,
+    },
+    /// Forget hosts; refused while servers are on them
+    #[command(
+        visible_alias = "rm",
+        after_help = "Examples:
+  skyloom host remove rack1-n3
+  skyloom host remove rack1-n3 --yes"
+    )]
+    Remove {
+        /// Names, ids or beginnings of ids
+        #[arg(required = true)]
+        hosts: Vec<String>,
+        #[command(flatten)]
+        yes: YesArg,
+    },
+}
+
+pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Add {
+            name,
+            labels,
+            cpu_ratio,
+            memory_ratio,
+            disk_ratio,
+        } => {
+            let request = CreateHost {
+                name,
+                labels: labels.into_iter().collect(),
+                cpu_ratio,
+                memory_ratio,
+                disk_ratio,
+            };
+            let added: HostAdded = app.client()?.post(kind(Host::KIND), &request).await?;
+            added_host(app, &added)
+        }
+        Verb::List(args) => list::<Host>(app, &args).await,
+        Verb::Show { host } => show::<Host>(app, &host).await,
+        Verb::Enable { host } => enable(app, &host, true).await,
+        Verb::Disable { host } => enable(app, &host, false).await,
+        Verb::Remove { hosts, yes } => {
+            removal::run::<Host>(app, &hosts, "remove", yes, &WaitArgs::default()).await
+        }
+    }
+}
+
+fn added_host(app: &App, added: &HostAdded) -> Result<()> {
+    match app.globals.output {
+        Format::Table | Format::Wide => {
+            app.print().list(std::slice::from_ref(&added.host))?;
+            out::shown_once("the agent's token", added.token.as_deref());
+            Ok(())
+        }
+        _ => {
+            let value = out::json(added)?;
+            app.print().document(&value, added.host.meta.name.as_str())
+        }
+    }
+}
+
+async fn enable(app: &App, name: &str, enabled: bool) -> Result<()> {
+    let client = app.client()?;
+    let host: Host = resolve::one(&client, name).await?;
+    let target = one(Host::KIND, host.meta.id);
+    let host: Host = client
+        .change(Method::PATCH, target, Some(&json!({ "enabled": enabled })))
+        .await?;
+    app.print().list(&[host])
+}

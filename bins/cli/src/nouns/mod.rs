@@ -1,0 +1,117 @@
+//! The verbs of each noun.
+
+pub(crate) mod context;
+mod create;
+pub(crate) mod event;
+pub(crate) mod flavor;
+mod help;
+pub(crate) mod host;
+pub(crate) mod image;
+pub(crate) mod keypair;
+pub(crate) mod kind;
+mod logs;
+pub(crate) mod port;
+pub(crate) mod project;
+mod removal;
+pub(crate) mod server;
+pub(crate) mod task;
+pub(crate) mod token;
+
+use std::io::Read as _;
+
+use skyloom_model::Resource;
+
+use crate::app::App;
+use crate::args::{Command, ListArgs};
+use crate::client::Client;
+use crate::error::{CliError, Result};
+use crate::out::Row;
+
+/// Runs one command.
+pub(crate) async fn run(app: &App, command: Command) -> Result<()> {
+    match command {
+        Command::Server(verb) => server::run(app, verb).await,
+        Command::Image(verb) => image::run(app, verb).await,
+        Command::Flavor(verb) => flavor::run(app, verb).await,
+        Command::Keypair(verb) => keypair::run(app, verb).await,
+        Command::Host(verb) => host::run(app, verb).await,
+        Command::Port(verb) => port::run(app, verb).await,
+        Command::Task(verb) => task::run(app, verb).await,
+        Command::Token(verb) => token::run(app, verb).await,
+        Command::Project(verb) => project::run(app, verb).await,
+        Command::Event(verb) => event::run(app, verb).await,
+        Command::Kind(verb) => kind::run(app, verb).await,
+        Command::Context(verb) => context::run(app, verb).await,
+        Command::Completion { shell } => help::completion(shell),
+        Command::Version => help::version(app).await,
+        Command::Help { topic } => help::topic(&topic),
+        // Runs before there is an App: it brings its own runtime.
+        Command::Dev(_) => Err(CliError::unexpected("dev does not run inside another command")),
+    }
+}
+
+/// `list` of any kind.
+async fn list<R: Resource + Row>(app: &App, args: &ListArgs) -> Result<()> {
+    let client = app.client()?;
+    let records: Vec<R> = client.list(R::KIND, &args.query(), args.limit()).await?;
+    app.print().list(&records)
+}
+
+/// `show` of any kind.
+async fn show<R: Resource + Row>(app: &App, name: &str) -> Result<()> {
+    let client = app.client()?;
+    let record: R = crate::resolve::one(&client, name).await?;
+    app.print().one(&record)
+}
+
+/// The project that a request works in: the one named, else the only one there is.
+async fn the_project(app: &App, client: &Client) -> Result<skyloom_model::Project> {
+    if let Some(name) = app.globals.project.as_deref().filter(|name| !name.is_empty()) {
+        return crate::resolve::one(client, name).await;
+    }
+    let mut all: Vec<skyloom_model::Project> = client.list("projects", &[], 2).await?;
+    match (all.pop(), all.is_empty()) {
+        (Some(only), true) => Ok(only),
+        (None, _) => {
+            Err(CliError::usage("there is no project").hint("make one with `skyloom project create`"))
+        }
+        (Some(_), false) => {
+            Err(CliError::usage("there are several projects").hint("name one with --project"))
+        }
+    }
+}
+
+/// The text of a file that the user named; `-` is stdin.
+fn read_text(path: &str, what: &str, limit: u64) -> Result<String> {
+    let read = || -> std::io::Result<String> {
+        let mut text = String::new();
+        if path == "-" {
+            std::io::stdin().take(limit + 1).read_to_string(&mut text)?;
+        } else {
+            std::fs::File::open(path)?
+                .take(limit + 1)
+                .read_to_string(&mut text)?;
+        }
+        Ok(text)
+    };
+    let text = read().map_err(|e| CliError::usage(format!("cannot read the {what} from {path}: {e}")))?;
+    if u64::try_from(text.len()).unwrap_or(u64::MAX) > limit {
+        return Err(CliError::usage(format!(
+            "the {what} in {path} is longer than {limit} bytes"
+        )));
+    }
+    Ok(text)
+}
+
+/// A secret of one line.
+fn read_secret(path: &str, what: &str) -> Result<String> {
+    let text = read_text(path, what, 4096)?;
+    let secret = text.strip_suffix('\n').unwrap_or(&text);
+    let secret = secret.strip_suffix('\r').unwrap_or(secret);
+    if secret.is_empty() || secret.contains('\n') {
+        return Err(CliError::usage(format!(
+            "the {what} in {path} is not one line of text"
+        )));
+    }
+    Ok(secret.to_owned())
+}

@@ -1,0 +1,148 @@
+//! `skyloom task …`
+
+use std::time::Duration;
+
+use clap::Subcommand;
+use serde_json::Value;
+use skyloom_model::{Task, TaskState};
+
+use crate::app::{self, App};
+use crate::client::types::{TaskAccepted, TaskDocument};
+use crate::error::{CliError, Result};
+use crate::exit::Exit;
+use crate::out::{self, Format, Row as _};
+use crate::text::{parse_duration, word};
+use crate::{resolve, steps, wait};
+
+/// Verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// List tasks
+    #[command(
+        visible_alias = "ls",
+        after_help = "Examples:
+  skyloom task list
+  skyloom task list --state failed --flow server.create
+  skyloom task list -o jsonl"
+    )]
+    List {
+        /// Only those in this state, such as running, failed or stuck
+        #[arg(long, value_parser = parse_state)]
+        state: Option<TaskState>,
+        /// Only those of this flow, such as server.create
+        #[arg(long)]
+        flow: Option<String>,
+        /// Only those that change the resource of this id
+        #[arg(long, value_name = "ID")]
+        subject: Option<uuid::Uuid>,
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+    },
+    /// Show one task with its steps
+    #[command(after_help = "Examples:
+  skyloom task show 0198c0de
+  skyloom task show 0198c0de -o json")]
+    Show {
+        /// Id or beginning of an id
+        task: String,
+    },
+    /// Wait until tasks are done
+    #[command(after_help = "Examples:
+  skyloom task wait 0198c0de --timeout 5m
+  skyloom task wait $(skyloom server create web-1 --image debian --flavor small --no-wait -o name)")]
+    Wait {
+        /// Ids or beginnings of ids
+        #[arg(required = true)]
+        tasks: Vec<String>,
+        /// Wait at most this long for each
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+        timeout: Option<Duration>,
+    },
+    /// Ask for a task's end: what it did is undone
+    #[command(after_help = "Examples:
+  skyloom task cancel 0198c0de
+  skyloom task cancel 0198c0de -o json")]
+    Cancel {
+        /// Id or beginning of an id
+        task: String,
+    },
+}
+
+fn parse_state(text: &str) -> std::result::Result<TaskState, String> {
+    serde_json::from_value(Value::from(text)).map_err(|_| {
+        let all: Vec<String> = TaskState::ALL.iter().map(word).collect();
+        format!("is none of {}", all.join(", "))
+    })
+}
+
+pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
+    let client = app.client()?;
+    match verb {
+        Verb::List {
+            state,
+            flow,
+            subject,
+            limit,
+        } => {
+            let state = state.map(|state| ("state", word(&state)));
+            let flow = flow.map(|flow| ("flow", flow));
+            let subject = subject.map(|id| ("subject", id.to_string()));
+            let query: Vec<_> = [state, flow, subject].into_iter().flatten().collect();
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            let tasks: Vec<Task> = client.list("tasks", &query, limit).await?;
+            app.print().list(&tasks)
+        }
+        Verb::Show { task } => {
+            let task = resolve::task(&client, &task).await?;
+            let document: TaskDocument = client.get(resolve::task_target(task.id.uuid())).await?;
+            show(app, &document)
+        }
+        Verb::Wait { tasks, timeout } => {
+            let mut exit = Exit::Done;
+            for text in &tasks {
+                let task = resolve::task(&client, text).await?;
+                match wait::done(app, &client, &task, timeout).await {
+                    Ok(document) if tasks.len() == 1 => show(app, &document)?,
+                    Ok(document) => app.print().item(&document.task)?,
+                    Err(error) => {
+                        app::report(&error);
+                        if exit == Exit::Done {
+                            exit = error.exit;
+                        }
+                    }
+                }
+            }
+            match exit {
+                Exit::Done => Ok(()),
+                exit => Err(CliError::quiet(exit)),
+            }
+        }
+        Verb::Cancel { task } => {
+            let task = resolve::task(&client, &task).await?;
+            let target = resolve::task_target(task.id.uuid()).then("cancel");
+            let accepted: TaskAccepted = client
+                .change(reqwest::Method::POST, target, None::<&Value>)
+                .await?;
+            app.print().list(&[accepted.task])
+        }
+    }
+}
+
+fn show(app: &App, document: &TaskDocument) -> Result<()> {
+    match app.globals.output {
+        Format::Table | Format::Wide => {
+            let mut text = out::details(&document.task.details(app.clock.now()));
+            let tree = steps::tree(document);
+            if !tree.is_empty() {
+                text.push('\n');
+                text.push_str(&tree);
+            }
+            out::raw(&text)
+        }
+        _ => {
+            let value = out::json(document)?;
+            app.print().document(&value, &document.task.name())
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The built binary against a stub of the API: what it prints where, and how it ends.
+
+#![expect(clippy::unwrap_used, reason = "a broken helper should end its test")]
+
+mod binary;
+mod commands;
+mod contexts;
+mod errors;
+mod images;
+mod lists;
+mod records;
+mod stub;
+mod terminal;
+mod waiting;
