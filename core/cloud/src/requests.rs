@@ -58,6 +58,19 @@ pub struct CreateServer {
     pub start: Option<bool>,
 }
 
+impl CreateServer {
+    /// A server of that name, with every default.
+    #[must_use]
+    pub fn new(name: impl Into<String>, image: impl Into<String>, flavor: impl Into<String>) -> Self {
+        Self {
+            name: Some(name.into()),
+            image: image.into(),
+            flavor: flavor.into(),
+            ..Self::default()
+        }
+    }
+}
+
 /// One NIC of a new server. Free text here, so that what is refused can be named.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -142,6 +155,24 @@ pub struct CreateImage {
     /// Free marks.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+}
+
+impl CreateImage {
+    /// An image that waits for its content to be sent, with every default.
+    #[must_use]
+    pub fn new(name: impl Into<String>, format: DiskFormat) -> Self {
+        Self {
+            name: name.into(),
+            format,
+            url: None,
+            sha256: None,
+            architecture: None,
+            min_disk_gib: 0,
+            min_memory_mib: 0,
+            public: false,
+            labels: BTreeMap::new(),
+        }
+    }
 }
 
 /// Stores a public SSH key.
@@ -234,6 +265,18 @@ pub struct CreateToken {
     pub role: Role,
     /// When it stops working; by default never.
     pub expires_at: Option<Timestamp>,
+}
+
+impl CreateToken {
+    /// A token that does not expire.
+    #[must_use]
+    pub fn new(name: impl Into<String>, role: Role) -> Self {
+        Self {
+            name: name.into(),
+            role,
+            expires_at: None,
+        }
+    }
 }
 
 /// Which part of a list.

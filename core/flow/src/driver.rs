@@ -20,7 +20,7 @@ use skyloom_model::{
     ActiveTask, Clock, FORMAT, Ids, JobId, JobRecord, JobState, JobWant, Owner, Place, Plan, Progress,
     Reason, Run, Task, TaskEnd, TaskId, TaskState, Timestamp, paths,
 };
-use skyloom_scheduler::Scheduler;
+use skyloom_scheduler::{Inventory, Scheduler};
 use skyloom_store::{
     DynBackend, Error, ErrorKind, Key, ListOptions, Outcome, Prefix, Result, Txn, Value, Versioned,
 };
@@ -171,7 +171,7 @@ impl Driver {
         }
         let records = self.read_records(flow, &task.value).await?;
         let now = self.parts.clock.now();
-        let planned = self.parts.inventory.with(|inventory| {
+        let attempt = |inventory: &Inventory| {
             flow.plan(
                 &task.value,
                 &mut PlanContext {
@@ -182,7 +182,13 @@ impl Driver {
                     now,
                 },
             )
-        });
+        };
+        let mut planned = self.parts.inventory.with(attempt);
+        if matches!(planned, Err(Refusal::Fail(_))) && !self.parts.inventory.has_seen(task.created) {
+            // The inventory may be behind what the caller has seen, such as room that a deletion gave back: a refusal
+            // has to hold against the store itself.
+            planned = attempt(&self.parts.inventory.read(&self.parts.backend).await?);
+        }
         match planned {
             Ok(planned) => self.commit_plan(task, planned, now, fence).await,
             Err(Refusal::Fail(reason)) => {

@@ -2,6 +2,7 @@
 //!
 //! `r/hosts/` (what operators want and agents report) + `ledgers/` (what is claimed) -> [`Inventory`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use skyloom_model::{Host, HostId, HostLedger, Resource, Scope, paths};
 use skyloom_scheduler::{HostView, Inventory};
 use skyloom_store::{
     Changed, Changes, DynBackend, Error, ErrorKind, Key, Mirror, MirrorDriver, Prefix, Result, Revision,
+    Table,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -81,6 +83,28 @@ impl InventoryFeed {
     /// Looks at the inventory as it is now.
     pub fn with<R>(&self, look: impl FnOnce(&Inventory) -> R) -> R {
         look(&self.inventory.read())
+    }
+
+    /// Whether everything up to `revision` is in for sure. `false` also when nothing was heard since.
+    #[must_use]
+    pub fn has_seen(&self, revision: Revision) -> bool {
+        *self.applied.borrow() >= revision && self.hosts.revision() >= revision
+    }
+
+    /// The inventory straight from the store, for when being behind would matter.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn read(&self, backend: &DynBackend) -> Result<Inventory> {
+        let hosts = Table::<Host>::new(backend.clone(), self.hosts.prefix().clone());
+        let ledgers = Table::<HostLedger>::new(backend.clone(), self.ledgers.prefix().clone());
+        let (hosts, ledgers) = futures::try_join!(hosts.list_all(), ledgers.list_all())?;
+        let ledgers: BTreeMap<_, _> = ledgers.items.iter().map(|l| (host_of(&l.key), l)).collect();
+        let view = |host: &Host| match ledgers.get(&Some(host.id())) {
+            Some(ledger) => HostView::of(host, ledger.value.clone(), ledger.modified.0),
+            None => HostView::of(host, HostLedger::default(), 0),
+        };
+        Ok(hosts.items.iter().map(|h| view(&h.value)).collect())
     }
 
     /// Waits until a ledger's commit at `revision` is in, but not long.

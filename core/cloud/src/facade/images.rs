@@ -129,7 +129,11 @@ impl Cloud {
         length: Option<u64>,
     ) -> Result<ImageAccepted> {
         caller.may_write()?;
-        waits(&self.changeable_image(caller, id).await?.value)?;
+        let image = self.changeable_image(caller, id).await?.value;
+        // A repeated request is answered as before, and that can only be told from the content.
+        if caller.idempotency_key.is_none() {
+            waits(&image)?;
+        }
         let upload = self.parts.ids.uuid();
         let measured = self
             .parts

@@ -18,10 +18,10 @@ mod projects;
 mod records;
 mod server_actions;
 mod servers;
+mod sweep;
 mod tasks;
-#[cfg(test)]
-mod tests;
 mod tokens;
+mod wait;
 
 use std::sync::Arc;
 

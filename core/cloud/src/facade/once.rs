@@ -41,7 +41,7 @@ pub(crate) struct Remembered {
     /// The answer.
     answer: Json,
     /// When.
-    at: Timestamp,
+    pub(super) at: Timestamp,
 }
 
 /// The address of an answer, and the request that it must fit.

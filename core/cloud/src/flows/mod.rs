@@ -6,8 +6,6 @@ mod records;
 mod server_create;
 mod server_delete;
 mod server_power;
-#[cfg(test)]
-mod tests;
 
 use serde::Serialize;
 use serde_json::Value;

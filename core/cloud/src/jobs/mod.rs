@@ -19,8 +19,6 @@ mod disk;
 mod image_cache;
 mod image_import;
 mod seed;
-#[cfg(test)]
-mod tests;
 mod vm;
 
 use std::sync::Arc;

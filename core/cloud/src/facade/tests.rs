@@ -1,1 +1,0 @@
-//! Tests of the facade on a memory store.

@@ -1,0 +1,39 @@
+//! Waiting for a task to end, without polling.
+
+use futures::StreamExt as _;
+use skyloom_model::{Task, TaskId, paths};
+use skyloom_store::{WatchEvent, WatchOptions};
+
+use super::Cloud;
+use super::records::prefix;
+use crate::{Caller, Result};
+
+impl Cloud {
+    /// Waits until the task has ended: done, failed, cancelled or stuck. Drop the future to stop waiting; the task
+    /// goes on.
+    ///
+    /// # Errors
+    /// `task.not_found`, and those of the store.
+    pub async fn wait_for_task(&self, caller: &Caller, id: TaskId) -> Result<Task> {
+        loop {
+            let task = self.get_task(caller, id).await?;
+            if task.value.state.ended() {
+                return Ok(task.value);
+            }
+            let mut changes = self.parts.backend.watch(
+                &prefix(&paths::tasks(task.value.scope))?,
+                WatchOptions::after(task.modified),
+            );
+            // Whatever ends the stream, the record is read again.
+            while let Some(Ok(event)) = changes.next().await {
+                match event {
+                    WatchEvent::Commit { changes, .. } if changes.iter().any(|c| *c.key() == task.key) => {
+                        break;
+                    }
+                    WatchEvent::Commit { .. } | WatchEvent::Progress(_) => {}
+                    WatchEvent::Gap { .. } => break,
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! An engine and workers that a test holds in its hand: the real driver and the real jobs, one step after the other,
+//! without waiting for back-off, and with faults where the test wants them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use skyloom_cloud::{EngineParts, ImageFetch, cloud_flows, engine_jobs};
+use skyloom_flow::{Driver, DriverParts, Fence, InventoryFeed, JobContext, JobError, JobRegistry, Step};
+use skyloom_image::Limits;
+use skyloom_model::{
+    ActiveTask, Clock as _, HostId, JobRecord, JobState, JobWant, Place, Reason, Task, paths,
+};
+use skyloom_scheduler::FilterScheduler;
+use skyloom_store::{Grant, LeaseMode, LeaseName, ListOptions, Outcome, Prefix, Txn, Value, Versioned};
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::world::{World, key};
+
+/// What happens to one attempt of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It runs.
+    Run,
+    /// It runs, its worker dies before it can report, and the next worker runs it again.
+    Twice,
+    /// It fails for good before it did anything.
+    FailBefore,
+    /// It fails for good after its effect.
+    FailAfter,
+}
+
+/// Gives every URL the same content, or fails in the middle of it.
+#[derive(Debug)]
+pub(crate) struct FixedFetch(pub(crate) Result<&'static [u8], Reason>);
+
+#[async_trait]
+impl ImageFetch for FixedFetch {
+    async fn fetch(&self, _url: &str, out: &mut (dyn AsyncWrite + Unpin + Send)) -> Result<(), Reason> {
+        let content = self.0.as_ref().copied().unwrap_or(b"half");
+        out.write_all(content).await.unwrap();
+        self.0.clone().map(|_| ())
+    }
+}
+
+pub(crate) struct Engine<'w> {
+    world: &'w World,
+    driver: Driver,
+    fence: Fence,
+    jobs: JobRegistry,
+    /// Kinds of the jobs that were run or undone, in order; an undo has a `-` before it.
+    pub(crate) trace: Vec<String>,
+    _feed: JoinSet<()>,
+}
+
+impl<'w> Engine<'w> {
+    pub(crate) async fn new(world: &'w World) -> Self {
+        Self::with_fetch(world, FixedFetch(Ok(crate::world::DISK))).await
+    }
+
+    pub(crate) async fn with_fetch(world: &'w World, fetch: FixedFetch) -> Self {
+        let name = LeaseName::parse(&paths::engine_lease("e1")).unwrap();
+        let ttl = std::time::Duration::from_secs(3600);
+        let granted = world
+            .store
+            .grant(&name, "e1", ttl, LeaseMode::TakeOver)
+            .await
+            .unwrap();
+        let Grant::Granted { epoch } = granted else {
+            panic!("{granted:?}")
+        };
+        let (inventory, feed) = InventoryFeed::new(&world.store).unwrap();
+        let mut running = JoinSet::new();
+        running.spawn(feed.run(CancellationToken::new()));
+        inventory.ready().await.unwrap();
+        let all: BTreeSet<HostId> = world.hosts.keys().copied().collect();
+        while inventory.with(|i| !all.iter().all(|h| i.get(*h).is_some_and(|v| v.reachable))) {
+            tokio::task::yield_now().await;
+        }
+        let driver = Driver::new(DriverParts {
+            backend: world.store.clone(),
+            flows: cloud_flows(),
+            scheduler: Arc::new(FilterScheduler::default()),
+            inventory,
+            clock: Arc::new(world.clock.clone()),
+            ids: world.ids.clone(),
+            engine: "e1".to_owned(),
+        });
+        let jobs = engine_jobs(&EngineParts {
+            images: world.repo.clone(),
+            fetch: Arc::new(fetch),
+            limits: Limits {
+                allow_any_raw: true,
+                ..Limits::default()
+            },
+        });
+        Self {
+            world,
+            driver,
+            fence: Fence { lease: name, epoch },
+            jobs,
+            trace: Vec::new(),
+            _feed: running,
+        }
+    }
+
+    /// Carries a task to its end; every job just runs.
+    pub(crate) async fn carry(&mut self, task: &Task) -> Task {
+        self.carry_with(task, |_| Fate::Run).await
+    }
+
+    /// Carries a task to its end.
+    pub(crate) async fn carry_with(&mut self, task: &Task, fate: impl Fn(&JobRecord) -> Fate) -> Task {
+        let mark = ActiveTask {
+            scope: task.scope,
+            task: task.id,
+        };
+        for _ in 0..1000 {
+            if self.driver.step(&mark, &self.fence).await.unwrap() == Step::Ended {
+                let at = key(&paths::task(task.scope, task.id));
+                return self
+                    .world
+                    .store
+                    .get(&at)
+                    .await
+                    .unwrap()
+                    .unwrap()
+                    .value
+                    .parse()
+                    .unwrap();
+            }
+            // One job at a time, so that every order of ends is that of the plan.
+            if let Some(job) = self.due().await {
+                self.attempt(job, &fate).await;
+            }
+        }
+        panic!("the task {} does not end", task.flow);
+    }
+
+    /// One step of the driver.
+    pub(crate) async fn step(&mut self, task: &Task) -> Step {
+        let mark = ActiveTask {
+            scope: task.scope,
+            task: task.id,
+        };
+        self.driver.step(&mark, &self.fence).await.unwrap()
+    }
+
+    /// Does one job that is due, if there is one.
+    pub(crate) async fn work(&mut self) {
+        if let Some(job) = self.due().await {
+            self.attempt(job, &|_: &JobRecord| Fate::Run).await;
+        }
+    }
+
+    async fn due(&self) -> Option<Versioned<JobRecord>> {
+        let prefix = Prefix::parse(paths::JOBS).unwrap();
+        let page = self
+            .world
+            .store
+            .list(&prefix, ListOptions::default())
+            .await
+            .unwrap();
+        let jobs = page
+            .items
+            .iter()
+            .map(|kv| Versioned::<JobRecord>::decode(kv).unwrap());
+        jobs.into_iter().find(|j| j.value.state.for_worker())
+    }
+
+    async fn attempt(&mut self, mut job: Versioned<JobRecord>, fate: &impl Fn(&JobRecord) -> Fate) {
+        let kind = job.value.spec.kind.clone();
+        let undo = job.value.want == JobWant::Undo;
+        self.trace.push(if undo { format!("-{kind}") } else { kind });
+        let (started, ok, failed) = if undo {
+            (JobState::UndoStarted, JobState::Undone, JobState::UndoFailed)
+        } else {
+            (JobState::Started, JobState::Succeeded, JobState::Failed)
+        };
+        self.write(&mut job, started).await;
+        let fate = fate(&job.value);
+        let injected = || JobError::permanent("test.injected", "the test wants it so");
+        let result = match fate {
+            Fate::FailBefore => Err(injected()),
+            Fate::FailAfter => self.once(&job.value).await.and(Err(injected())),
+            Fate::Run => self.once(&job.value).await,
+            Fate::Twice => match self.once(&job.value).await {
+                Ok(_) => self.once(&job.value).await,
+                failed => failed,
+            },
+        };
+        match result {
+            Ok(output) => {
+                job.value.output = output.or(job.value.output.take());
+                self.write(&mut job, ok).await;
+            }
+            Err(JobError(reason)) => {
+                job.value.error = Some(reason);
+                self.write(&mut job, failed).await;
+            }
+        }
+    }
+
+    /// Runs or undoes the real job.
+    async fn once(&self, record: &JobRecord) -> Result<Option<serde_json::Value>, JobError> {
+        let registry = match record.spec.place {
+            Place::Engine => &self.jobs,
+            Place::Host(host) => &self.world.hosts[&host].jobs,
+        };
+        let job = registry.get(&record.spec.kind).unwrap();
+        let cx = JobContext {
+            record,
+            shutdown: &CancellationToken::new(),
+        };
+        match record.want {
+            JobWant::Run => job.run(&cx).await.map(Some),
+            JobWant::Undo => job.undo(&cx).await.map(|_| None),
+        }
+    }
+
+    async fn write(&self, job: &mut Versioned<JobRecord>, state: JobState) {
+        assert!(
+            job.value.state.may_become(state),
+            "{:?} -> {state:?}",
+            job.value.state
+        );
+        job.value.state = state;
+        job.value.started_at = Some(self.world.clock.now());
+        let txn = Txn::new().replace(job.key.clone(), job.modified, Value::json(&job.value).unwrap());
+        let Outcome::Committed { revision } = self.world.store.commit(txn).await.unwrap() else {
+            panic!("somebody else wrote the job");
+        };
+        job.modified = revision;
+    }
+}
+
+/// An image that servers can be made from.
+pub(crate) async fn active_image(world: &World, caller: &skyloom_cloud::Caller) -> skyloom_model::ImageId {
+    use skyloom_model::Resource as _;
+    let image = world
+        .cloud
+        .create_image(caller, crate::world::image("debian"))
+        .await
+        .unwrap()
+        .image;
+    let content = crate::world::bytes(crate::world::DISK);
+    let sent = world
+        .cloud
+        .upload_image(caller, image.id(), content, None)
+        .await
+        .unwrap();
+    let task = Engine::new(world).await.carry(&sent.task.unwrap()).await;
+    assert_eq!(task.state, skyloom_model::TaskState::Done);
+    image.id()
+}

@@ -1,0 +1,136 @@
+//! Plans as text: the same input gives the same plan, and a change of a plan is seen in review.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use skyloom_cloud::{CreateServer, NetworkRequest, StopOptions};
+use skyloom_model::{MacAddr, Plan, Resource as _, Task, paths};
+use uuid::Uuid;
+
+use crate::engine::{Engine, active_image};
+use crate::world::{World, image, key, server};
+
+async fn plan_of(world: &World, task: &Task) -> String {
+    let plan: Plan = world
+        .store
+        .get(&key(&paths::plan(task.id)))
+        .await
+        .unwrap()
+        .unwrap()
+        .value
+        .parse()
+        .unwrap();
+    let mut plan = serde_json::to_value(plan).unwrap();
+    named(&mut plan, &mut Vec::new());
+    let mut text = serde_json::to_string_pretty(&plan).unwrap();
+    text.push('\n');
+    text
+}
+
+/// Puts a name such as `id-1` in the place of each id and MAC address, so that a plan's text says only what was decided.
+fn named(value: &mut Value, seen: &mut Vec<String>) {
+    match value {
+        Value::String(text) => {
+            let kind = match (text.parse::<Uuid>(), text.parse::<MacAddr>()) {
+                (Ok(_), _) => "id",
+                (_, Ok(_)) => "mac",
+                _ => return,
+            };
+            let at = seen.iter().position(|s| s == text).unwrap_or_else(|| {
+                seen.push(text.clone());
+                seen.len() - 1
+            });
+            *text = format!("{kind}-{}", at + 1);
+        }
+        Value::Array(items) => items.iter_mut().for_each(|v| named(v, seen)),
+        Value::Object(fields) => {
+            let sorted: BTreeMap<String, Value> = std::mem::take(fields).into_iter().collect();
+            for (name, mut value) in sorted {
+                named(&mut value, seen);
+                fields.insert(name, value);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// One life of a server and an image, with all plans that were made on the way.
+async fn plans() -> Vec<(&'static str, String)> {
+    let mut world = World::new();
+    let admin = world.admin().await;
+    world.host(&admin, "h1").await;
+    let base = active_image(&world, &admin).await;
+    let request = CreateServer {
+        hostname: Some("web-1".to_owned()),
+        metadata: [("role".to_owned(), "web".to_owned())].into(),
+        networks: Some(vec![NetworkRequest::default(); 2]),
+        anti_affinity_group: Some("web".to_owned()),
+        user_data: Some("#!/bin/sh\n".to_owned()),
+        ..server("web", base)
+    };
+    let made = world.cloud.create_server(&admin, request).await.unwrap();
+    let id = made.server.id();
+    let mut engine = Engine::new(&world).await;
+    let mut all = Vec::new();
+    engine.carry(&made.task).await;
+    all.push(("server_create", plan_of(&world, &made.task).await));
+    let options = StopOptions {
+        force: false,
+        timeout_seconds: Some(5),
+    };
+    let reboot = world.cloud.reboot_server(&admin, id, options).await.unwrap();
+    engine.carry(&reboot.task).await;
+    all.push(("server_reboot", plan_of(&world, &reboot.task).await));
+    let stop = world.cloud.stop_server(&admin, id, options).await.unwrap();
+    engine.carry(&stop.task).await;
+    all.push(("server_stop", plan_of(&world, &stop.task).await));
+    let start = world.cloud.start_server(&admin, id).await.unwrap();
+    engine.carry(&start.task).await;
+    all.push(("server_start", plan_of(&world, &start.task).await));
+    let delete = world.cloud.delete_server(&admin, id).await.unwrap();
+    engine.carry(&delete.task).await;
+    all.push(("server_delete", plan_of(&world, &delete.task).await));
+    let mut fetched = image("fetched");
+    fetched.url = Some("https://example.org/disk.raw".to_owned());
+    fetched.sha256 = Some("0".repeat(64));
+    let import = world
+        .cloud
+        .create_image(&admin, fetched)
+        .await
+        .unwrap()
+        .task
+        .unwrap();
+    engine.carry(&import).await;
+    all.push(("image_import", plan_of(&world, &import).await));
+    let gone = world
+        .cloud
+        .delete_image(&admin, base)
+        .await
+        .unwrap()
+        .task
+        .unwrap();
+    engine.carry(&gone).await;
+    all.push(("image_delete", plan_of(&world, &gone).await));
+    all
+}
+
+#[tokio::test]
+async fn plans_are_as_written_down() {
+    let golden = [
+        include_str!("../golden/server_create.json"),
+        include_str!("../golden/server_reboot.json"),
+        include_str!("../golden/server_stop.json"),
+        include_str!("../golden/server_start.json"),
+        include_str!("../golden/server_delete.json"),
+        include_str!("../golden/image_import.json"),
+        include_str!("../golden/image_delete.json"),
+    ];
+    for ((name, made), written) in plans().await.into_iter().zip(golden) {
+        assert_eq!(made, written, "tests/golden/{name}.json");
+    }
+}
+
+#[tokio::test]
+async fn the_same_input_gives_the_same_plan() {
+    assert_eq!(plans().await, plans().await);
+}

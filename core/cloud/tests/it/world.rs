@@ -1,0 +1,216 @@
+//! A cloud in memory, its callers and its hosts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream;
+use skyloom_cloud::{
+    ByteStream, Caller, Cloud, CloudParts, CreateHost, CreateImage, CreateProject, CreateServer,
+    DirImageRepo, HostParts, ImageRepo, ListQuery, RepoContent, host_jobs,
+};
+use skyloom_flow::JobRegistry;
+use skyloom_hypervisor::FakeWorld;
+use skyloom_model::{
+    Actor, DiskFormat, Host, HostId, Ids, ImageId, ManualClock, ProjectId, Resource as _, Role, Scope,
+    SeededIds, paths,
+};
+use skyloom_store::{DynBackend, Key, ListOptions, MemoryConfig, MemoryStore, Prefix, Txn, Value, Versioned};
+use tempfile::TempDir;
+
+/// Bytes that pass as a raw disk where any raw content is allowed.
+pub(crate) const DISK: &[u8] = &[7; 1024];
+
+pub(crate) struct World {
+    pub(crate) clock: ManualClock,
+    pub(crate) ids: Arc<dyn Ids>,
+    pub(crate) store: DynBackend,
+    pub(crate) repo: Arc<dyn ImageRepo>,
+    pub(crate) cloud: Cloud,
+    pub(crate) dir: TempDir,
+    pub(crate) hosts: BTreeMap<HostId, FakeHost>,
+}
+
+/// A host of the cloud and what its agent would work with.
+pub(crate) struct FakeHost {
+    pub(crate) fake: FakeWorld,
+    pub(crate) jobs: JobRegistry,
+}
+
+pub(crate) fn key(path: &str) -> Key {
+    Key::parse(path).unwrap()
+}
+
+pub(crate) fn bytes(content: &'static [u8]) -> ByteStream {
+    stream::iter(
+        content
+            .chunks(100)
+            .map(|c| Ok(Bytes::from_static(c)))
+            .collect::<Vec<_>>(),
+    )
+    .boxed()
+}
+
+pub(crate) fn list() -> ListQuery {
+    ListQuery::default()
+}
+
+pub(crate) fn server(name: &str, image: ImageId) -> CreateServer {
+    CreateServer {
+        name: Some(name.to_owned()),
+        image: image.to_string(),
+        flavor: "m1.tiny".to_owned(),
+        ..CreateServer::default()
+    }
+}
+
+pub(crate) fn image(name: &str) -> CreateImage {
+    CreateImage {
+        name: name.to_owned(),
+        format: DiskFormat::Raw,
+        url: None,
+        sha256: None,
+        architecture: None,
+        min_disk_gib: 0,
+        min_memory_mib: 0,
+        public: false,
+        labels: BTreeMap::new(),
+    }
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let clock = ManualClock::new();
+        Self::over(
+            Arc::new(MemoryStore::new(Arc::new(clock.clone()), MemoryConfig::default())),
+            clock,
+        )
+    }
+
+    pub(crate) fn over(store: DynBackend, clock: ManualClock) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let ids: Arc<dyn Ids> = Arc::new(SeededIds::new(clock.clone(), 11));
+        let repo: Arc<dyn ImageRepo> = Arc::new(DirImageRepo::open(dir.path(), 1 << 20).unwrap());
+        let cloud = Cloud::new(CloudParts {
+            backend: store.clone(),
+            clock: Arc::new(clock.clone()),
+            ids: ids.clone(),
+            images: repo.clone(),
+        });
+        Self {
+            clock,
+            ids,
+            store,
+            repo,
+            cloud,
+            dir,
+            hosts: BTreeMap::new(),
+        }
+    }
+
+    /// An administrator of a bootstrapped cloud, in the default project.
+    pub(crate) async fn admin(&self) -> Caller {
+        let project = self.cloud.bootstrap().await.unwrap().project.id();
+        caller(Role::Admin { project }, project)
+    }
+
+    /// A member of a new project.
+    pub(crate) async fn member(&self, admin: &Caller, name: &str) -> Caller {
+        let request = CreateProject {
+            name: name.to_owned(),
+            description: String::new(),
+        };
+        let project = self.cloud.create_project(admin, request).await.unwrap().id();
+        caller(Role::Member { project }, project)
+    }
+
+    /// A host that reports and is reachable.
+    pub(crate) async fn host(&mut self, admin: &Caller, name: &str) -> HostId {
+        let request = CreateHost {
+            name: name.to_owned(),
+            ..CreateHost::default()
+        };
+        let host = self.cloud.create_host(admin, request).await.unwrap().host;
+        let id = host.id();
+        let fake = FakeWorld::in_memory();
+        let at = key(&paths::resource(Host::KIND, Scope::System, id.uuid()));
+        let mut found: Versioned<Host> =
+            Versioned::decode(&self.store.get(&at).await.unwrap().unwrap()).unwrap();
+        found.value.status.reachable = true;
+        found.value.status.facts = Some(
+            skyloom_hypervisor::Hypervisor::facts(&fake.hypervisor())
+                .await
+                .unwrap(),
+        );
+        let txn = Txn::new().replace(at, found.modified, Value::json(&found.value).unwrap());
+        assert!(self.store.commit(txn).await.unwrap().committed().is_some());
+        let jobs = host_jobs(&HostParts {
+            host: id,
+            hypervisor: Arc::new(fake.hypervisor()),
+            storage: Arc::new(fake.storage()),
+            content: Arc::new(RepoContent(self.repo.clone())),
+            backend: self.store.clone(),
+        });
+        self.hosts.insert(id, FakeHost { fake, jobs });
+        id
+    }
+
+    /// Every document below a path, as text.
+    pub(crate) async fn documents(&self, path: &str) -> BTreeMap<String, String> {
+        let prefix = Prefix::parse(path).unwrap();
+        let mut all = BTreeMap::new();
+        let mut options = ListOptions::default();
+        loop {
+            let page = self.store.list(&prefix, options).await.unwrap();
+            for kv in &page.items {
+                let text = String::from_utf8(kv.value.bytes().to_vec()).unwrap();
+                all.insert(kv.key.to_string(), text);
+            }
+            match page.items.last().filter(|_| page.more) {
+                Some(last) => options = ListOptions::default().with_after(last.key.clone()),
+                None => return all,
+            }
+        }
+    }
+
+    /// Names of the files that the image repository holds.
+    pub(crate) fn files(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for sub in ["staged", "images"] {
+            for entry in std::fs::read_dir(self.dir.path().join(sub)).unwrap() {
+                all.push(format!(
+                    "{sub}/{}",
+                    entry.unwrap().file_name().into_string().unwrap()
+                ));
+            }
+        }
+        all.sort();
+        all
+    }
+}
+
+pub(crate) fn caller(role: Role, project: ProjectId) -> Caller {
+    let name = serde_json::to_value(&role).unwrap()["type"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    Caller {
+        role,
+        project,
+        actor: Actor {
+            id: format!("{name}-{project}"),
+            name,
+        },
+        request_id: "req-test".to_owned(),
+        idempotency_key: None,
+        if_match: None,
+    }
+}
+
+pub(crate) fn with_key(caller: &Caller, idempotency_key: &str) -> Caller {
+    Caller {
+        idempotency_key: Some(idempotency_key.to_owned()),
+        ..caller.clone()
+    }
+}
