@@ -12,7 +12,15 @@ const OPERATION: &str = "open database";
 /// Held as long as any connection may write. The kernel lets go of it when the process dies.
 #[derive(Debug)]
 pub(super) struct Owner {
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // Closing alone would leave the lock with a child process that is just being started and has not yet dropped its
+        // copy of the descriptor.
+        let _ = self.lock.unlock();
+    }
 }
 
 fn io_error(path: &Path, e: io::Error) -> Error {
@@ -114,7 +122,7 @@ impl Owner {
             .and_then(|()| lock.rewind())
             .and_then(|()| writeln!(lock, "{}", std::process::id()));
         named.map_err(|e| io_error(&side, e))?;
-        Ok(Self { _lock: lock })
+        Ok(Self { lock })
     }
 }
 

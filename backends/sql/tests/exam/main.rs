@@ -81,7 +81,10 @@ impl Sitting for SqliteSitting {
     }
 
     async fn end(self: Box<Self>) {
-        let _ = self.sqlite().close().await;
+        // There is none after a reopening that failed.
+        if let Some(store) = &self.store {
+            let _ = store.close().await;
+        }
     }
 }
 

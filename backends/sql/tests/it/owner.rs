@@ -186,3 +186,23 @@ async fn values_are_readable_with_plain_sql() {
     let query = "SELECT value ->> '$.n[0]' FROM documents WHERE key = 'servers/1'";
     assert_eq!(place.sql_number(query).await, 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn starting_child_processes_does_not_keep_the_lock() {
+    let place = Place::new();
+    let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stop = Arc::clone(&done);
+    let children = std::thread::spawn(move || {
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            let child = std::process::Command::new(std::env::current_exe().unwrap())
+                .arg("--list")
+                .output();
+            assert!(child.unwrap().status.success());
+        }
+    });
+    for _ in 0..60 {
+        place.open().await.close().await.unwrap();
+    }
+    done.store(true, std::sync::atomic::Ordering::Relaxed);
+    children.join().unwrap();
+}
