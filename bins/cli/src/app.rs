@@ -30,7 +30,7 @@ impl App {
     fn new(globals: Globals) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         Self {
-            globals,
+            globals: globals.with_environment(),
             ids: Arc::new(OsIds::new(clock.clone())),
             clock,
             interactive: io::stdin().is_terminal() && io::stderr().is_terminal(),

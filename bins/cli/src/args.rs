@@ -35,42 +35,17 @@ pub(crate) struct Cli {
 /// Flags of every command.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Globals {
-    /// The cloud's API, such as http://127.0.0.1:8780
-    #[arg(
-        long,
-        global = true,
-        env = "SKYLOOM_ENDPOINT",
-        value_name = "URL",
-        help_heading = "Global options"
-    )]
+    /// The cloud's API, such as http://127.0.0.1:8780 [env: SKYLOOM_ENDPOINT]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Global options")]
     pub(crate) endpoint: Option<String>,
-    /// Who you are; better set in SKYLOOM_TOKEN or a context, where other users cannot see it
-    #[arg(
-        long,
-        global = true,
-        env = "SKYLOOM_TOKEN",
-        value_name = "TOKEN",
-        hide_env_values = true,
-        help_heading = "Global options"
-    )]
+    /// Who you are; better set in a context or by [env: SKYLOOM_TOKEN], where other users cannot see it
+    #[arg(long, global = true, value_name = "TOKEN", help_heading = "Global options")]
     pub(crate) token: Option<String>,
-    /// Work in this project (name or id) instead of the token's own; admins only
-    #[arg(
-        long,
-        global = true,
-        env = "SKYLOOM_PROJECT",
-        value_name = "PROJECT",
-        help_heading = "Global options"
-    )]
+    /// Work in this project (name or id) instead of the token's own; admins only [env: SKYLOOM_PROJECT]
+    #[arg(long, global = true, value_name = "PROJECT", help_heading = "Global options")]
     pub(crate) project: Option<String>,
-    /// Use this context of the configuration file
-    #[arg(
-        long,
-        global = true,
-        env = "SKYLOOM_CONTEXT",
-        value_name = "NAME",
-        help_heading = "Global options"
-    )]
+    /// Use this context of the configuration file [env: SKYLOOM_CONTEXT]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Global options")]
     pub(crate) context: Option<String>,
     /// How results are printed
     #[arg(
@@ -86,6 +61,18 @@ pub(crate) struct Globals {
     /// Show each request as a curl command, without the token
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) debug: bool,
+}
+
+impl Globals {
+    /// Takes from the environment what no flag said. Not left to clap, which would name these flags in every usage line.
+    pub(crate) fn with_environment(mut self) -> Self {
+        use skyloom_bin::environment::text;
+        self.endpoint = self.endpoint.or_else(|| text("SKYLOOM_ENDPOINT"));
+        self.token = self.token.or_else(|| text("SKYLOOM_TOKEN"));
+        self.project = self.project.or_else(|| text("SKYLOOM_PROJECT"));
+        self.context = self.context.or_else(|| text("SKYLOOM_CONTEXT"));
+        self
+    }
 }
 
 /// The nouns.

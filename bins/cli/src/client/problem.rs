@@ -34,9 +34,13 @@ pub(crate) fn read(status: u16, reason: &str, body: &[u8], request_id: &str) -> 
         .cloned()
         .unwrap_or_else(|| format!("the server answered {status} {reason}"));
     let exit = Exit::of_problem(status, &problem.code);
-    let mut error = CliError::new(exit, message);
+    let mut error = CliError::new(exit, message.clone());
     for field in problem.errors {
-        error = error.detail(format!("{}: {}", field.field, field.message));
+        let line = format!("{}: {}", field.field, field.message);
+        // One mistake alone is the message already.
+        if line != message {
+            error = error.detail(line);
+        }
     }
     if problem.title.is_empty() && problem.detail.is_empty() {
         let text = String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned();
@@ -80,6 +84,16 @@ mod tests {
             error.render(false),
             "error: the request has 1 mistake\n  metadata.a: is too long\n  hint: see the schema\n  \
              code format · request req-9\n"
+        );
+    }
+
+    #[test]
+    fn a_single_mistake_is_said_once() {
+        let body =
+            br#"{"detail":"name: is empty","errors":[{"field":"name","code":"x","message":"is empty"}]}"#;
+        assert_eq!(
+            read(422, "", body, "req-1").render(false),
+            "error: name: is empty\n  request req-1\n"
         );
     }
 

@@ -300,7 +300,10 @@ async fn why(app: &App, name: &str) -> Result<()> {
         None => format!("{} is on no host\n", server.meta.name),
     };
     match &answer.placement {
-        None => text.push_str("nothing is recorded of how its host was chosen\n"),
+        None => match &server.status.fault {
+            Some(fault) => text.push_str(&format!("{}\n", clean_lines(&fault.to_string()))),
+            None => text.push_str("nothing is recorded of how its host was chosen\n"),
+        },
         Some(placement) => match serde_json::from_value::<Explanation>(placement.clone()) {
             Ok(explanation) => {
                 text.push_str(&clean_lines(&explanation.operator_text()));

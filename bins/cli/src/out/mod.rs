@@ -167,6 +167,9 @@ pub(crate) fn details(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let mut text = String::new();
     for (name, value) in pairs {
+        // Heads of columns are in capitals; here they are words.
+        let (first, rest) = name.split_at(name.len().min(1));
+        let name = format!("{first}{}", rest.to_lowercase());
         let mut lines = value.lines();
         let first = clean(lines.next().unwrap_or("-"));
         text.push_str(&format!("{name:width$}  {first}\n"));

@@ -123,14 +123,14 @@ impl Row for Server {
                 "Config drive",
                 if self.spec.config_drive { "yes" } else { "no" }.into(),
             ),
-            ("SSH keys", self.spec.ssh_keys.len().to_string()),
+            ("Keys", self.spec.ssh_keys.len().to_string()),
             ("Metadata", marks(&self.spec.metadata)),
             ("Labels", marks(&self.meta.labels)),
             (
                 "Created",
                 format!(
                     "{} ({} ago)",
-                    self.meta.created_at,
+                    self.meta.created_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
                     age(now, self.meta.created_at)
                 ),
             ),

@@ -1,0 +1,31 @@
+//! What `skyloom-agent` refuses before it does anything.
+
+use std::process::{Command, Output};
+
+fn run(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_skyloom-agent")).args(args).env_clear().output().expect("the program starts")
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_neighbour() {
+    let output = run(&["--set", "store.ury=memory:"]);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.contains("unknown key \"store.ury\"") && message.contains("store.uri"), "{message}");
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let output = run(&["--config", "/does/not/exist.toml"]);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.contains("/does/not/exist.toml"), "{message}");
+}
+
+#[test]
+fn an_agent_without_a_host_says_where_to_get_one() {
+    let output = run(&["--set", "store.uri=http://127.0.0.1:1"]);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.contains("skyloom host add"), "{message}");
+}

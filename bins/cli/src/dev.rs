@@ -1,0 +1,80 @@
+//! `skyloom dev`: a whole cloud in one process.
+
+mod cloud;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use skyloom_bin::exit::{MainError, main_result};
+use skyloom_bin::telemetry::{self, LogConfig};
+use skyloom_bin::signals;
+use tokio_util::sync::CancellationToken;
+
+/// Run a whole cloud here: API, engine, agents and store in one process
+///
+/// Prints `SKYLOOM_ENDPOINT=…` and `SKYLOOM_TOKEN=…` when it is ready. ^C ends it; guests that run go on and are taken
+/// over by the next start on the same data folder.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:
+  skyloom dev
+  skyloom dev --data-dir ./cloud --listen 127.0.0.1:0
+  skyloom dev --hosts 100 --hypervisor fake --store memory")]
+pub(crate) struct DevArgs {
+    /// Keep everything in this folder; without it a temporary one is used and removed at the end
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Address of the API; port 0 picks a free one
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8780")]
+    pub(crate) listen: SocketAddr,
+    /// How many hosts the cloud has
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) hosts: u32,
+    /// What runs the servers
+    #[arg(long, value_enum, default_value_t = DevHypervisor::Qmp)]
+    pub(crate) hypervisor: DevHypervisor,
+    /// Where the records are kept
+    #[arg(long, value_enum, default_value_t = DevStore::Sqlite)]
+    pub(crate) store: DevStore,
+    /// The QEMU program; without it `qemu-system-<architecture>` is looked for in PATH
+    #[arg(long, value_name = "PATH")]
+    pub(crate) qemu: Option<PathBuf>,
+}
+
+/// What runs the servers of a dev cloud.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DevHypervisor {
+    /// Real QEMU processes on this machine
+    Qmp,
+    /// Simulated servers: no QEMU needed
+    Fake,
+}
+
+/// Where a dev cloud keeps its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DevStore {
+    /// In memory: gone at the end
+    Memory,
+    /// In a SQLite file in the data folder
+    Sqlite,
+}
+
+/// Runs the cloud until a signal ends it. Makes its own runtime.
+pub(crate) fn run(args: DevArgs) -> ExitCode {
+    main_result(start(args))
+}
+
+fn start(args: DevArgs) -> Result<(), MainError> {
+    telemetry::init_logs(&LogConfig::default()).map_err(|e| MainError::usage("logs cannot be set up", e))?;
+    let metrics = telemetry::install_metrics().map_err(|e| MainError::failed("metrics cannot be set up", e))?;
+    let runtime = tokio::runtime::Runtime::new().map_err(|e| MainError::failed("no runtime", e))?;
+    runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        let work = cloud::run(args, metrics, shutdown.clone());
+        match signals::run(shutdown, work).await.map_err(|e| MainError::failed("signals cannot be handled", e))? {
+            signals::Ended::Finished(result) => result,
+            signals::Ended::Abandoned => Err(MainError::abandoned()),
+        }
+    })
+}

@@ -1,0 +1,7 @@
+//! The real programs, end to end: real QEMU guests, real kills, nothing mocked but the hypervisor where a test says so.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod dev;
+mod processes;
+mod support;
