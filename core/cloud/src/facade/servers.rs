@@ -30,7 +30,7 @@ struct Chosen {
 }
 
 impl Cloud {
-    /// Makes a server: the checks of [`crate::checks`], then server, ports, secrets and task in one commit.
+    /// Makes a server: the checks in their order, then server, ports, secrets and task in one commit.
     ///
     /// # Errors
     /// The codes of the checks; `role.denied`.

@@ -2,7 +2,7 @@
 
 use skyloom_flow::Records;
 use skyloom_model::{
-    Claim, HostId, HostLedger, Port, PortId, Reason, Resource as _, Server, ServerId, Task, paths,
+    Claim, HostId, HostLedger, Port, PortId, Reason, Resource as _, Server, ServerId, Task, VmObservation, paths,
 };
 use skyloom_scheduler::release;
 use skyloom_store::{Key, Txn};
@@ -29,7 +29,36 @@ fn ledger_key(host: HostId) -> Result<Key, Reason> {
     key(&paths::ledger(host))
 }
 
-/// The server; then, once it is placed, its ports, its claim and its host's ledger.
+/// The server; then, once it is placed, what its host's agent last saw of it.
+pub(super) fn power_reads(task: &Task, have: &Records) -> Result<Vec<Key>, Reason> {
+    let mut keys = vec![subject_key(task)?];
+    if let Some(server) = have.get::<Server>(&keys[0])?
+        && let Some(placement) = &server.status.placement
+    {
+        keys.push(seen_key(placement.host, server.id())?);
+    }
+    Ok(keys)
+}
+
+fn seen_key(host: HostId, server: ServerId) -> Result<Key, Reason> {
+    key(&paths::host_vm(host, server))
+}
+
+/// Takes over what the host's agent last saw, if it is of the server's generation. The agent reports with each job's
+/// result, so this is never older than the outputs, and it is newer when the guest has ended since.
+pub(super) fn take_seen(server: &mut Server, records: &Records) -> Result<(), Reason> {
+    let Some(placement) = &server.status.placement else {
+        return Ok(());
+    };
+    let seen: Option<VmObservation> = records.get(&seen_key(placement.host, server.id())?)?;
+    if let Some(seen) = seen.filter(|s| s.generation == server.meta.generation) {
+        server.status.power = seen.power;
+        server.status.accelerator = seen.accelerator.or(server.status.accelerator.take());
+    }
+    Ok(())
+}
+
+/// The server; then, once it is placed, its ports, its claim, its host's ledger and what the agent last saw of it.
 pub(super) fn server_reads(task: &Task, have: &Records) -> Result<Vec<Key>, Reason> {
     let mut keys = vec![subject_key(task)?];
     if let Some(server) = have.get::<Server>(&keys[0])? {
@@ -39,6 +68,7 @@ pub(super) fn server_reads(task: &Task, have: &Records) -> Result<Vec<Key>, Reas
         if let Some(placement) = &server.status.placement {
             keys.push(claim_key(placement.host, server.id())?);
             keys.push(ledger_key(placement.host)?);
+            keys.push(seen_key(placement.host, server.id())?);
         }
     }
     Ok(keys)

@@ -10,7 +10,7 @@ use skyloom_model::{
 use skyloom_scheduler::Request;
 use skyloom_store::{Guard, Key, Revision, Txn, Value as Document};
 
-use super::records::{bind_ports, key, release_claim, server_reads, subject_key};
+use super::records::{bind_ports, key, release_claim, server_reads, subject_key, take_seen};
 use super::{CreateParams, Step, output, params};
 use crate::jobs::{CacheInput, DefineInput, SeedInput, ServerInput, Started};
 
@@ -95,6 +95,7 @@ impl TaskFlow for ServerCreate {
                     server.status.accelerator = started.accelerator;
                     server.status.launched_at = Some(cx.now);
                 }
+                take_seen(&mut server, cx.records)?;
                 changes = bind_ports(changes, task, &server, cx.records, true)?;
                 result = Some(result_of(&server));
             }

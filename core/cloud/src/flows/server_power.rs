@@ -6,7 +6,7 @@ use skyloom_model::{
 };
 use skyloom_store::{Key, Txn};
 
-use super::records::subject_key;
+use super::records::{power_reads, subject_key, take_seen};
 use super::{Step, StopParams, output, params};
 use crate::jobs::{ServerInput, Started, StopInput};
 
@@ -24,8 +24,8 @@ impl TaskFlow for ServerStart {
     fn name(&self) -> &'static str {
         "server.start"
     }
-    fn reads(&self, task: &Task, _have: &Records) -> Vec<Key> {
-        subject_key(task).into_iter().collect()
+    fn reads(&self, task: &Task, have: &Records) -> Vec<Key> {
+        power_reads(task, have).unwrap_or_default()
     }
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
         planned(task, cx, |server, place| Ok(vec![start(server, place)?]))
@@ -49,8 +49,8 @@ impl TaskFlow for ServerStop {
     fn name(&self) -> &'static str {
         "server.stop"
     }
-    fn reads(&self, task: &Task, _have: &Records) -> Vec<Key> {
-        subject_key(task).into_iter().collect()
+    fn reads(&self, task: &Task, have: &Records) -> Vec<Key> {
+        power_reads(task, have).unwrap_or_default()
     }
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
         let how: StopParams = params(task)?;
@@ -60,6 +60,8 @@ impl TaskFlow for ServerStop {
         settled(task, cx, |server| {
             if stopped(cx) {
                 server.status.power = PowerState::Stopped;
+            } else if matches!(cx.end, TaskEnd::Failed | TaskEnd::Cancelled) {
+                server.spec.running = true;
             }
         })
     }
@@ -69,8 +71,8 @@ impl TaskFlow for ServerReboot {
     fn name(&self) -> &'static str {
         "server.reboot"
     }
-    fn reads(&self, task: &Task, _have: &Records) -> Vec<Key> {
-        subject_key(task).into_iter().collect()
+    fn reads(&self, task: &Task, have: &Records) -> Vec<Key> {
+        power_reads(task, have).unwrap_or_default()
     }
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
         let how: StopParams = params(task)?;
@@ -149,6 +151,7 @@ fn settled(task: &Task, cx: &SettleContext<'_>, change: impl FnOnce(&mut Server)
         }
     }
     change(&mut server);
+    take_seen(&mut server, cx.records)?;
     Ok(Settled {
         changes: cx.records.put(Txn::new(), &at, &server)?,
         result: None,

@@ -43,7 +43,7 @@ async fn a_create_repeated_until_it_is_answered_is_one_server() {
             }
         };
         let servers = calm.cloud.list_servers(&admin, &list()).await.unwrap().items;
-        assert_eq!(servers, [made.server.clone()], "seed {seed}");
+        assert_eq!(servers, std::slice::from_ref(&made.server), "seed {seed}");
         for (below, count) in [("active", 1), ("idempotency", 1), ("secrets", 1)] {
             assert_eq!(calm.documents(below).await.len(), count, "seed {seed}: {below}");
         }

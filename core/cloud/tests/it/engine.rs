@@ -32,6 +32,21 @@ pub(crate) enum Fate {
     FailAfter,
 }
 
+/// The ways to fail.
+pub(crate) const FATES: [Fate; 2] = [Fate::FailBefore, Fate::FailAfter];
+
+/// The job `kind` meets its fate on its way there; everything else is done twice, each undo too.
+pub(crate) fn one(kind: &str, fate: Fate) -> impl Fn(&JobRecord) -> Fate {
+    let kind = kind.to_owned();
+    move |job| {
+        if job.spec.kind == kind && job.want == JobWant::Run {
+            fate
+        } else {
+            Fate::Twice
+        }
+    }
+}
+
 /// Gives every URL the same content, or fails in the middle of it.
 #[derive(Debug)]
 pub(crate) struct FixedFetch(pub(crate) Result<&'static [u8], Reason>);

@@ -51,7 +51,7 @@ async fn one_request_is_one_commit_and_the_password_is_nowhere() {
         .find(|k| k.starts_with("idempotency/"))
         .unwrap()
         .to_string();
-    let mut expected = vec![
+    let mut expected = [
         paths::active(task.id),
         idempotency,
         paths::resource("ports", member.scope(), port.uuid()),

@@ -174,7 +174,7 @@ async fn filters_pick_by_name_label_and_task_fields() {
         let (world, member) = (&world, &member);
         async move { world.cloud.list_tasks(member, &query).await.unwrap().items }
     };
-    assert_eq!(tasks(TaskQuery::default()).await, [task.clone()]);
+    assert_eq!(tasks(TaskQuery::default()).await, std::slice::from_ref(&task));
     let by = TaskQuery {
         subject: Some(task.subject.id),
         flow: Some("image.import".to_owned()),
