@@ -188,6 +188,12 @@ async fn console_placement_and_kinds_are_printed() {
             "web-1 is on host-a\nnothing is recorded of how its host was chosen\n",
         ]
     );
+    let mut homeless = server(1, "web-1");
+    homeless["status"]["placement"] = Value::Null;
+    homeless["status"]["fault"] = json!({"code": "placement.no_host", "message": "no host has room"});
+    stub.put("servers", vec![homeless]);
+    let none = run(&stub, &["server", "why", "web-1"]).await.code(0).out;
+    assert_eq!(none, "web-1 is on no host\nno host has room [placement.no_host]\n");
     let why = run(&stub, &["server", "why", "web-1", "-o", "json"])
         .await
         .code(0);
