@@ -193,7 +193,10 @@ async fn console_placement_and_kinds_are_printed() {
     homeless["status"]["fault"] = json!({"code": "placement.no_host", "message": "no host has room"});
     stub.put("servers", vec![homeless]);
     let none = run(&stub, &["server", "why", "web-1"]).await.code(0).out;
-    assert_eq!(none, "web-1 is on no host\nno host has room [placement.no_host]\n");
+    assert_eq!(
+        none,
+        "web-1 is on no host\nno host has room [placement.no_host]\n"
+    );
     let why = run(&stub, &["server", "why", "web-1", "-o", "json"])
         .await
         .code(0);
