@@ -2,7 +2,8 @@
 
 use skyloom_flow::Records;
 use skyloom_model::{
-    Claim, HostId, HostLedger, Port, PortId, Reason, Resource as _, Server, ServerId, Task, VmObservation, paths,
+    Claim, HostId, HostLedger, Port, PortId, Reason, Resource as _, Server, ServerId, Task, VmObservation,
+    paths,
 };
 use skyloom_scheduler::release;
 use skyloom_store::{Key, Txn};

@@ -3,9 +3,10 @@
 use skyloom_cloud::{Caller, CreateServer, StopOptions};
 use skyloom_flow::Step;
 use skyloom_model::{
-    HostId, HostLedger, ImageId, JobWant, Lifecycle, PowerState, Resource as _, ServerId, Task, TaskState,
-    paths,
+    Clock as _, HostId, HostLedger, ImageId, JobWant, Lifecycle, PowerState, Resource as _, ServerId, Task,
+    TaskState, VmObservation, paths,
 };
+use skyloom_store::{Txn, Value};
 
 use crate::engine::{Engine, FATES, Fate, active_image, one};
 use crate::world::{World, key, list, server};
@@ -470,4 +471,39 @@ async fn servers_of_one_group_do_not_share_a_host() {
         .task;
     engine.carry(&gone).await;
     stage.created(&mut engine).await;
+}
+
+#[tokio::test]
+async fn a_guest_that_ended_meanwhile_is_not_called_running() {
+    let stage = stage().await;
+    let mut engine = Engine::new(&stage.world).await;
+    let (id, task) = stage.create().await;
+    engine.step(&task).await;
+    let server = stage.server(id).await;
+    for (generation, power) in [
+        (server.meta.generation, PowerState::Crashed),
+        (1, PowerState::Paused),
+    ] {
+        // What the agent says of the domain; of another generation it says nothing about this one.
+        let seen = VmObservation {
+            server: id,
+            project: stage.caller.project,
+            generation,
+            power,
+            cause: None,
+            accelerator: None,
+            observed_at: stage.world.clock.now(),
+        };
+        let at = key(&paths::host_vm(stage.host, id));
+        let txn = Txn::new().put(at, Value::json(&seen).unwrap());
+        stage.world.store.commit(txn).await.unwrap();
+        if power == PowerState::Crashed {
+            assert_eq!(engine.carry(&task).await.state, TaskState::Done);
+            assert_eq!(stage.server(id).await.status.power, PowerState::Crashed);
+        } else {
+            let start = stage.world.cloud.start_server(&stage.caller, id).await.unwrap();
+            engine.carry(&start.task).await;
+            assert_eq!(stage.server(id).await.status.power, PowerState::Running);
+        }
+    }
 }
