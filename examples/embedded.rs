@@ -9,14 +9,25 @@ use skyloom::store::{MemoryConfig, MemoryStore};
 use skyloom::{LocalCloud, LocalHost, LocalParts, hypervisor::FakeWorld, image::Limits};
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let (clock, folder, world) = (Arc::new(SystemClock::new()), tempfile::tempdir()?, FakeWorld::in_memory());
+pub(crate) async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let (clock, folder, world) = (
+        Arc::new(SystemClock::new()),
+        tempfile::tempdir()?,
+        FakeWorld::in_memory(),
+    );
     let local = LocalCloud::open(LocalParts {
         backend: Arc::new(MemoryStore::new(clock.clone(), MemoryConfig::default())),
         images: Arc::new(DirImageRepo::open(folder.path(), 1 << 30)?),
-        hosts: vec![LocalHost::new("h1", Arc::new(world.hypervisor()), Arc::new(world.storage()))],
+        hosts: vec![LocalHost::new(
+            "h1",
+            Arc::new(world.hypervisor()),
+            Arc::new(world.storage()),
+        )],
         fetch: Arc::new(NoFetch),
-        limits: Limits { allow_any_raw: true, ..Limits::default() },
+        limits: Limits {
+            allow_any_raw: true,
+            ..Limits::default()
+        },
         ids: Arc::new(OsIds::new(clock.clone())),
         clock,
     })
@@ -25,14 +36,26 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stop = tokio_util::sync::CancellationToken::new();
     let work = tokio::spawn(local.run(stop.clone()));
 
-    let image = cloud.create_image(&me, CreateImage::new("blank", DiskFormat::Raw)).await?.image;
+    let image = cloud
+        .create_image(&me, CreateImage::new("blank", DiskFormat::Raw))
+        .await?
+        .image;
     let content = futures::stream::iter([io::Result::Ok(vec![0; 1 << 20].into())]);
-    let task = cloud.upload_image(&me, image.id(), Box::pin(content), None).await?.task.expect("an import");
+    let task = cloud
+        .upload_image(&me, image.id(), Box::pin(content), None)
+        .await?
+        .task
+        .expect("an import");
     cloud.wait_for_task(&me, task.id).await?;
-    let made = cloud.create_server(&me, CreateServer::new("web-1", "blank", "m1.tiny")).await?;
+    let made = cloud
+        .create_server(&me, CreateServer::new("web-1", "blank", "m1.tiny"))
+        .await?;
     let task = cloud.wait_for_task(&me, made.task.id).await?;
     let server = cloud.get_server(&me, made.server.id()).await?.value;
-    println!("task {:?}: {} is {:?}", task.state, server.meta.name, server.status.power);
+    println!(
+        "task {:?}: {} is {:?}",
+        task.state, server.meta.name, server.status.power
+    );
 
     stop.cancel();
     Ok(work.await??)

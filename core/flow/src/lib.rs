@@ -17,6 +17,7 @@
 //! Why not only reconcilers: people ask for one change and want to see its steps, its end and its reason; and undoing half
 //! a change needs to know what was begun. Reconcilers stand beside this and may only submit tasks.
 
+mod changes;
 mod context;
 mod decide;
 mod driver;

@@ -1,3 +1,5 @@
+//! The layers, one by one, over stores that fail as told.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

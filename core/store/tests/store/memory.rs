@@ -1,3 +1,5 @@
+//! Settings and corners of the memory store.
+
 use futures::{FutureExt as _, StreamExt as _};
 use skyloom_store::{
     Capability, ErrorKind, ListOptions, MemoryConfig, Outcome, Revision, Store as _, Txn, Watch as _,

@@ -1,3 +1,5 @@
+//! Mirrors over scripted streams: gaps, errors, ends, compaction, restored stores.
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! What the observing layer counts.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

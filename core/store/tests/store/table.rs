@@ -1,3 +1,5 @@
+//! Typed documents: conflicts, retries, what is given up.
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
