@@ -6,7 +6,8 @@ use std::sync::Arc;
 use skyloom_agent::{Agent, AgentConfig, AgentParts};
 use skyloom_cloud::{
     Bootstrapped, Caller, Cloud, CloudError, CloudParts, CreateHost, EngineParts as EngineJobParts,
-    HostParts as HostJobParts, ImageFetch, ImageRepo, ListQuery, RepoContent, cloud_flows, engine_jobs, host_jobs,
+    HostParts as HostJobParts, ImageFetch, ImageRepo, ListQuery, RepoContent, cloud_flows, engine_jobs,
+    host_jobs,
 };
 use skyloom_engine::{Engine, EngineConfig, EngineParts};
 use skyloom_hypervisor::{HostStorage, Hypervisor};
@@ -52,8 +53,17 @@ pub struct LocalHost {
 impl LocalHost {
     /// A host without labels.
     #[must_use]
-    pub fn new(name: impl Into<String>, hypervisor: Arc<dyn Hypervisor>, storage: Arc<dyn HostStorage>) -> Self {
-        Self { name: name.into(), labels: BTreeMap::new(), hypervisor, storage }
+    pub fn new(
+        name: impl Into<String>,
+        hypervisor: Arc<dyn Hypervisor>,
+        storage: Arc<dyn HostStorage>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            labels: BTreeMap::new(),
+            hypervisor,
+            storage,
+        }
     }
 }
 
@@ -84,24 +94,51 @@ impl LocalCloud {
     /// # Errors
     /// Those of the facade.
     pub async fn open(parts: LocalParts) -> Result<Self, CloudError> {
-        let LocalParts { backend, images, hosts, fetch, limits, clock, ids } = parts;
-        let cloud = Arc::new(Cloud::new(CloudParts { backend, clock, ids, images }));
+        let LocalParts {
+            backend,
+            images,
+            hosts,
+            fetch,
+            limits,
+            clock,
+            ids,
+        } = parts;
+        let cloud = Arc::new(Cloud::new(CloudParts {
+            backend,
+            clock,
+            ids,
+            images,
+        }));
         let bootstrapped = cloud.bootstrap().await?;
         let project = bootstrapped.project.id();
         let admin = Caller {
             role: Role::Admin { project },
             project,
-            actor: Actor { id: "local".into(), name: "local".into() },
+            actor: Actor {
+                id: "local".into(),
+                name: "local".into(),
+            },
             request_id: "local".into(),
             idempotency_key: None,
             if_match: None,
         };
         let mut registered = Vec::with_capacity(hosts.len());
         for host in hosts {
-            registered.push(Registered { id: register(&cloud, &admin, &host).await?, host });
+            registered.push(Registered {
+                id: register(&cloud, &admin, &host).await?,
+                host,
+            });
         }
         let readiness = Readiness::new();
-        Ok(Self { cloud, admin, bootstrapped, readiness, fetch, limits, hosts: registered })
+        Ok(Self {
+            cloud,
+            admin,
+            bootstrapped,
+            readiness,
+            fetch,
+            limits,
+            hosts: registered,
+        })
     }
 
     /// The API without HTTP.
@@ -133,13 +170,29 @@ impl LocalCloud {
     /// # Errors
     /// When a part cannot begin.
     pub async fn run(self, shutdown: CancellationToken) -> Result<()> {
-        let Self { cloud, readiness, fetch, limits, hosts, .. } = self;
-        let CloudParts { backend, clock, ids, images } = cloud.parts().clone();
+        let Self {
+            cloud,
+            readiness,
+            fetch,
+            limits,
+            hosts,
+            ..
+        } = self;
+        let CloudParts {
+            backend,
+            clock,
+            ids,
+            images,
+        } = cloud.parts().clone();
         let mut parts: JoinSet<Result<()>> = JoinSet::new();
         let engine = Engine::new(EngineParts {
             backend: backend.clone(),
             flows: cloud_flows(),
-            jobs: engine_jobs(&EngineJobParts { images: images.clone(), fetch, limits }),
+            jobs: engine_jobs(&EngineJobParts {
+                images: images.clone(),
+                fetch,
+                limits,
+            }),
             scheduler: Arc::new(FilterScheduler::default()),
             clock: clock.clone(),
             ids,
@@ -147,6 +200,11 @@ impl LocalCloud {
             config: EngineConfig::new("local"),
         });
         parts.spawn(engine.run(shutdown.clone()));
+        let (tidy, stop) = (cloud.clone(), shutdown.clone());
+        parts.spawn(async move {
+            tidy.keep_tidy(stop).await;
+            Ok(())
+        });
         for Registered { id, host } in hosts {
             let jobs = host_jobs(&HostJobParts {
                 host: id,
@@ -181,11 +239,18 @@ impl LocalCloud {
 
 /// The id of the host of that name, registered now if there is none.
 async fn register(cloud: &Cloud, admin: &Caller, host: &LocalHost) -> Result<HostId, CloudError> {
-    let query = ListQuery { name: Some(host.name.clone()), ..ListQuery::default() };
+    let query = ListQuery {
+        name: Some(host.name.clone()),
+        ..ListQuery::default()
+    };
     if let Some(known) = cloud.list_hosts(admin, &query).await?.items.first() {
         return Ok(known.id());
     }
-    let request = CreateHost { name: host.name.clone(), labels: host.labels.clone(), ..CreateHost::default() };
+    let request = CreateHost {
+        name: host.name.clone(),
+        labels: host.labels.clone(),
+        ..CreateHost::default()
+    };
     Ok(cloud.create_host(admin, request).await?.host.id())
 }
 

@@ -32,7 +32,11 @@ pub(crate) struct ListenConfig {
 
 impl Default for ListenConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8780)), tls_cert: None, tls_key: None }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8780)),
+            tls_cert: None,
+            tls_key: None,
+        }
     }
 }
 
@@ -45,7 +49,9 @@ pub(crate) struct ImagesConfig {
 
 impl Default for ImagesConfig {
     fn default() -> Self {
-        Self { dir: "/var/lib/skyloom/images".into() }
+        Self {
+            dir: "/var/lib/skyloom/images".into(),
+        }
     }
 }
 

@@ -17,13 +17,24 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{ApiConfig, ListenConfig};
 
-pub(crate) async fn run(config: ApiConfig, metrics: RenderMetrics, shutdown: CancellationToken) -> Result<(), MainError> {
+pub(crate) async fn run(
+    config: ApiConfig,
+    metrics: RenderMetrics,
+    shutdown: CancellationToken,
+) -> Result<(), MainError> {
     let readiness = Readiness::new();
     readiness.expect("api");
     let tls = match (&config.api.tls_cert, &config.api.tls_key) {
-        (Some(cert), Some(key)) => Some(tls::server(cert, key).map_err(|e| MainError::usage("TLS cannot be set up", e))?),
+        (Some(cert), Some(key)) => {
+            Some(tls::server(cert, key).map_err(|e| MainError::usage("TLS cannot be set up", e))?)
+        }
         (None, None) => None,
-        _ => return Err(MainError::usage("TLS cannot be set up", "api.tls_cert and api.tls_key belong together")),
+        _ => {
+            return Err(MainError::usage(
+                "TLS cannot be set up",
+                "api.tls_cert and api.tls_key belong together",
+            ));
+        }
     };
     refuse_plain(&config.api, tls.is_some())?;
     readiness.done("api", Phase::Configuration, format!("store {}", config.store.uri));
@@ -31,22 +42,37 @@ pub(crate) async fn run(config: ApiConfig, metrics: RenderMetrics, shutdown: Can
     let clock = Arc::new(SystemClock::new());
     let ids = Arc::new(OsIds::new(clock.clone()));
     let store = config.store.open(clock.clone()).await?;
-    let images = DirImageRepo::open(&config.images.dir, Limits::default().max_file)
-        .map_err(|e| MainError::failed(format!("the image folder {} does not open", config.images.dir.display()), e))?;
+    let images = DirImageRepo::open(&config.images.dir, Limits::default().max_file).map_err(|e| {
+        MainError::failed(
+            format!("the image folder {} does not open", config.images.dir.display()),
+            e,
+        )
+    })?;
     let cloud = Arc::new(Cloud::new(CloudParts {
         backend: store.backend.clone(),
         clock: clock.clone(),
         ids: ids.clone(),
         images: Arc::new(images),
     }));
-    let made = cloud.bootstrap().await.map_err(|e| MainError::failed("the cloud cannot be made", e))?;
-    readiness.done("api", Phase::Caches, "the API keeps no copies: it reads the store");
+    let made = cloud
+        .bootstrap()
+        .await
+        .map_err(|e| MainError::failed("the cloud cannot be made", e))?;
+    readiness.done(
+        "api",
+        Phase::Caches,
+        "the API keeps no copies: it reads the store",
+    );
 
     let listen = config.api.listen;
-    let listener = TcpListener::bind(listen).await.map_err(|e| MainError::failed(format!("cannot listen on {listen}"), e))?;
-    let address = listener.local_addr().map_err(|e| MainError::failed("the listener has no address", e))?;
+    let listener = TcpListener::bind(listen)
+        .await
+        .map_err(|e| MainError::failed(format!("cannot listen on {listen}"), e))?;
+    let address = listener
+        .local_addr()
+        .map_err(|e| MainError::failed("the listener has no address", e))?;
     let routes = router(ApiParts {
-        cloud,
+        cloud: cloud.clone(),
         backend: store.backend.clone(),
         clock,
         ids,
@@ -64,8 +90,14 @@ pub(crate) async fn run(config: ApiConfig, metrics: RenderMetrics, shutdown: Can
     let scheme = if tls.is_some() { "https" } else { "http" };
     say(&format!("SKYLOOM_ENDPOINT={scheme}://{address}\n"));
 
-    let served = serve(listener, routes, tls, ServeLimits::default(), shutdown).await;
-    store.close().await.map_err(|e| MainError::failed("the store did not close in order", e))?;
+    let (served, ()) = tokio::join!(
+        serve(listener, routes, tls, ServeLimits::default(), shutdown.clone()),
+        cloud.keep_tidy(shutdown),
+    );
+    store
+        .close()
+        .await
+        .map_err(|e| MainError::failed("the store did not close in order", e))?;
     served.map_err(|e| MainError::failed("the API cannot serve", e))
 }
 
@@ -74,13 +106,17 @@ fn refuse_plain(api: &ListenConfig, tls: bool) -> Result<(), MainError> {
     if tls || api.listen.ip().is_loopback() {
         return Ok(());
     }
-    Err(MainError::usage(format!("api.listen is {} without TLS", api.listen), "tokens would be readable on the network")
-        .hint("set api.tls_cert and api.tls_key, or listen on 127.0.0.1"))
+    Err(MainError::usage(
+        format!("api.listen is {} without TLS", api.listen),
+        "tokens would be readable on the network",
+    )
+    .hint("set api.tls_cert and api.tls_key, or listen on 127.0.0.1"))
 }
 
 fn announce_token(file: Option<&Path>, token: &str) -> Result<(), MainError> {
     match file {
-        Some(path) => write_token(path, token).map_err(|e| MainError::failed(format!("cannot write {}", path.display()), e)),
+        Some(path) => write_token(path, token)
+            .map_err(|e| MainError::failed(format!("cannot write {}", path.display()), e)),
         None => {
             say(&format!("SKYLOOM_TOKEN={token}\n"));
             Ok(())

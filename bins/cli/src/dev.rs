@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use skyloom_bin::exit::{MainError, main_result};
-use skyloom_bin::telemetry::{self, LogConfig};
 use skyloom_bin::signals;
+use skyloom_bin::telemetry::{self, LogConfig};
 use tokio_util::sync::CancellationToken;
 
 /// Run a whole cloud here: API, engine, agents and store in one process
@@ -37,6 +37,9 @@ pub(crate) struct DevArgs {
     /// Where the records are kept
     #[arg(long, value_enum, default_value_t = DevStore::Sqlite)]
     pub(crate) store: DevStore,
+    /// What is logged to standard error, such as `info,skyloom_qmp=debug`
+    #[arg(long, value_name = "FILTER", env = "SKYLOOM_LOG", default_value = "info")]
+    pub(crate) log: String,
     /// The QEMU program; without it `qemu-system-<architecture>` is looked for in PATH
     #[arg(long, value_name = "PATH")]
     pub(crate) qemu: Option<PathBuf>,
@@ -66,13 +69,21 @@ pub(crate) fn run(args: DevArgs) -> ExitCode {
 }
 
 fn start(args: DevArgs) -> Result<(), MainError> {
-    telemetry::init_logs(&LogConfig::default()).map_err(|e| MainError::usage("logs cannot be set up", e))?;
-    let metrics = telemetry::install_metrics().map_err(|e| MainError::failed("metrics cannot be set up", e))?;
+    let logs = LogConfig {
+        filter: args.log.clone(),
+        ..LogConfig::default()
+    };
+    telemetry::init_logs(&logs).map_err(|e| MainError::usage("logs cannot be set up", e))?;
+    let metrics =
+        telemetry::install_metrics().map_err(|e| MainError::failed("metrics cannot be set up", e))?;
     let runtime = tokio::runtime::Runtime::new().map_err(|e| MainError::failed("no runtime", e))?;
     runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let work = cloud::run(args, metrics, shutdown.clone());
-        match signals::run(shutdown, work).await.map_err(|e| MainError::failed("signals cannot be handled", e))? {
+        match signals::run(shutdown, work)
+            .await
+            .map_err(|e| MainError::failed("signals cannot be handled", e))?
+        {
             signals::Ended::Finished(result) => result,
             signals::Ended::Abandoned => Err(MainError::abandoned()),
         }

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use skyloom_hypervisor::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tracing::Instrument as _;
 
 /// A set of tasks; `None` inside once it is closed.
 #[derive(Debug)]
@@ -31,7 +32,8 @@ impl Tasks {
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
         let (sender, answer) = oneshot::channel();
-        self.spawn(async move { drop(sender.send(work.await)) });
+        // In the caller's span: the request's id stands beside each monitor command.
+        self.spawn(async move { drop(sender.send(work.await)) }.in_current_span());
         answer.await.map_err(|_| {
             Error::new(ErrorKind::Unavailable, operation).with("because", "the hypervisor is closed")
         })?

@@ -35,8 +35,16 @@ enum Folder {
 impl Folder {
     fn open(wanted: Option<&Path>) -> std::io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt as _;
-        let Some(wanted) = wanted else { return tempfile::Builder::new().prefix("skyloom-dev.").tempdir().map(Self::Temporary) };
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(wanted)?;
+        let Some(wanted) = wanted else {
+            return tempfile::Builder::new()
+                .prefix("skyloom-dev.")
+                .tempdir()
+                .map(Self::Temporary);
+        };
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(wanted)?;
         std::fs::canonicalize(wanted).map(Self::Kept)
     }
 
@@ -49,8 +57,13 @@ impl Folder {
 }
 
 /// Runs the cloud until `shutdown`.
-pub(super) async fn run(args: DevArgs, metrics: RenderMetrics, shutdown: CancellationToken) -> Result<(), MainError> {
-    let folder = Folder::open(args.data_dir.as_deref()).map_err(|e| MainError::failed("the data folder cannot be made", e))?;
+pub(super) async fn run(
+    args: DevArgs,
+    metrics: RenderMetrics,
+    shutdown: CancellationToken,
+) -> Result<(), MainError> {
+    let folder = Folder::open(args.data_dir.as_deref())
+        .map_err(|e| MainError::failed("the data folder cannot be made", e))?;
     let clock = Arc::new(SystemClock::new());
     let ids: Arc<dyn Ids> = Arc::new(OsIds::new(clock.clone()));
     let uri = match args.store {
@@ -63,7 +76,8 @@ pub(super) async fn run(args: DevArgs, metrics: RenderMetrics, shutdown: Cancell
     let limits = Limits::default();
     let images = DirImageRepo::open(&folder.path().join("images"), limits.max_file)
         .map_err(|e| MainError::failed("the image folder does not open", e))?;
-    let fetch = Fetcher::new(FetchPolicy::default()).map_err(|e| MainError::failed("images cannot be fetched", e))?;
+    let fetch =
+        Fetcher::new(FetchPolicy::default()).map_err(|e| MainError::failed("images cannot be fetched", e))?;
     let mut hosts = Vec::new();
     for number in 1..=args.hosts {
         hosts.push(open_host(&args, folder.path(), number, &clock).await?);
@@ -85,9 +99,12 @@ pub(super) async fn run(args: DevArgs, metrics: RenderMetrics, shutdown: Cancell
     let (cloud, admin, readiness) = (local.cloud(), local.admin(), local.readiness());
     let token = admin_token(&folder, &local).await?;
 
-    let listener =
-        TcpListener::bind(args.listen).await.map_err(|e| MainError::failed(format!("cannot listen on {}", args.listen), e))?;
-    let address = listener.local_addr().map_err(|e| MainError::failed("the listener has no address", e))?;
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .map_err(|e| MainError::failed(format!("cannot listen on {}", args.listen), e))?;
+    let address = listener
+        .local_addr()
+        .map_err(|e| MainError::failed("the listener has no address", e))?;
     let routes = router(ApiParts {
         cloud: cloud.clone(),
         backend: store.backend.clone(),
@@ -102,14 +119,23 @@ pub(super) async fn run(args: DevArgs, metrics: RenderMetrics, shutdown: Cancell
 
     let mut parts: JoinSet<Result<(), MainError>> = JoinSet::new();
     let stop = shutdown.clone();
-    parts.spawn(async move { local.run(stop).await.map_err(|e| MainError::failed("the cloud cannot work", e)) });
+    parts.spawn(async move {
+        local
+            .run(stop)
+            .await
+            .map_err(|e| MainError::failed("the cloud cannot work", e))
+    });
     let stop = shutdown.clone();
     parts.spawn(async move {
-        serve(listener, routes, None, ServeLimits::default(), stop).await.map_err(|e| MainError::failed("the API cannot serve", e))
+        serve(listener, routes, None, ServeLimits::default(), stop)
+            .await
+            .map_err(|e| MainError::failed("the API cannot serve", e))
     });
     let announce = async {
         up(&cloud, &admin, &readiness).await;
-        say(&format!("SKYLOOM_ENDPOINT=http://{address}\nSKYLOOM_TOKEN={token}\n"));
+        say(&format!(
+            "SKYLOOM_ENDPOINT=http://{address}\nSKYLOOM_TOKEN={token}\n"
+        ));
         std::future::pending::<()>().await;
     };
     let ended = tokio::select! {
@@ -122,7 +148,10 @@ pub(super) async fn run(args: DevArgs, metrics: RenderMetrics, shutdown: Cancell
             stop_guests(&**hypervisor).await;
         }
     }
-    store.close().await.map_err(|e| MainError::failed("the store did not close in order", e))?;
+    store
+        .close()
+        .await
+        .map_err(|e| MainError::failed("the store did not close in order", e))?;
     ended
 }
 
@@ -134,7 +163,12 @@ async fn all(parts: &mut JoinSet<Result<(), MainError>>) -> Result<(), MainError
     Ok(())
 }
 
-async fn open_host(args: &DevArgs, folder: &Path, number: u32, clock: &Arc<SystemClock>) -> Result<LocalHost, MainError> {
+async fn open_host(
+    args: &DevArgs,
+    folder: &Path,
+    number: u32,
+    clock: &Arc<SystemClock>,
+) -> Result<LocalHost, MainError> {
     let name = format!("host-{number}");
     let dir = folder.join("hosts").join(&name);
     match args.hypervisor {
@@ -143,8 +177,13 @@ async fn open_host(args: &DevArgs, folder: &Path, number: u32, clock: &Arc<Syste
                 DevStore::Memory => FakeOptions::in_memory(),
                 DevStore::Sqlite => FakeOptions::directory(dir),
             };
-            let world = FakeWorld::open(options).map_err(|e| MainError::failed(format!("{name} does not open"), e))?;
-            Ok(LocalHost::new(name, Arc::new(world.hypervisor()), Arc::new(world.storage())))
+            let world = FakeWorld::open(options)
+                .map_err(|e| MainError::failed(format!("{name} does not open"), e))?;
+            Ok(LocalHost::new(
+                name,
+                Arc::new(world.hypervisor()),
+                Arc::new(world.storage()),
+            ))
         }
         DevHypervisor::Qmp => {
             let mut config = QmpConfig::new(dir.join("vms"), clock.clone());
@@ -176,7 +215,8 @@ async fn admin_token(folder: &Folder, local: &LocalCloud) -> Result<String, Main
             made.secret.map(|s| s.expose().to_owned()).unwrap_or_default()
         }
     };
-    write_token(&path, &secret).map_err(|e| MainError::failed(format!("cannot write {}", path.display()), e))?;
+    write_token(&path, &secret)
+        .map_err(|e| MainError::failed(format!("cannot write {}", path.display()), e))?;
     Ok(secret)
 }
 
@@ -184,8 +224,15 @@ async fn admin_token(folder: &Folder, local: &LocalCloud) -> Result<String, Main
 async fn up(cloud: &Cloud, admin: &Caller, readiness: &Readiness) {
     loop {
         if readiness.is_ready() {
-            let query = ListQuery { limit: Some(1000), ..ListQuery::default() };
-            let hosts = cloud.list_hosts(admin, &query).await.map(|l| l.items).unwrap_or_default();
+            let query = ListQuery {
+                limit: Some(1000),
+                ..ListQuery::default()
+            };
+            let hosts = cloud
+                .list_hosts(admin, &query)
+                .await
+                .map(|l| l.items)
+                .unwrap_or_default();
             if !hosts.is_empty() && hosts.iter().all(|h| h.status.reachable) {
                 return;
             }
@@ -195,7 +242,9 @@ async fn up(cloud: &Cloud, admin: &Caller, readiness: &Readiness) {
 }
 
 async fn stop_guests(hypervisor: &dyn Hypervisor) {
-    let Ok(found) = hypervisor.recover().await else { return };
+    let Ok(found) = hypervisor.recover().await else {
+        return;
+    };
     for guest in found {
         if let Inspection::Found { generation, .. } = guest.inspection
             && let Err(error) = hypervisor.stop(guest.id, generation, StopMode::Force).await

@@ -8,7 +8,15 @@ fn dev(data: &Path, log: &Path) -> (Process, Sky) {
     let data = data.to_str().unwrap();
     let process = Process::start(
         "skyloom",
-        &["dev", "--data-dir", data, "--listen", "127.0.0.1:0"],
+        &[
+            "dev",
+            "--data-dir",
+            data,
+            "--listen",
+            "127.0.0.1:0",
+            "--log",
+            "info,skyloom_qmp=debug",
+        ],
         log,
     );
     let endpoint = process.line("SKYLOOM_ENDPOINT=");
@@ -40,6 +48,10 @@ fn a_guest_boots_with_its_name_and_outlives_the_cloud() {
         .as_str()
         .expect("the password is shown once")
         .to_owned();
+    let request = created["task"]["request_id"]
+        .as_str()
+        .expect("the task knows its request")
+        .to_owned();
     let server = sky.json(&["server", "show", "web-1"]);
     assert_eq!(
         (
@@ -62,6 +74,13 @@ fn a_guest_boots_with_its_name_and_outlives_the_cloud() {
         console.contains(&format!("skyloom-guest ready hostname=web-1 instance-id={id}")),
         "{console}"
     );
+
+    // One id from the command line to the monitor's commands.
+    let text = std::fs::read_to_string(&log).unwrap();
+    let traced = |what: &str| text.lines().any(|l| l.contains(&request) && l.contains(what));
+    for step in ["/v1/servers", "planned", "command=\"cont\""] {
+        assert!(traced(step), "{request} is not on a line with {step}");
+    }
 
     // kill -9: the guest goes on, the next life adopts it.
     let before = guests(&data);

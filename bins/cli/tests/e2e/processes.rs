@@ -223,10 +223,7 @@ fn an_agent_reaches_nothing_but_its_own_host() {
         "token-hashes/",
     ] {
         assert_eq!(
-            ask(
-                "list",
-                json!({ "prefix": prefix, "limit": 10 })
-            ),
+            ask("list", json!({ "prefix": prefix, "limit": 10 })),
             403,
             "{prefix:?}"
         );

@@ -203,7 +203,12 @@ pub(crate) fn guests(dir: &Path) -> Vec<i32> {
                 folders.push(path);
             } else if path.file_name().is_some_and(|n| n == "live.json") {
                 let live: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-                found.extend(live["run"]["process"]["pid"].as_i64().map(|p| p as i32).filter(|p| alive(*p)));
+                found.extend(
+                    live["run"]["process"]["pid"]
+                        .as_i64()
+                        .map(|p| p as i32)
+                        .filter(|p| alive(*p)),
+                );
             }
         }
     }
