@@ -17,7 +17,7 @@
 mod local;
 mod registry;
 
-pub use local::{LocalCloud, api_readiness, LocalHost, LocalParts, Registered};
+pub use local::{LocalCloud, LocalHost, LocalParts, Registered, api_readiness};
 pub use registry::{Opened, StoreOptions, open_store, schemes};
 
 pub use skyloom_agent as agent;

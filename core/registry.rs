@@ -21,7 +21,11 @@ impl StoreOptions {
     /// No token, no further authorities.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, token: None, ca_pem: None }
+        Self {
+            clock,
+            token: None,
+            ca_pem: None,
+        }
     }
 
     /// With a token.
@@ -93,22 +97,35 @@ pub async fn open_store(uri: &str, options: &StoreOptions) -> Result<Opened> {
     let (scheme, rest) = uri.split_once(':').unwrap_or((uri, ""));
     match scheme {
         "memory" => {
-            let store: DynBackend = Arc::new(MemoryStore::new(options.clock.clone(), MemoryConfig::default()));
+            let store: DynBackend =
+                Arc::new(MemoryStore::new(options.clock.clone(), MemoryConfig::default()));
             Ok(store.into())
         }
         #[cfg(feature = "sqlite")]
         "sqlite" => {
-            let path = rest.strip_prefix("//").filter(|p| p.starts_with('/')).ok_or_else(|| {
-                Error::new(ErrorKind::Invalid, "open store").with("uri", uri).with("wanted", "sqlite:///absolute/path")
-            })?;
+            let path = rest
+                .strip_prefix("//")
+                .filter(|p| p.starts_with('/'))
+                .ok_or_else(|| {
+                    Error::new(ErrorKind::Invalid, "open store")
+                        .with("uri", uri)
+                        .with("wanted", "sqlite:///absolute/path")
+                })?;
             let config = skyloom_store_sql::SqliteConfig::new(path);
-            let store = Arc::new(skyloom_store_sql::SqliteStore::open_or_create(config, options.clock.clone()).await?);
-            Ok(Opened { backend: store.clone(), sqlite: Some(store) })
+            let store = Arc::new(
+                skyloom_store_sql::SqliteStore::open_or_create(config, options.clock.clone()).await?,
+            );
+            Ok(Opened {
+                backend: store.clone(),
+                sqlite: Some(store),
+            })
         }
         #[cfg(feature = "remote")]
         "http" | "https" => {
             let token = options.token.clone().ok_or_else(|| {
-                Error::new(ErrorKind::Denied, "open store").with("uri", uri).with("missing", "a token")
+                Error::new(ErrorKind::Denied, "open store")
+                    .with("uri", uri)
+                    .with("missing", "a token")
             })?;
             let mut config = skyloom_store_remote::RemoteConfig::new(uri, token);
             if let Some(pem) = &options.ca_pem {

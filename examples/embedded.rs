@@ -1,6 +1,12 @@
 //! A whole cloud inside your process: memory store, one simulated host, an image, a server. No sockets; no files but a
 //! temporary folder for images.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a program of its own, not a library"
+)]
+
 use std::{io, sync::Arc};
 
 use skyloom::cloud::{CreateImage, CreateServer, DirImageRepo, NoFetch};

@@ -32,7 +32,11 @@ pub(crate) struct HostConfig {
 
 impl Default for HostConfig {
     fn default() -> Self {
-        Self { host: String::new(), name: "host".into(), data_dir: "/var/lib/skyloom/host".into() }
+        Self {
+            host: String::new(),
+            name: "host".into(),
+            data_dir: "/var/lib/skyloom/host".into(),
+        }
     }
 }
 
@@ -48,7 +52,10 @@ pub(crate) struct HypervisorConfig {
 
 impl Default for HypervisorConfig {
     fn default() -> Self {
-        Self { kind: Kind::Qmp, qemu: "/usr/bin/qemu-system-x86_64".into() }
+        Self {
+            kind: Kind::Qmp,
+            qemu: "/usr/bin/qemu-system-x86_64".into(),
+        }
     }
 }
 

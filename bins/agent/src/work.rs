@@ -14,19 +14,23 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{AgentConfig, Kind};
 
-pub(crate) async fn run(config: AgentConfig, metrics: RenderMetrics, shutdown: CancellationToken) -> Result<(), MainError> {
+pub(crate) async fn run(
+    config: AgentConfig,
+    metrics: RenderMetrics,
+    shutdown: CancellationToken,
+) -> Result<(), MainError> {
     let clock = Arc::new(SystemClock::new());
-    let host: HostId = config
-        .agent
-        .host
-        .parse()
-        .map_err(|e| MainError::usage("agent.host is no id", e).hint("`skyloom host add NAME` prints the host's id"))?;
+    let host: HostId = config.agent.host.parse().map_err(|e| {
+        MainError::usage("agent.host is no id", e).hint("`skyloom host add NAME` prints the host's id")
+    })?;
     let token = config.store.token()?.ok_or_else(|| {
         MainError::usage("store.token_file is not set", "an agent needs its host's token")
             .hint("`skyloom host add NAME` prints it once")
     })?;
-    let content = HttpContent::new(HttpContentConfig::new(&config.store.uri, token).with_ca_pem(config.store.ca_pem()?))
-        .map_err(|e| MainError::usage("images cannot be read", e))?;
+    let content = HttpContent::new(
+        HttpContentConfig::new(&config.store.uri, token).with_ca_pem(config.store.ca_pem()?),
+    )
+    .map_err(|e| MainError::usage("images cannot be read", e))?;
     let (hypervisor, storage) = open_host(&config, clock.clone()).await?;
     let store = config.store.open(clock.clone()).await?;
     let readiness = Readiness::new();
@@ -57,19 +61,24 @@ async fn open_host(config: &AgentConfig, clock: Arc<SystemClock>) -> Result<Part
     let dir = &config.agent.data_dir;
     match config.hypervisor.kind {
         Kind::Fake => {
-            let world = FakeWorld::open(FakeOptions::directory(dir.join("fake")))
-                .map_err(|e| MainError::failed(format!("the simulated host in {} does not open", dir.display()), e))?;
+            let world = FakeWorld::open(FakeOptions::directory(dir.join("fake"))).map_err(|e| {
+                MainError::failed(
+                    format!("the simulated host in {} does not open", dir.display()),
+                    e,
+                )
+            })?;
             Ok((Arc::new(world.hypervisor()), Arc::new(world.storage())))
         }
         Kind::Qmp => {
             let qmp = QmpConfig::new(dir.join("vms"), clock).with_qemu(&config.hypervisor.qemu);
             let hypervisor = QmpHypervisor::open(qmp).await.map_err(|e| {
-                MainError::failed("the hypervisor does not open", e).hint("is qemu-system-x86 installed, and the folder ours alone?")
+                MainError::failed("the hypervisor does not open", e)
+                    .hint("is qemu-system-x86 installed, and the folder ours alone?")
             })?;
             let pool = skyloom::pool::PoolConfig::new(dir.join("pool"));
-            let storage = skyloom::pool::DirPool::open(pool)
-                .await
-                .map_err(|e| MainError::failed(format!("the storage pool in {} does not open", dir.display()), e))?;
+            let storage = skyloom::pool::DirPool::open(pool).await.map_err(|e| {
+                MainError::failed(format!("the storage pool in {} does not open", dir.display()), e)
+            })?;
             Ok((Arc::new(hypervisor), Arc::new(storage)))
         }
     }

@@ -3,7 +3,11 @@
 use std::process::{Command, Output};
 
 fn run(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_skyloom-agent")).args(args).env_clear().output().expect("the program starts")
+    Command::new(env!("CARGO_BIN_EXE_skyloom-agent"))
+        .args(args)
+        .env_clear()
+        .output()
+        .expect("the program starts")
 }
 
 #[test]
@@ -11,7 +15,10 @@ fn an_unknown_key_is_named_with_its_neighbour() {
     let output = run(&["--set", "store.ury=memory:"]);
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{message}");
-    assert!(message.contains("unknown key \"store.ury\"") && message.contains("store.uri"), "{message}");
+    assert!(
+        message.contains("unknown key \"store.ury\"") && message.contains("store.uri"),
+        "{message}"
+    );
 }
 
 #[test]

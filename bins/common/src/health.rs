@@ -22,8 +22,9 @@ pub async fn serve_health(
     shutdown: CancellationToken,
 ) -> Result<(), MainError> {
     if let Some(listen) = listen {
-        let listener =
-            TcpListener::bind(listen).await.map_err(|e| MainError::failed(format!("cannot listen on {listen}"), e))?;
+        let listener = TcpListener::bind(listen)
+            .await
+            .map_err(|e| MainError::failed(format!("cannot listen on {listen}"), e))?;
         let routes = health_router(skyloom::api_readiness(&readiness), metrics.into_fn());
         serve(listener, routes, None, ServeLimits::default(), shutdown)
             .await

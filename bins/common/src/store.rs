@@ -36,7 +36,8 @@ impl StoreConfig {
     /// When the file cannot be read.
     pub fn ca_pem(&self) -> Result<Option<Vec<u8>>, MainError> {
         let read = |path: &PathBuf| {
-            std::fs::read(path).map_err(|e| MainError::usage(format!("cannot read store.ca_file {}", path.display()), e))
+            std::fs::read(path)
+                .map_err(|e| MainError::usage(format!("cannot read store.ca_file {}", path.display()), e))
         };
         self.ca_file.as_ref().map(read).transpose()
     }
@@ -58,7 +59,9 @@ impl StoreConfig {
         if let Some(pem) = self.ca_pem()? {
             options = options.with_ca_pem(pem);
         }
-        open_store(&self.uri, &options).await.map_err(|e| MainError::failed(format!("cannot open the store {}", self.uri), e))
+        open_store(&self.uri, &options)
+            .await
+            .map_err(|e| MainError::failed(format!("cannot open the store {}", self.uri), e))
     }
 }
 
@@ -71,7 +74,10 @@ pub fn read_token(path: &Path) -> Result<Secret<String>, MainError> {
         .map_err(|e| MainError::usage(format!("cannot read the token file {}", path.display()), e))?;
     let token = text.trim();
     if token.is_empty() {
-        return Err(MainError::usage(format!("the token file {}", path.display()), "it is empty"));
+        return Err(MainError::usage(
+            format!("the token file {}", path.display()),
+            "it is empty",
+        ));
     }
     Ok(Secret::new(token.to_owned()))
 }
@@ -84,7 +90,12 @@ pub fn write_token(path: &Path, token: &str) -> std::io::Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     let part = path.with_extension("part");
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&part)?;
     file.write_all(token.as_bytes())?;
     file.write_all(b"\n")?;
     file.sync_all()?;
@@ -103,7 +114,10 @@ mod tests {
         let path = dir.path().join("token");
         write_token(&path, "sky_1").unwrap();
         assert_eq!(read_token(&path).unwrap().expose(), "sky_1");
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         std::fs::write(&path, " \n").unwrap();
         assert!(read_token(&path).is_err());
     }

@@ -31,7 +31,9 @@ pub fn server(certificates: &Path, key: &Path) -> Result<Arc<rustls::ServerConfi
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|e| TlsError::Pem(certificates.to_owned(), e))?;
     let key = PrivateKeyDer::from_pem_file(key).map_err(|e| TlsError::Pem(key.to_owned(), e))?;
-    let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
     Ok(Arc::new(config))
 }
 

@@ -29,7 +29,9 @@ pub(crate) struct NameConfig {
 
 impl Default for NameConfig {
     fn default() -> Self {
-        Self { name: "engine-1".into() }
+        Self {
+            name: "engine-1".into(),
+        }
     }
 }
 
@@ -42,7 +44,9 @@ pub(crate) struct ImagesConfig {
 
 impl Default for ImagesConfig {
     fn default() -> Self {
-        Self { dir: "/var/lib/skyloom/images".into() }
+        Self {
+            dir: "/var/lib/skyloom/images".into(),
+        }
     }
 }
 

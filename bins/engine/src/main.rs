@@ -15,9 +15,12 @@ use crate::config::EngineConfig;
 
 /// The engine of a Skyloom cloud: plans tasks and carries them forward
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Examples:
+#[command(
+    version,
+    after_help = "Examples:
   skyloom-engine --config /etc/skyloom/engine.toml
-  skyloom-engine --set store.uri=https://cloud.example:8780 --set store.token_file=/etc/skyloom/token --set engine.name=e1")]
+  skyloom-engine --set store.uri=https://cloud.example:8780 --set store.token_file=/etc/skyloom/token --set engine.name=e1"
+)]
 struct Args {
     #[command(flatten)]
     config: ConfigArgs,
@@ -32,13 +35,17 @@ fn start(args: &Args) -> Result<(), MainError> {
         .and_then(Layers::load)
         .map_err(|e| MainError::usage("the configuration is refused", e))?;
     telemetry::init_logs(&config.log).map_err(|e| MainError::usage("logs cannot be set up", e))?;
-    let metrics = telemetry::install_metrics().map_err(|e| MainError::failed("metrics cannot be set up", e))?;
+    let metrics =
+        telemetry::install_metrics().map_err(|e| MainError::failed("metrics cannot be set up", e))?;
     tls::install_default_provider();
     let runtime = tokio::runtime::Runtime::new().map_err(|e| MainError::failed("no runtime", e))?;
     runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let work = work::run(config, metrics, shutdown.clone());
-        match signals::run(shutdown, work).await.map_err(|e| MainError::failed("signals cannot be handled", e))? {
+        match signals::run(shutdown, work)
+            .await
+            .map_err(|e| MainError::failed("signals cannot be handled", e))?
+        {
             signals::Ended::Finished(result) => result,
             signals::Ended::Abandoned => Err(MainError::abandoned()),
         }

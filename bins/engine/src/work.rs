@@ -15,23 +15,37 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::EngineConfig;
 
-pub(crate) async fn run(config: EngineConfig, metrics: RenderMetrics, shutdown: CancellationToken) -> Result<(), MainError> {
+pub(crate) async fn run(
+    config: EngineConfig,
+    metrics: RenderMetrics,
+    shutdown: CancellationToken,
+) -> Result<(), MainError> {
     let clock = Arc::new(SystemClock::new());
     let mut policy = FetchPolicy::default();
     for block in &config.fetch.allow {
-        let block = block.parse().map_err(|e| MainError::usage(format!("fetch.allow: {block:?} is no address block"), e))?;
+        let block = block
+            .parse()
+            .map_err(|e| MainError::usage(format!("fetch.allow: {block:?} is no address block"), e))?;
         policy.allow.push(block);
     }
     let fetcher = Fetcher::new(policy).map_err(|e| MainError::failed("images cannot be fetched", e))?;
     let limits = Limits::default();
-    let images = DirImageRepo::open(&config.images.dir, limits.max_file)
-        .map_err(|e| MainError::failed(format!("the image folder {} does not open", config.images.dir.display()), e))?;
+    let images = DirImageRepo::open(&config.images.dir, limits.max_file).map_err(|e| {
+        MainError::failed(
+            format!("the image folder {} does not open", config.images.dir.display()),
+            e,
+        )
+    })?;
     let store = config.store.open(clock.clone()).await?;
     let readiness = Readiness::new();
     let engine = Engine::new(EngineParts {
         backend: store.backend,
         flows: cloud_flows(),
-        jobs: engine_jobs(&EngineJobParts { images: Arc::new(images), fetch: Arc::new(fetcher), limits }),
+        jobs: engine_jobs(&EngineJobParts {
+            images: Arc::new(images),
+            fetch: Arc::new(fetcher),
+            limits,
+        }),
         scheduler: Arc::new(FilterScheduler::default()),
         ids: Arc::new(OsIds::new(clock.clone())),
         clock,

@@ -13,8 +13,7 @@ use skyloom_model::{
     Clock, HostId, Id, JobRecord, ProjectId, Resource as _, Scope, Server, ServerId, VmObservation, paths,
 };
 use skyloom_store::{
-    DynBackend, Error, ErrorKind, Key, ListOptions, Outcome, Prefix, Result, Txn, Value,
-    Versioned,
+    DynBackend, Error, ErrorKind, Key, ListOptions, Outcome, Prefix, Result, Txn, Value, Versioned,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

@@ -157,7 +157,8 @@ impl Engine {
         let worker_ready = worker.mirror();
         let queue = queue::Queue::new(&backend, driver, fence.clone(), &config)?;
         let queue_ready = queue.mirrors();
-        let observers = observe::Observers::new(&backend, clock, fence.clone(), inventory.hosts().clone(), &config)?;
+        let observers =
+            observe::Observers::new(&backend, clock, fence.clone(), inventory.hosts().clone(), &config)?;
         let observers_ready = observers.mirrors();
 
         let boot = async {

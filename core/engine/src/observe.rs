@@ -11,9 +11,7 @@ use skyloom_flow::Fence;
 use skyloom_model::{
     AgentStatus, Clock, Host, HostId, HostStatus, PowerState, Resource, Scope, Server, VmObservation, paths,
 };
-use skyloom_store::{
-    Changed, DynBackend, Key, LeaseInfo, Mirror, MirrorDriver, Outcome, Result, Versioned,
-};
+use skyloom_store::{Changed, DynBackend, Key, LeaseInfo, Mirror, MirrorDriver, Outcome, Result, Versioned};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 

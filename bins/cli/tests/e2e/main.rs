@@ -1,6 +1,11 @@
 //! The real programs, end to end: real QEMU guests, real kills, nothing mocked but the hypervisor where a test says so.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "a test looks at real processes in real time"
+)]
 
 mod dev;
 mod processes;
