@@ -27,7 +27,11 @@ fn filled(runtime: &Runtime) -> (MemoryStore, Vec<Revision>) {
 }
 
 fn commit(runtime: &Runtime, store: &MemoryStore, txn: Txn) -> Revision {
-    runtime.block_on(store.commit(txn)).expect("a commit").committed().expect("no conflict")
+    runtime
+        .block_on(store.commit(txn))
+        .expect("a commit")
+        .committed()
+        .expect("no conflict")
 }
 
 fn memory(c: &mut Criterion) {
@@ -50,7 +54,11 @@ fn memory(c: &mut Criterion) {
         group.throughput(Throughput::Elements(limit));
         group.bench_with_input(BenchmarkId::from_parameter(limit), &limit, |b, &limit| {
             let options = ListOptions::default().with_limit(limit as usize);
-            b.iter(|| runtime.block_on(store.list(&prefix, options.clone())).expect("a page"));
+            b.iter(|| {
+                runtime
+                    .block_on(store.list(&prefix, options.clone()))
+                    .expect("a page")
+            });
         });
     }
     group.finish();
@@ -58,17 +66,21 @@ fn memory(c: &mut Criterion) {
     let mut group = c.benchmark_group("memory/commit");
     for writes in [1, 8] {
         group.throughput(Throughput::Elements(writes));
-        group.bench_with_input(BenchmarkId::new("guarded writes", writes), &writes, |b, &writes| {
-            b.iter(|| {
-                at = (at + 7919) % (DOCUMENTS - 8);
-                let touched = at..at + writes as usize;
-                let txn = touched.clone().fold(Txn::new(), |txn, n| {
-                    txn.replace(keys[n].clone(), revisions[n], value.clone())
+        group.bench_with_input(
+            BenchmarkId::new("guarded writes", writes),
+            &writes,
+            |b, &writes| {
+                b.iter(|| {
+                    at = (at + 7919) % (DOCUMENTS - 8);
+                    let touched = at..at + writes as usize;
+                    let txn = touched.clone().fold(Txn::new(), |txn, n| {
+                        txn.replace(keys[n].clone(), revisions[n], value.clone())
+                    });
+                    let revision = commit(&runtime, &store, txn);
+                    revisions[touched].fill(revision);
                 });
-                let revision = commit(&runtime, &store, txn);
-                revisions[touched].fill(revision);
-            });
-        });
+            },
+        );
     }
     group.finish();
 }

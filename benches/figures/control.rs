@@ -1,6 +1,6 @@
 //! From the accepted create to the hypervisor's `start`: everything that the cloud does by itself.
 //!
-//! A whole [`LocalCloud`] with one fake host. Its hypervisor is wrapped: each call of `start` is noted with its time and
+//! A whole [`LocalCloud`] with fake hosts. Their hypervisors are wrapped: each call of `start` is noted with its time and
 //! passed on. Nothing is executed, so what is left is engine, agent, scheduler and store.
 
 use std::path::Path;
@@ -17,8 +17,8 @@ use skyloom::hypervisor::{
 };
 use skyloom::image::Limits;
 use skyloom::model::{
-    Clock as _, DiskFormat, HostFacts, OsIds, Resource as _, Resources, ServerId, SystemClock, Task, TaskId, TaskState,
-    paths,
+    Clock as _, DiskFormat, HostFacts, OsIds, Resource as _, Resources, ServerId, SystemClock, Task, TaskId,
+    TaskState, paths,
 };
 use skyloom::store::{Change, DynBackend, ListOptions, Prefix, Revision, WatchEvent, WatchOptions};
 use skyloom::{LocalCloud, LocalHost, LocalParts};
@@ -29,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 use crate::meter::{Anyhow, Meter};
 use crate::table::Samples;
 
+/// Hosts of the cloud, all alike.
+pub(crate) const HOSTS: usize = 8;
 /// Creates that are asked for at the same time in [`Bench::burst`].
 pub(crate) const CALLERS: usize = 16;
 
@@ -82,8 +84,13 @@ struct Ends(BoxStream<'static, skyloom::store::Result<WatchEvent>>);
 impl Ends {
     async fn watch(store: &DynBackend) -> Result<Self, Anyhow> {
         let prefix = Prefix::parse(paths::TASKS)?;
-        let now = store.list(&prefix, ListOptions::default().with_limit(1)).await?.revision;
-        Ok(Self(store.watch(&prefix, WatchOptions::after(now).with_buffer(100_000))))
+        let now = store
+            .list(&prefix, ListOptions::default().with_limit(1))
+            .await?
+            .revision;
+        Ok(Self(
+            store.watch(&prefix, WatchOptions::after(now).with_buffer(100_000)),
+        ))
     }
 
     /// The next tasks that are done. One that ended otherwise is an error.
@@ -101,7 +108,11 @@ impl Ends {
                 match task.state {
                     TaskState::Done => done.push(task.id),
                     state if state.ended() => {
-                        return Err(format!("task {} of {} ended {state:?}: {:?}", task.id, task.flow, task.reason).into());
+                        return Err(format!(
+                            "task {} of {} ended {state:?}: {:?}",
+                            task.id, task.flow, task.reason
+                        )
+                        .into());
                     }
                     _ => {}
                 }
@@ -132,7 +143,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// A cloud in `store` with one large host and one image, warmed up by a first server.
+    /// A cloud in `store` with large hosts and one image, warmed up by a first server.
     pub(crate) async fn open(store: DynBackend, dir: &Path, clock: SystemClock) -> Result<Self, Anyhow> {
         let (sender, starts) = mpsc::unbounded_channel();
         let local = open_cloud(store.clone(), dir, clock, sender).await?;
@@ -142,7 +153,17 @@ impl Bench {
         let mut running = JoinSet::new();
         let token = shutdown.clone();
         running.spawn(async move { Ok(local.run(token).await?) });
-        let mut bench = Self { cloud, admin, store, clock, starts, ends, count: 0, shutdown, running };
+        let mut bench = Self {
+            cloud,
+            admin,
+            store,
+            clock,
+            starts,
+            ends,
+            count: 0,
+            shutdown,
+            running,
+        };
         bench.import().await?;
         bench.one_by_one(20).await?;
         Ok(bench)
@@ -152,7 +173,10 @@ impl Bench {
         let request = CreateImage::new("figures", DiskFormat::Raw);
         let image = self.cloud.create_image(&self.admin, request).await?.image;
         let content = stream::once(async { Ok(vec![0; 1 << 20].into()) }).boxed();
-        let accepted = self.cloud.upload_image(&self.admin, image.id(), content, None).await?;
+        let accepted = self
+            .cloud
+            .upload_image(&self.admin, image.id(), content, None)
+            .await?;
         let task = accepted.task.ok_or("an upload without a task")?;
         self.ends.until_done(task.id).await
     }
@@ -170,7 +194,7 @@ impl Bench {
             let request = self.request();
             let accepted = self.cloud.create_server(&self.admin, request).await?;
             let answered = self.clock.monotonic();
-            let (id, at) = self.starts.recv().await.ok_or("the host is gone")?;
+            let (id, at) = self.starts.recv().await.ok_or("the hosts are gone")?;
             if id != accepted.server.id() {
                 return Err("another server was started".into());
             }
@@ -203,8 +227,12 @@ impl Bench {
         let cost = meter.stop()?;
         let mut took = Vec::with_capacity(servers);
         for _ in 0..servers {
-            let (id, at) = self.starts.recv().await.ok_or("the host is gone")?;
-            let answered = accepted.iter().find(|(a, _)| a.server.id() == id).ok_or("an unknown server")?.1;
+            let (id, at) = self.starts.recv().await.ok_or("the hosts are gone")?;
+            let answered = accepted
+                .iter()
+                .find(|(a, _)| a.server.id() == id)
+                .ok_or("an unknown server")?
+                .1;
             took.push(at.saturating_sub(answered));
         }
         Ok(Samples::new(took, cost))
@@ -212,7 +240,14 @@ impl Bench {
 
     /// The store's revision: commits so far.
     pub(crate) async fn revision(&self) -> Result<Revision, Anyhow> {
-        Ok(self.store.list(&Prefix::parse(paths::TASKS)?, ListOptions::default().with_limit(1)).await?.revision)
+        Ok(self
+            .store
+            .list(
+                &Prefix::parse(paths::TASKS)?,
+                ListOptions::default().with_limit(1),
+            )
+            .await?
+            .revision)
     }
 
     pub(crate) async fn close(mut self) -> Result<(), Anyhow> {
@@ -231,17 +266,36 @@ async fn open_cloud(
     starts: UnboundedSender<(ServerId, Duration)>,
 ) -> Result<LocalCloud, Anyhow> {
     let clock_of_cloud = Arc::new(clock);
-    let world = FakeWorld::in_memory();
-    let mut facts = world.hypervisor().facts().await?;
-    facts.capacity = Resources { vcpus: 1_000_000, memory_mib: 1 << 40, disk_gib: 1 << 40 };
-    world.set_facts(facts);
-    let noting = Noting { inner: world.hypervisor(), clock, starts };
+    let mut hosts = Vec::with_capacity(HOSTS);
+    for number in 1..=HOSTS {
+        let world = FakeWorld::in_memory();
+        let mut facts = world.hypervisor().facts().await?;
+        facts.capacity = Resources {
+            vcpus: 1_000_000,
+            memory_mib: 1 << 40,
+            disk_gib: 1 << 40,
+        };
+        world.set_facts(facts);
+        let noting = Noting {
+            inner: world.hypervisor(),
+            clock,
+            starts: starts.clone(),
+        };
+        hosts.push(LocalHost::new(
+            format!("host-{number}"),
+            Arc::new(noting),
+            Arc::new(world.storage()),
+        ));
+    }
     Ok(LocalCloud::open(LocalParts {
         backend,
         images: Arc::new(DirImageRepo::open(&dir.join("images"), 1 << 30)?),
-        hosts: vec![LocalHost::new("host-1", Arc::new(noting), Arc::new(world.storage()))],
+        hosts,
         fetch: Arc::new(NoFetch),
-        limits: Limits { allow_any_raw: true, ..Limits::default() },
+        limits: Limits {
+            allow_any_raw: true,
+            ..Limits::default()
+        },
         ids: Arc::new(OsIds::new(clock_of_cloud.clone())),
         clock: clock_of_cloud,
     })

@@ -34,7 +34,11 @@ fn main() -> Result<(), Anyhow> {
         Awake::spin();
     }
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
-    let bench = Figures { runtime: Runtime::new()?, clock: SystemClock::new(), dir: dir.path() };
+    let bench = Figures {
+        runtime: Runtime::new()?,
+        clock: SystemClock::new(),
+        dir: dir.path(),
+    };
     write(format_args!("{}\n", machine()?))?;
     write(HEAD)?;
     let disk = bench.sqlite_commits()?;
@@ -53,12 +57,17 @@ fn write(line: impl std::fmt::Display) -> Result<(), Anyhow> {
 fn machine() -> Result<String, Anyhow> {
     let field = |text: &str, name: &str| {
         let line = text.lines().find(|l| l.starts_with(name));
-        line.and_then(|l| l.split_once(':')).map_or("unknown".to_owned(), |(_, value)| value.trim().to_owned())
+        line.and_then(|l| l.split_once(':'))
+            .map_or("unknown".to_owned(), |(_, value)| value.trim().to_owned())
     };
     let cpu = field(&std::fs::read_to_string("/proc/cpuinfo")?, "model name");
     let memory = field(&std::fs::read_to_string("/proc/meminfo")?, "MemTotal");
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    Ok(format!("Machine: {cpu}, {} cores, memory {memory}, Linux {}.", cores(), kernel.trim().split('-').next().unwrap_or_default()))
+    Ok(format!(
+        "Machine: {cpu}, {} cores, memory {memory}, Linux {}.",
+        cores(),
+        kernel.trim().split('-').next().unwrap_or_default()
+    ))
 }
 
 struct Figures<'a> {
@@ -74,7 +83,10 @@ impl Figures<'_> {
 
     fn sqlite(&self, dir: &Path, name: &str) -> Result<Arc<SqliteStore>, Anyhow> {
         let config = SqliteConfig::new(dir.join(name));
-        Ok(Arc::new(self.runtime.block_on(SqliteStore::open_or_create(config, Arc::new(self.clock)))?))
+        Ok(Arc::new(self.runtime.block_on(SqliteStore::open_or_create(
+            config,
+            Arc::new(self.clock),
+        ))?))
     }
 
     /// SQLite on the disk and without one, by turns with the disk itself. Gives the disk's samples.
@@ -83,12 +95,22 @@ impl Figures<'_> {
         let disk_store = self.sqlite(self.dir, "commits.db")?;
         let shm_store = self.sqlite(shm.path(), "commits.db")?;
         let (on_disk, on_shm): (DynBackend, DynBackend) = (disk_store.clone(), shm_store.clone());
-        let (mut disk, mut one, mut many, mut many_shm) =
-            (Samples::default(), Samples::default(), Samples::default(), Samples::default());
+        let (mut disk, mut one, mut many, mut many_shm) = (
+            Samples::default(),
+            Samples::default(),
+            Samples::default(),
+            Samples::default(),
+        );
+        let commits = |store, writers, limit| {
+            self.runtime
+                .block_on(stores::commits(store, writers, limit, self.clock))
+        };
+        // Makes the documents, outside of everything that is counted.
+        commits(&on_disk, 64, Duration::ZERO)?;
+        commits(&on_shm, 64, Duration::ZERO)?;
         let mut batches = 0;
         for turn in 1..=TURNS {
             progress(&format!("disk and SQLite, turn {turn} of {TURNS}"));
-            let commits = |store, writers, limit| self.runtime.block_on(stores::commits(store, writers, limit, self.clock));
             disk = disk.and(disk::fdatasync(self.dir, SECOND, self.clock)?);
             one = one.and(commits(&on_disk, 1, SECOND)?);
             let before = disk_store.stats().batches;
@@ -96,22 +118,26 @@ impl Figures<'_> {
             batches += disk_store.stats().batches - before;
             many_shm = many_shm.and(commits(&on_shm, 64, SECOND)?);
         }
-        // Making a writer's documents, before the first turn's clock starts, is in `batches` too: a few in thousands.
         let per_batch = many.count() as f64 / batches.max(1) as f64;
         write(Row::of("disk: write 4 KiB + fdatasync", &disk))?;
-        write(
-            Row::of("SQLite, 1 writer: guarded commit", &one)
-                .beside(format!("{:.0} % of the disk's rate", 100.0 * one.rate() / disk.rate())),
-        )?;
+        write(Row::of("SQLite, 1 writer: guarded commit", &one).beside(format!(
+            "{:.0} % of the disk's rate",
+            100.0 * one.rate() / disk.rate()
+        )))?;
         write(
             Row::of("SQLite, 64 writers: guarded commit", &many)
-                .beside(format!("{per_batch:.1} commits per fdatasync; {:.1} × the disk's rate", many.rate() / disk.rate()))
+                .beside(format!(
+                    "{per_batch:.1} commits per fdatasync; {:.1} × the disk's rate",
+                    many.rate() / disk.rate()
+                ))
                 .goal("≥ 10,000/s", many.rate() >= 10_000.0)
                 .goal("≥ 30 per fdatasync", per_batch >= 30.0),
         )?;
         write(
-            Row::of("the same on /dev/shm: software alone", &many_shm)
-                .beside(format!("with the disk: {:.0} % of it", 100.0 * many.rate() / many_shm.rate())),
+            Row::of("the same on /dev/shm: software alone", &many_shm).beside(format!(
+                "with the disk: {:.0} % of it",
+                100.0 * many.rate() / many_shm.rate()
+            )),
         )?;
         self.runtime.block_on(async {
             disk_store.close().await?;
@@ -131,7 +157,10 @@ impl Figures<'_> {
         }
         write(
             Row::of("memory store, 1 thread: guarded commit", &commits)
-                .beside(format!("bare `Mutex<BTreeMap>` insert: {}/s", Thousands(map.rate())))
+                .beside(format!(
+                    "bare `Mutex<BTreeMap>` insert: {}/s",
+                    Thousands(map.rate())
+                ))
                 .goal("≥ 200,000/s", commits.rate() >= 200_000.0),
         )
     }
@@ -141,27 +170,52 @@ impl Figures<'_> {
         let _awake = awake.then(Awake::start).transpose()?;
         let suffix = if awake { ", CPUs kept awake" } else { "" };
         progress(&format!("watch latency{suffix}"));
-        let hop = self.runtime.block_on(stores::channel_latency(WATCH_ROUNDS * 5, self.clock))?;
+        let hop = self
+            .runtime
+            .block_on(stores::channel_latency(WATCH_ROUNDS * 5, self.clock))?;
         let memory = self.memory();
-        let seen = self.runtime.block_on(stores::watch_latency(&memory, WATCH_ROUNDS * 5, self.clock))?;
+        let seen = self
+            .runtime
+            .block_on(stores::watch_latency(&memory, WATCH_ROUNDS * 5, self.clock))?;
         write(
             Row::of(format!("memory: commit call → watcher{suffix}"), &seen)
                 .paced()
-                .beside(format!("bare channel between two tasks: p50 {}", Short(hop.p50())))
+                .beside(format!(
+                    "bare channel between two tasks: p50 {}",
+                    Short(hop.p50())
+                ))
                 .goal("p50 < 50 µs", seen.p50() < Duration::from_micros(50)),
         )?;
 
-        let disk = if awake { disk::fdatasync(self.dir, SECOND, self.clock)? } else { disk_before.clone() };
+        let disk = if awake {
+            disk::fdatasync(self.dir, SECOND, self.clock)?
+        } else {
+            disk_before.clone()
+        };
         let sqlite = self.sqlite(self.dir, if awake { "watch-awake.db" } else { "watch.db" })?;
         let backend: DynBackend = sqlite.clone();
-        let seen = self.runtime.block_on(stores::watch_latency(&backend, WATCH_ROUNDS, self.clock))?;
+        let seen = self
+            .runtime
+            .block_on(stores::watch_latency(&backend, WATCH_ROUNDS, self.clock))?;
         write(
             Row::of(format!("SQLite: commit call → watcher{suffix}"), &seen)
                 .paced()
                 .beside(format!("fdatasync: p50 {}", Short(disk.p50()))),
         )?;
-        self.control_plane(&format!("memory{suffix}"), memory, Duration::from_millis(2), None, awake)?;
-        self.control_plane(&format!("SQLite{suffix}"), backend, Duration::from_millis(40), Some(&disk), awake)?;
+        self.control_plane(
+            &format!("memory{suffix}"),
+            memory,
+            Duration::from_millis(2),
+            None,
+            awake,
+        )?;
+        self.control_plane(
+            &format!("SQLite{suffix}"),
+            backend,
+            Duration::from_millis(40),
+            Some(&disk),
+            awake,
+        )?;
         Ok(self.runtime.block_on(sqlite.close())?)
     }
 
@@ -175,7 +229,9 @@ impl Figures<'_> {
     ) -> Result<(), Anyhow> {
         progress(&format!("control plane on {name}"));
         let dir = tempfile::tempdir_in(self.dir)?;
-        let mut bench = self.runtime.block_on(control::Bench::open(store, dir.path(), self.clock))?;
+        let mut bench = self
+            .runtime
+            .block_on(control::Bench::open(store, dir.path(), self.clock))?;
         let before = self.runtime.block_on(bench.revision())?;
         let one = self.runtime.block_on(bench.one_by_one(CREATES))?;
         let commits = (self.runtime.block_on(bench.revision())?.0 - before.0) as f64 / CREATES as f64;
@@ -189,8 +245,11 @@ impl Figures<'_> {
         if !awake {
             let many = self.runtime.block_on(bench.burst(CREATES))?;
             write(
-                Row::of(format!("create, {} callers at once, {name}", control::CALLERS), &many)
-                    .beside("p50, p99: accepted → start; per second: to the task's end"),
+                Row::of(
+                    format!("create, {} callers at once, {name}", control::CALLERS),
+                    &many,
+                )
+                .beside("p50, p99: accepted → start; per second: to the task's end"),
             )?;
         }
         self.runtime.block_on(bench.close())

@@ -32,7 +32,12 @@ pub(crate) struct Cost {
 
 impl Meter {
     pub(crate) fn start(clock: SystemClock) -> Result<Self, Anyhow> {
-        Ok(Self { clock, busy: busy()?, own: own(), wall: clock.monotonic() })
+        Ok(Self {
+            clock,
+            busy: busy()?,
+            own: own(),
+            wall: clock.monotonic(),
+        })
     }
 
     pub(crate) fn stop(self) -> Result<Cost, Anyhow> {
@@ -46,13 +51,21 @@ impl Meter {
 impl Cost {
     /// Both after each other.
     pub(crate) fn and(self, more: Self) -> Self {
-        Self { wall: self.wall + more.wall, cpu: self.cpu + more.cpu, others: self.others + more.others }
+        Self {
+            wall: self.wall + more.wall,
+            cpu: self.cpu + more.cpu,
+            others: self.others + more.others,
+        }
     }
 
     /// The share of all cores that others took, 0 to 1.
     pub(crate) fn others_share(&self) -> f64 {
         let all = self.wall.as_secs_f64() * cores() as f64;
-        if all > 0.0 { self.others.as_secs_f64() / all } else { 0.0 }
+        if all > 0.0 {
+            self.others.as_secs_f64() / all
+        } else {
+            0.0
+        }
     }
 }
 
@@ -64,14 +77,21 @@ pub(crate) fn cores() -> usize {
 /// CPU time of this process so far.
 fn own() -> Duration {
     let t = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(u64::try_from(t.tv_sec).unwrap_or(0), u32::try_from(t.tv_nsec).unwrap_or(0))
+    Duration::new(
+        u64::try_from(t.tv_sec).unwrap_or(0),
+        u32::try_from(t.tv_nsec).unwrap_or(0),
+    )
 }
 
 /// CPU time of the whole machine so far, without idle time and without niced processes (our own [`Awake`]).
 fn busy() -> Result<Duration, Anyhow> {
     let stat = std::fs::read_to_string("/proc/stat")?;
     let line = stat.lines().next().unwrap_or_default();
-    let ticks: Vec<u64> = line.split_whitespace().skip(1).map_while(|n| n.parse().ok()).collect();
+    let ticks: Vec<u64> = line
+        .split_whitespace()
+        .skip(1)
+        .map_while(|n| n.parse().ok())
+        .collect();
     // user nice system idle iowait irq softirq steal; a tick is 10 ms.
     let sum: u64 = [0, 2, 5, 6, 7].iter().filter_map(|&i: &usize| ticks.get(i)).sum();
     Ok(Duration::from_millis(sum * 10))
@@ -86,7 +106,12 @@ impl Awake {
         let program = std::env::current_exe()?;
         let mut all = Self(Vec::new());
         for _ in 0..cores() {
-            let child = Command::new("nice").args(["-n", "19"]).arg(&program).arg("spin").stdin(Stdio::piped()).spawn()?;
+            let child = Command::new("nice")
+                .args(["-n", "19"])
+                .arg(&program)
+                .arg("spin")
+                .stdin(Stdio::piped())
+                .spawn()?;
             all.0.push(child);
         }
         Ok(all)

@@ -38,7 +38,9 @@ async fn documents(store: &DynBackend, writer: usize) -> Result<Vec<(Key, Revisi
 }
 
 fn committed(outcome: Outcome) -> Result<Revision, Anyhow> {
-    outcome.committed().ok_or_else(|| format!("a commit without rivals met {outcome:?}").into())
+    outcome
+        .committed()
+        .ok_or_else(|| format!("a commit without rivals met {outcome:?}").into())
 }
 
 /// Each writer replaces its own documents in turn, each time guarded by the revision that it wrote before, and waits for
@@ -107,10 +109,17 @@ pub(crate) fn bare_map(limit: Duration, clock: SystemClock) -> Result<Samples, A
 }
 
 /// From the call of `commit` to the change in the hands of a watcher in another task, one commit at a time.
-pub(crate) async fn watch_latency(store: &DynBackend, rounds: usize, clock: SystemClock) -> Result<Samples, Anyhow> {
+pub(crate) async fn watch_latency(
+    store: &DynBackend,
+    rounds: usize,
+    clock: SystemClock,
+) -> Result<Samples, Anyhow> {
     let mut documents = documents(store, 0).await?;
     let prefix = Prefix::parse("figures")?;
-    let now = store.list(&prefix, ListOptions::default().with_limit(1)).await?.revision;
+    let now = store
+        .list(&prefix, ListOptions::default().with_limit(1))
+        .await?
+        .revision;
     let mut events = store.watch(&prefix, WatchOptions::after(now));
     let (seen, mut arrivals) = mpsc::unbounded_channel();
     let mut tasks = JoinSet::new();
@@ -137,7 +146,9 @@ pub(crate) async fn watch_latency(store: &DynBackend, rounds: usize, clock: Syst
         let begin = clock.monotonic();
         let txn = Txn::new().replace(key.clone(), *revision, value.clone());
         *revision = committed(store.commit(txn).await?)?;
-        let Some((arrived, at)) = arrivals.recv().await else { break };
+        let Some((arrived, at)) = arrivals.recv().await else {
+            break;
+        };
         if arrived != *revision {
             return Err(format!("the watcher saw {arrived}, not {revision}").into());
         }
@@ -146,7 +157,10 @@ pub(crate) async fn watch_latency(store: &DynBackend, rounds: usize, clock: Syst
     let cost = meter.stop()?;
     drop(arrivals);
     if took.len() < rounds {
-        return Err(tasks.join_next().await.map_or_else(|| "the watcher ended".into(), |e| format!("{e:?}").into()));
+        return Err(tasks
+            .join_next()
+            .await
+            .map_or_else(|| "the watcher ended".into(), |e| format!("{e:?}").into()));
     }
     Ok(Samples::new(took, cost))
 }

@@ -56,7 +56,13 @@ impl fmt::Display for Short {
             us if us < 1e6 => (us / 1e3, "ms"),
             us => (us / 1e6, "s"),
         };
-        let places = if value < 10.0 { 2 } else if value < 100.0 { 1 } else { 0 };
+        let places = if value < 10.0 {
+            2
+        } else if value < 100.0 {
+            1
+        } else {
+            0
+        };
         write!(f, "{value:.places$} {unit}")
     }
 }
@@ -97,7 +103,11 @@ impl Row {
             Short(samples.cpu_each()).to_string(),
             others,
         ];
-        Self { what: what.into(), cells, ..Self::default() }
+        Self {
+            what: what.into(),
+            cells,
+            ..Self::default()
+        }
     }
     /// Without a rate: where the pace was set by the measurement.
     pub(crate) fn paced(mut self) -> Self {
@@ -111,16 +121,26 @@ impl Row {
     }
     /// What is to be reached.
     pub(crate) fn goal(mut self, text: &str, met: bool) -> Self {
-        self.goals.push(format!("{text}: {}", if met { "met" } else { "**missed**" }));
+        self.goals
+            .push(format!("{text}: {}", if met { "met" } else { "**missed**" }));
         self
     }
 }
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let goals = if self.goals.is_empty() { "-".to_owned() } else { self.goals.join("; ") };
+        let goals = if self.goals.is_empty() {
+            "-".to_owned()
+        } else {
+            self.goals.join("; ")
+        };
         let beside = if self.beside.is_empty() { "-" } else { &self.beside };
-        write!(f, "| {} | {} | {beside} | {goals} |", self.what, self.cells.join(" | "))
+        write!(
+            f,
+            "| {} | {} | {beside} | {goals} |",
+            self.what,
+            self.cells.join(" | ")
+        )
     }
 }
 
