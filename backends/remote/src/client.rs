@@ -59,6 +59,8 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .connect_timeout(config.connect_timeout)
+            // Shorter than servers keep idle connections: a request on one that is just being closed would be lost.
+            .pool_idle_timeout(Duration::from_secs(10))
             .tcp_keepalive(Duration::from_secs(30));
         if let Some(pem) = &config.ca_pem {
             let authorities = Certificate::from_pem_bundle(pem).map_err(|e| invalid().because(e))?;

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use skyloom_cloud::FieldError;
 use skyloom_model::Id;
 
@@ -110,12 +111,21 @@ fn parse<T: DeserializeOwned>(body: &[u8], max_depth: usize) -> Result<T, ApiErr
         let message = format!("the body is nested deeper than {max_depth}");
         return Err(ApiError::bad_request("body.too_deep", message));
     }
+    // First the whole text, so that what is no JSON is called so however it begins.
+    let text: &RawValue = serde_json::from_slice(body).map_err(|e| complaint(".", &e))?;
+    if !text.get().starts_with('{') {
+        // Serde would take a list for a struct.
+        return Err(ApiError::field(FieldError::new(
+            "body",
+            "field.invalid",
+            "must be a JSON object",
+        )));
+    }
     let mut json = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|e| {
         let path = e.path().to_string();
         complaint(&path, e.inner())
     })?;
-    json.end().map_err(|e| complaint(".", &e))?;
     Ok(value)
 }
 
@@ -267,7 +277,7 @@ mod tests {
             "{\"inner\":[{\"count\":1e999}]}",
             "{} {}",
             "\u{feff}{}",
-            "{\"a\":\"\\ud800\"}",
+            "{\"inner\":[{\"count\":\"\\ud800\"}]}",
             "{\"inner\":[]}x",
         ] {
             assert!(

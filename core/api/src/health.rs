@@ -17,7 +17,11 @@ pub fn health_router(
 ) -> Router {
     let readyz = move || {
         let readiness = readiness();
-        let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let status = if readiness.ready {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
         std::future::ready((status, axum::Json(readiness)).into_response())
     };
     let metrics = move || {

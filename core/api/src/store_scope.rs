@@ -164,12 +164,16 @@ fn may_write<'t>(host: HostId, txn: &'t Txn, write: &'t Write) -> Result<Option<
     let refused = || denied("commit");
     let key = write.key();
     let area = area(host, key).ok_or_else(refused)?;
-    let value = match (area, write) {
-        (Area::Agents | Area::Vms | Area::Queries, Write::Delete(_)) => return Ok(None),
-        (_, Write::Delete(_)) | (Area::Lent, Write::Put(..)) => return Err(refused()),
-        (_, Write::Put(_, value)) => value,
-    };
     let segments: Vec<&str> = key.segments().collect();
+    let value = match write {
+        Write::Put(_, value) => value,
+        Write::Delete(_) => {
+            return match (area, segments.as_slice()) {
+                (Area::Vms | Area::Queries, [_, _, _]) | (Area::Agents, [_, _, "status"]) => Ok(None),
+                _ => Err(refused()),
+            };
+        }
+    };
     match (area, segments.as_slice()) {
         (Area::Jobs, [_, _, _, _]) | (Area::Queries, [_, _, _]) => {
             let (guard, revision) = revision_guard(txn, key).ok_or_else(refused)?;

@@ -16,9 +16,16 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+/// Where a server's own records are, and the token in them.
+#[derive(Clone)]
+pub(crate) struct Known {
+    pub(crate) token: String,
+    records: DynBackend,
+}
+
 pub(crate) struct ApiServer {
     pub(crate) address: SocketAddr,
-    token: String,
+    pub(crate) known: Known,
     shutdown: CancellationToken,
     tasks: JoinSet<std::io::Result<()>>,
     _images: TempDir,
@@ -26,29 +33,37 @@ pub(crate) struct ApiServer {
 
 impl ApiServer {
     pub(crate) async fn start(store: DynBackend) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        Self::start_with(store, None).await
+        Self::start_at(([127, 0, 0, 1], 0).into(), store, None, None).await
     }
 
-    pub(crate) async fn start_with(
+    /// As [`ApiServer::start`], at a given address, with TLS, or with the records of an earlier server.
+    pub(crate) async fn start_at(
+        address: SocketAddr,
         store: DynBackend,
         tls: Option<Arc<rustls::ServerConfig>>,
+        known: Option<Known>,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let clock = Arc::new(SystemClock::new());
         let ids = Arc::new(OsIds::new(clock.clone()));
         let images = tempfile::tempdir()?;
+        let records = match &known {
+            Some(known) => known.records.clone(),
+            None => Arc::new(MemoryStore::new(clock.clone(), MemoryConfig::default())),
+        };
         let cloud = Cloud::new(CloudParts {
-            backend: Arc::new(MemoryStore::new(clock.clone(), MemoryConfig::default())),
+            backend: records.clone(),
             clock: clock.clone(),
             ids: ids.clone(),
             images: Arc::new(DirImageRepo::open(images.path(), 1 << 20)?),
         });
-        let token = cloud
-            .bootstrap()
-            .await?
-            .token
-            .ok_or("a new cloud has a token")?
-            .expose()
-            .to_owned();
+        let token = match known {
+            Some(known) => known.token,
+            None => {
+                let token = cloud.bootstrap().await?.token;
+                token.ok_or("a new cloud has a token")?.expose().to_owned()
+            }
+        };
+        let known = Known { token, records };
         let shutdown = CancellationToken::new();
         let routes = router(ApiParts {
             cloud: Arc::new(cloud),
@@ -64,7 +79,7 @@ impl ApiServer {
             limits: ApiLimits::default().with_heartbeat(Duration::from_millis(200)),
             shutdown: shutdown.clone(),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(
@@ -76,7 +91,7 @@ impl ApiServer {
         ));
         Ok(Self {
             address,
-            token,
+            known,
             shutdown,
             tasks,
             _images: images,
@@ -86,7 +101,7 @@ impl ApiServer {
     pub(crate) fn config(&self) -> RemoteConfig {
         RemoteConfig::new(
             format!("http://{}", self.address),
-            Secret::new(self.token.clone()),
+            Secret::new(self.known.token.clone()),
         )
     }
 

@@ -1,0 +1,16 @@
+//! The API over a memory store: every error of the contract, who may do what, streams, the store protocol's scopes, the
+//! OpenAPI document, and the server on a real socket.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod auth;
+mod errors;
+mod follow;
+mod harness;
+mod limits;
+mod openapi;
+mod resources;
+mod scopes;
+mod server;
+mod store;
+mod watch;
