@@ -240,6 +240,15 @@ impl World {
 
     /// One life of an engine: its own lease, driver and worker. Dropping it is a crash.
     pub(crate) async fn life(&self, name: &str) -> Life {
+        let job = TestJob {
+            ledger: self.ledger.clone(),
+            hanging: self.hanging.clone(),
+        };
+        self.life_with(name, JobRegistry::new().with(job)).await
+    }
+
+    /// The same with other jobs.
+    pub(crate) async fn life_with(&self, name: &str, jobs: JobRegistry) -> Life {
         let shutdown = CancellationToken::new();
         let (keeper, mut fence) = LeaseKeeper::new(
             self.store.clone(),
@@ -249,10 +258,6 @@ impl World {
             Duration::from_secs(60),
         );
         let (inventory, feed) = InventoryFeed::new(&self.store).unwrap();
-        let jobs = JobRegistry::new().with(TestJob {
-            ledger: self.ledger.clone(),
-            hanging: self.hanging.clone(),
-        });
         let worker = Worker::new(WorkerParts {
             backend: self.store.clone(),
             place: Place::Engine,
