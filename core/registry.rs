@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use skyloom_model::{Clock, Secret};
+use skyloom_model::{Clock, Ids, Secret};
+use skyloom_store::layer::{self, StandardConfig};
 use skyloom_store::{DynBackend, Error, ErrorKind, MemoryConfig, MemoryStore, Result};
 
 /// What opening a store may need.
@@ -11,6 +12,10 @@ use skyloom_store::{DynBackend, Error, ErrorKind, MemoryConfig, MemoryStore, Res
 pub struct StoreOptions {
     /// Time: the clock of leases for stores inside this process.
     pub clock: Arc<dyn Clock>,
+    /// Chance, for the spread of retries.
+    pub ids: Arc<dyn Ids>,
+    /// The layers over the backend: retries, time limits, bounds on calls at once, metrics.
+    pub layers: StandardConfig,
     /// For remote stores: the bearer token.
     pub token: Option<Secret<String>>,
     /// For remote stores: further certificate authorities in PEM.
@@ -18,11 +23,13 @@ pub struct StoreOptions {
 }
 
 impl StoreOptions {
-    /// No token, no further authorities.
+    /// Standard layers, no token, no further authorities.
     #[must_use]
-    pub fn new(clock: Arc<dyn Clock>) -> Self {
+    pub fn new(clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Self {
         Self {
             clock,
+            ids,
+            layers: StandardConfig::default(),
             token: None,
             ca_pem: None,
         }
@@ -43,6 +50,12 @@ impl StoreOptions {
     }
 }
 
+impl StoreOptions {
+    fn layered(&self, backend: DynBackend) -> DynBackend {
+        layer::standard(backend, self.layers, self.clock.clone(), self.ids.clone())
+    }
+}
+
 /// An open store, and how to end it in order.
 #[derive(Debug)]
 pub struct Opened {
@@ -53,6 +66,14 @@ pub struct Opened {
 }
 
 impl Opened {
+    fn of(backend: DynBackend) -> Self {
+        Self {
+            backend,
+            #[cfg(feature = "sqlite")]
+            sqlite: None,
+        }
+    }
+
     /// Ends the store in order. Not needed for safety: a store that is just dropped loses nothing acknowledged.
     ///
     /// # Errors
@@ -63,16 +84,6 @@ impl Opened {
             return store.close().await;
         }
         Ok(())
-    }
-}
-
-impl From<DynBackend> for Opened {
-    fn from(backend: DynBackend) -> Self {
-        Self {
-            backend,
-            #[cfg(feature = "sqlite")]
-            sqlite: None,
-        }
     }
 }
 
@@ -99,7 +110,7 @@ pub async fn open_store(uri: &str, options: &StoreOptions) -> Result<Opened> {
         "memory" => {
             let store: DynBackend =
                 Arc::new(MemoryStore::new(options.clock.clone(), MemoryConfig::default()));
-            Ok(store.into())
+            Ok(Opened::of(options.layered(store)))
         }
         #[cfg(feature = "sqlite")]
         "sqlite" => {
@@ -116,7 +127,7 @@ pub async fn open_store(uri: &str, options: &StoreOptions) -> Result<Opened> {
                 skyloom_store_sql::SqliteStore::open_or_create(config, options.clock.clone()).await?,
             );
             Ok(Opened {
-                backend: store.clone(),
+                backend: options.layered(store.clone()),
                 sqlite: Some(store),
             })
         }
@@ -132,7 +143,7 @@ pub async fn open_store(uri: &str, options: &StoreOptions) -> Result<Opened> {
                 config = config.with_ca_pem(pem.clone());
             }
             let store: DynBackend = Arc::new(skyloom_store_remote::RemoteStore::open(config)?);
-            Ok(store.into())
+            Ok(Opened::of(options.layered(store)))
         }
         _ => {
             let _ = rest;

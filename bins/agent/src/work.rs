@@ -5,7 +5,7 @@ use std::sync::Arc;
 use skyloom::agent::{Agent, AgentConfig as Settings, AgentParts, HttpContent, HttpContentConfig};
 use skyloom::cloud::{HostParts as HostJobParts, host_jobs};
 use skyloom::hypervisor::{FakeOptions, FakeWorld, HostStorage, Hypervisor};
-use skyloom::model::{HostId, Readiness, SystemClock};
+use skyloom::model::{HostId, OsIds, Readiness, SystemClock};
 use skyloom::qmp::{QmpConfig, QmpHypervisor};
 use skyloom_bin::exit::MainError;
 use skyloom_bin::health;
@@ -32,7 +32,10 @@ pub(crate) async fn run(
     )
     .map_err(|e| MainError::usage("images cannot be read", e))?;
     let (hypervisor, storage) = open_host(&config, clock.clone()).await?;
-    let store = config.store.open(clock.clone()).await?;
+    let store = config
+        .store
+        .open(clock.clone(), Arc::new(OsIds::new(clock.clone())))
+        .await?;
     let readiness = Readiness::new();
     let jobs = host_jobs(&HostJobParts {
         host,

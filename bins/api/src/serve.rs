@@ -41,7 +41,7 @@ pub(crate) async fn run(
 
     let clock = Arc::new(SystemClock::new());
     let ids = Arc::new(OsIds::new(clock.clone()));
-    let store = config.store.open(clock.clone()).await?;
+    let store = config.store.open(clock.clone(), ids.clone()).await?;
     let images = DirImageRepo::open(&config.images.dir, Limits::default().max_file).map_err(|e| {
         MainError::failed(
             format!("the image folder {} does not open", config.images.dir.display()),

@@ -37,6 +37,9 @@ pub(crate) struct DevArgs {
     /// Where the records are kept
     #[arg(long, value_enum, default_value_t = DevStore::Sqlite)]
     pub(crate) store: DevStore,
+    /// Address block that images may be fetched from besides the public Internet; may be given several times
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) fetch_allow: Vec<String>,
     /// What is logged to standard error, such as `info,skyloom_qmp=debug`
     #[arg(long, value_name = "FILTER", env = "SKYLOOM_LOG", default_value = "info")]
     pub(crate) log: String,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use skyloom::{Opened, StoreOptions, open_store};
-use skyloom_model::{Clock, Secret};
+use skyloom_model::{Clock, Ids, Secret};
 
 use crate::exit::MainError;
 
@@ -46,13 +46,13 @@ impl StoreConfig {
     ///
     /// # Errors
     /// When it is not configured or does not open.
-    pub async fn open(&self, clock: Arc<dyn Clock>) -> Result<Opened, MainError> {
+    pub async fn open(&self, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Result<Opened, MainError> {
         if self.uri.is_empty() {
             let known = skyloom::schemes().join(", ");
             return Err(MainError::usage("store.uri is not set", format!("this build knows: {known}"))
                 .hint("set it in the file given by --config, or with --set store.uri=sqlite:///var/lib/skyloom/skyloom.db"));
         }
-        let mut options = StoreOptions::new(clock);
+        let mut options = StoreOptions::new(clock, ids);
         if let Some(token) = self.token()? {
             options = options.with_token(token);
         }

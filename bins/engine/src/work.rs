@@ -36,7 +36,8 @@ pub(crate) async fn run(
             e,
         )
     })?;
-    let store = config.store.open(clock.clone()).await?;
+    let ids = Arc::new(OsIds::new(clock.clone()));
+    let store = config.store.open(clock.clone(), ids.clone()).await?;
     let readiness = Readiness::new();
     let engine = Engine::new(EngineParts {
         backend: store.backend,
@@ -47,7 +48,7 @@ pub(crate) async fn run(
             limits,
         }),
         scheduler: Arc::new(FilterScheduler::default()),
-        ids: Arc::new(OsIds::new(clock.clone())),
+        ids,
         clock,
         readiness: readiness.clone(),
         config: Settings::new(config.engine.name),

@@ -70,14 +70,20 @@ pub(super) async fn run(
         DevStore::Memory => "memory:".to_owned(),
         DevStore::Sqlite => format!("sqlite://{}", folder.path().join("skyloom.db").display()),
     };
-    let store = open_store(&uri, &StoreOptions::new(clock.clone()))
+    let store = open_store(&uri, &StoreOptions::new(clock.clone(), ids.clone()))
         .await
         .map_err(|e| MainError::failed(format!("the store {uri} does not open"), e))?;
     let limits = Limits::default();
     let images = DirImageRepo::open(&folder.path().join("images"), limits.max_file)
         .map_err(|e| MainError::failed("the image folder does not open", e))?;
-    let fetch =
-        Fetcher::new(FetchPolicy::default()).map_err(|e| MainError::failed("images cannot be fetched", e))?;
+    let mut policy = FetchPolicy::default();
+    for block in &args.fetch_allow {
+        let parsed = block
+            .parse()
+            .map_err(|e| MainError::usage(format!("{block} is no address block"), e))?;
+        policy.allow.push(parsed);
+    }
+    let fetch = Fetcher::new(policy).map_err(|e| MainError::failed("images cannot be fetched", e))?;
     let mut hosts = Vec::new();
     for number in 1..=args.hosts {
         hosts.push(open_host(&args, folder.path(), number, &clock).await?);

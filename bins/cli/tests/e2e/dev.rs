@@ -180,3 +180,55 @@ fn a_hundred_simulated_hosts_are_ready_soon() {
             .then_some(())
     });
 }
+
+#[test]
+fn an_image_comes_by_url_where_the_address_is_allowed() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let bytes = std::fs::read(guest_image()).unwrap();
+    let listener = runtime
+        .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
+        .unwrap();
+    let url = format!("http://{}/guest.qcow2", listener.local_addr().unwrap());
+    let routes = axum::Router::new().route(
+        "/guest.qcow2",
+        axum::routing::get(move || std::future::ready(bytes.clone())),
+    );
+    runtime.spawn(async move { axum::serve(listener, routes).await });
+    let common = [
+        "dev",
+        "--hypervisor",
+        "fake",
+        "--store",
+        "memory",
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    let import = [
+        "image", "import", "--name", "guest", "--format", "qcow2", "--url", &url, "--wait",
+    ];
+
+    let process = Process::start("skyloom", &common, &dir.path().join("log"));
+    let sky = Sky {
+        endpoint: process.line("SKYLOOM_ENDPOINT="),
+        token: process.line("SKYLOOM_TOKEN="),
+    };
+    let output = sky.output(&import);
+    assert!(!output.status.success());
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        message.contains("127.0.0.1"),
+        "the refused address is named: {message}"
+    );
+    drop(process);
+
+    let allowed = [&common[..], &["--fetch-allow", "127.0.0.0/8"]].concat();
+    let process = Process::start("skyloom", &allowed, &dir.path().join("log"));
+    let sky = Sky {
+        endpoint: process.line("SKYLOOM_ENDPOINT="),
+        token: process.line("SKYLOOM_TOKEN="),
+    };
+    sky.json(&import);
+    let image = sky.json(&["image", "show", "guest"]);
+    assert_eq!(image["status"]["state"], "active", "{image:#}");
+}
