@@ -7,10 +7,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use skyloom_bin::exit::{MainError, main_result};
-use skyloom_bin::signals;
-use skyloom_bin::telemetry::{self, LogConfig};
-use tokio_util::sync::CancellationToken;
+use skyloom_bin::exit::main_result;
+use skyloom_bin::process;
+use skyloom_bin::telemetry::LogConfig;
 
 /// Run a whole cloud here: API, engine, agents and store in one process
 ///
@@ -68,27 +67,11 @@ pub(crate) enum DevStore {
 
 /// Runs the cloud until a signal ends it. Makes its own runtime.
 pub(crate) fn run(args: DevArgs) -> ExitCode {
-    main_result(start(args))
-}
-
-fn start(args: DevArgs) -> Result<(), MainError> {
     let logs = LogConfig {
         filter: args.log.clone(),
         ..LogConfig::default()
     };
-    telemetry::init_logs(&logs).map_err(|e| MainError::usage("logs cannot be set up", e))?;
-    let metrics =
-        telemetry::install_metrics().map_err(|e| MainError::failed("metrics cannot be set up", e))?;
-    let runtime = tokio::runtime::Runtime::new().map_err(|e| MainError::failed("no runtime", e))?;
-    runtime.block_on(async {
-        let shutdown = CancellationToken::new();
-        let work = cloud::run(args, metrics, shutdown.clone());
-        match signals::run(shutdown, work)
-            .await
-            .map_err(|e| MainError::failed("signals cannot be handled", e))?
-        {
-            signals::Ended::Finished(result) => result,
-            signals::Ended::Abandoned => Err(MainError::abandoned()),
-        }
-    })
+    main_result(process::live(&logs, |metrics, shutdown| {
+        cloud::run(args, metrics, shutdown)
+    }))
 }

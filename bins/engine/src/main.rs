@@ -6,10 +6,9 @@ mod work;
 use std::process::ExitCode;
 
 use clap::Parser;
-use skyloom_bin::config::{ConfigArgs, Layers};
-use skyloom_bin::exit::{MainError, main_result};
-use skyloom_bin::{signals, telemetry, tls};
-use tokio_util::sync::CancellationToken;
+use skyloom_bin::config::ConfigArgs;
+use skyloom_bin::exit::main_result;
+use skyloom_bin::process;
 
 use crate::config::EngineConfig;
 
@@ -27,27 +26,10 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    main_result(start(&Args::parse()))
-}
-
-fn start(args: &Args) -> Result<(), MainError> {
-    let config: EngineConfig = Layers::of_process(&args.config)
-        .and_then(Layers::load)
-        .map_err(|e| MainError::usage("the configuration is refused", e))?;
-    telemetry::init_logs(&config.log).map_err(|e| MainError::usage("logs cannot be set up", e))?;
-    let metrics =
-        telemetry::install_metrics().map_err(|e| MainError::failed("metrics cannot be set up", e))?;
-    tls::install_default_provider();
-    let runtime = tokio::runtime::Runtime::new().map_err(|e| MainError::failed("no runtime", e))?;
-    runtime.block_on(async {
-        let shutdown = CancellationToken::new();
-        let work = work::run(config, metrics, shutdown.clone());
-        match signals::run(shutdown, work)
-            .await
-            .map_err(|e| MainError::failed("signals cannot be handled", e))?
-        {
-            signals::Ended::Finished(result) => result,
-            signals::Ended::Abandoned => Err(MainError::abandoned()),
-        }
-    })
+    let args = Args::parse();
+    main_result(process::configured(
+        &args.config,
+        |c: &EngineConfig| &c.log,
+        work::run,
+    ))
 }
