@@ -28,6 +28,8 @@ pub const ROOT: &str = "/v1/store";
 pub const MAX_PAGE_BYTES: usize = 8 << 20;
 /// A server refuses a request with a longer body.
 pub const MAX_REQUEST_BYTES: usize = 16 << 20;
+/// Longest time for which a lease can be had: who asks for more wants to be believed alive for ever.
+pub const MAX_TTL_MS: u64 = 24 * 60 * 60 * 1000;
 /// Longest watch line; a longer commit is told as a gap.
 pub const MAX_LINE_BYTES: usize = 32 << 20;
 

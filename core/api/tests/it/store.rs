@@ -107,6 +107,10 @@ async fn what_the_store_refuses_goes_back_as_it_said_it() {
     api.post("/v1/store/commit", json!({"writes": many}))
         .await
         .refused(413, "store.too_large");
+    let forever = json!({"name": "x", "epoch": 1, "ttl_ms": u64::MAX});
+    api.post("/v1/store/lease-renew", forever)
+        .await
+        .refused(422, "store.invalid");
     let nothing = json!({"name": "x", "holder": "me", "ttl_ms": 0, "mode": "acquire"});
     api.post("/v1/store/lease-grant", nothing)
         .await

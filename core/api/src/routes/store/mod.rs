@@ -7,9 +7,9 @@ use axum::Json as Answer;
 use axum::extract::State;
 use skyloom_store::wire::{
     CapabilityRequest, CommitRequest, Done, GetAnswer, GetRequest, GrantRequest, LeasesAnswer, LeasesRequest,
-    ListAnswer, ListRequest, RenewRequest, RevokeRequest, WireCapability, WireDocument,
+    ListAnswer, ListRequest, MAX_TTL_MS, RenewRequest, RevokeRequest, WireCapability, WireDocument,
 };
-use skyloom_store::{Grant, Outcome, Renewal, Txn};
+use skyloom_store::{Error, ErrorKind, Grant, Outcome, Renewal, Txn};
 use std::time::Duration;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -128,6 +128,16 @@ async fn commit(
     outcome.await.map(Answer).map_err(|e| ApiError::store(&e))
 }
 
+/// The time that a lease is asked for, bounded.
+fn ttl(ms: u64, operation: &'static str) -> skyloom_store::Result<Duration> {
+    if ms > MAX_TTL_MS {
+        return Err(Error::new(ErrorKind::Invalid, operation)
+            .with("ttl_ms", ms)
+            .with("limit", MAX_TTL_MS));
+    }
+    Ok(Duration::from_millis(ms))
+}
+
 /// Ask for a lease
 ///
 /// Grants a name for a time, with an epoch greater than every one before, or says who holds it. An agent may ask for its
@@ -141,9 +151,9 @@ async fn lease_grant(
     StoreJson(request): StoreJson<GrantRequest>,
 ) -> Result<Grant> {
     let scope = StoreScope::of(&identity.role)?;
-    let ttl = Duration::from_millis(request.ttl_ms);
     let granted = async {
         scope.lease(&request.name, "grant lease")?;
+        let ttl = ttl(request.ttl_ms, "grant lease")?;
         state
             .parts
             .backend
@@ -165,9 +175,9 @@ async fn lease_renew(
     StoreJson(request): StoreJson<RenewRequest>,
 ) -> Result<Renewal> {
     let scope = StoreScope::of(&identity.role)?;
-    let ttl = Duration::from_millis(request.ttl_ms);
     let renewed = async {
         scope.lease(&request.name, "renew lease")?;
+        let ttl = ttl(request.ttl_ms, "renew lease")?;
         state.parts.backend.renew(&request.name, request.epoch, ttl).await
     };
     renewed.await.map(Answer).map_err(|e| ApiError::store(&e))

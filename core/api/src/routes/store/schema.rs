@@ -101,7 +101,7 @@ pub(crate) struct ListRequest {
     #[cfg_attr(test, serde(default))]
     after: Option<Key>,
     /// Most documents; 0 is the server's largest page.
-    #[schema(required = false, default = 0, maximum = 1_000_000)]
+    #[schema(required = false, default = 0, format = "uint64")]
     limit: usize,
     /// As of this revision.
     #[cfg_attr(test, serde(default))]
@@ -219,7 +219,7 @@ pub(crate) struct GrantRequest {
     #[schema(max_length = 256)]
     holder: String,
     /// For how many milliseconds.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 86_400_000)]
     ttl_ms: u64,
     /// What to do when somebody else has it.
     mode: LeaseMode,
@@ -288,9 +288,10 @@ pub(crate) struct LeaseInfo {
 pub(crate) struct RenewRequest {
     name: Key,
     /// As it was granted.
+    #[schema(format = "uint64")]
     epoch: u64,
     /// For how many milliseconds.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 86_400_000)]
     ttl_ms: u64,
 }
 
@@ -320,6 +321,7 @@ pub(crate) enum Renewal {
 pub(crate) struct RevokeRequest {
     name: Key,
     /// As it was granted.
+    #[schema(format = "uint64")]
     epoch: u64,
 }
 
