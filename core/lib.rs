@@ -17,7 +17,7 @@
 mod local;
 mod registry;
 
-pub use local::{LocalCloud, LocalHost, LocalParts, Registered, api_readiness};
+pub use local::{LocalCloud, LocalHost, LocalParts, Registered};
 pub use registry::{Opened, StoreOptions, open_store, schemes};
 
 pub use skyloom_agent as agent;

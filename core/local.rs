@@ -12,7 +12,7 @@ use skyloom_cloud::{
 use skyloom_engine::{Engine, EngineConfig, EngineParts};
 use skyloom_hypervisor::{HostStorage, Hypervisor};
 use skyloom_image::Limits;
-use skyloom_model::{Actor, Clock, HostId, Ids, Phase, PhaseState, Readiness, Resource as _, Role};
+use skyloom_model::{Actor, Clock, HostId, Ids, Phase, Readiness, Resource as _, Role};
 use skyloom_scheduler::FilterScheduler;
 use skyloom_store::{DynBackend, Result};
 use tokio::task::JoinSet;
@@ -252,25 +252,4 @@ async fn register(cloud: &Cloud, admin: &Caller, host: &LocalHost) -> Result<Hos
         ..CreateHost::default()
     };
     Ok(cloud.create_host(admin, request).await?.host.id())
-}
-
-/// The phases of a process as the API's health routes show them.
-#[must_use]
-pub fn api_readiness(readiness: &Readiness) -> Arc<dyn Fn() -> skyloom_api::Readiness + Send + Sync> {
-    let readiness = readiness.clone();
-    Arc::new(move || skyloom_api::Readiness {
-        ready: readiness.is_ready(),
-        phases: readiness
-            .report()
-            .into_iter()
-            .map(|line| skyloom_api::Phase {
-                name: format!("{}: {:?}", line.part, line.phase).to_lowercase(),
-                state: match line.state {
-                    PhaseState::Pending => skyloom_api::PhaseState::Pending,
-                    PhaseState::Ready => skyloom_api::PhaseState::Ok,
-                },
-                detail: Some(line.detail).filter(|d| !d.is_empty()),
-            })
-            .collect(),
-    })
 }

@@ -76,7 +76,7 @@ pub(crate) async fn run(
         backend: store.backend.clone(),
         clock,
         ids,
-        readiness: skyloom::api_readiness(&readiness),
+        readiness: readiness.clone(),
         metrics: metrics.into_fn(),
         open_metrics: false,
         limits: ApiLimits::default(),

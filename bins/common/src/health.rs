@@ -25,7 +25,7 @@ pub async fn serve_health(
         let listener = TcpListener::bind(listen)
             .await
             .map_err(|e| MainError::failed(format!("cannot listen on {listen}"), e))?;
-        let routes = health_router(skyloom::api_readiness(&readiness), metrics.into_fn());
+        let routes = health_router(readiness, metrics.into_fn());
         serve(listener, routes, None, ServeLimits::default(), shutdown)
             .await
             .map_err(|e| MainError::failed("health cannot be served", e))?;

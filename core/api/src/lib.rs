@@ -31,7 +31,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 pub use health::health_router;
 pub use openapi::openapi;
-pub use parts::{ApiLimits, ApiParts, Phase, PhaseState, Readiness};
+pub use parts::{ApiLimits, ApiParts};
 pub use problem::Problem;
 pub use serve::{ServeLimits, serve};
 

@@ -5,12 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Serialize;
 use skyloom_cloud::Cloud;
-use skyloom_model::{Clock, Ids};
+use skyloom_model::{Clock, Ids, Readiness};
 use skyloom_store::DynBackend;
 use tokio_util::sync::CancellationToken;
-use utoipa::ToSchema;
 
 use crate::seats::Seats;
 
@@ -25,8 +23,8 @@ pub struct ApiParts {
     pub clock: Arc<dyn Clock>,
     /// Request ids.
     pub ids: Arc<dyn Ids>,
-    /// How far the process is: asked at each `GET /readyz`.
-    pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
+    /// The boot phases of the process' parts: shown by `GET /readyz`.
+    pub readiness: Readiness,
     /// The metrics in Prometheus' text form: asked at each `GET /metrics`.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Whether `GET /metrics` needs no token: right where only the machine itself can reach the server.
@@ -118,40 +116,6 @@ impl ApiLimits {
         self.heartbeat = every;
         self
     }
-}
-
-/// How far a process is with its start.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Readiness {
-    /// Whether it does its work.
-    pub ready: bool,
-    /// The phases of the start, in order: configuration, health, caches, watch.
-    pub phases: Vec<Phase>,
-}
-
-/// One phase of a start.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Phase {
-    /// Its name.
-    #[schema(example = "caches")]
-    pub name: String,
-    /// How far it is.
-    pub state: PhaseState,
-    /// What it waits for or found.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub detail: Option<String>,
-}
-
-/// How far a phase is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PhaseState {
-    /// Not begun, or under way.
-    Pending,
-    /// Done.
-    Ok,
-    /// Broken.
-    Failed,
 }
 
 /// What handlers share.

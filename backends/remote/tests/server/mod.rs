@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skyloom_api::{ApiLimits, ApiParts, Readiness, ServeLimits, router, serve};
+use skyloom_api::{ApiLimits, ApiParts, ServeLimits, router, serve};
 use skyloom_cloud::{Cloud, CloudParts, DirImageRepo};
-use skyloom_model::{OsIds, Secret, SystemClock};
+use skyloom_model::{OsIds, Readiness, Secret, SystemClock};
 use skyloom_store::{DynBackend, MemoryConfig, MemoryStore};
 use skyloom_store_remote::RemoteConfig;
 use tempfile::TempDir;
@@ -70,10 +70,7 @@ impl ApiServer {
             backend: store,
             clock,
             ids,
-            readiness: Arc::new(|| Readiness {
-                ready: true,
-                phases: Vec::new(),
-            }),
+            readiness: Readiness::new(),
             metrics: Arc::new(String::new),
             open_metrics: true,
             limits: ApiLimits::default().with_heartbeat(Duration::from_millis(200)),

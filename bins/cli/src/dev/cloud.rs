@@ -116,7 +116,7 @@ pub(super) async fn run(
         backend: store.backend.clone(),
         clock,
         ids,
-        readiness: skyloom::api_readiness(&readiness),
+        readiness: readiness.clone(),
         metrics: metrics.into_fn(),
         open_metrics: true,
         limits: ApiLimits::default(),

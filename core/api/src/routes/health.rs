@@ -3,8 +3,8 @@
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use skyloom_model::{Reason, Role};
 use utoipa::ToSchema;
@@ -13,7 +13,8 @@ use utoipa_axum::routes;
 
 use crate::answer::Result;
 use crate::auth::identify;
-use crate::parts::{AppState, Readiness};
+use crate::health::ReadinessReport;
+use crate::parts::AppState;
 use crate::problem::ApiError;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
@@ -39,16 +40,10 @@ async fn healthz() -> Response {
 /// The phases of the start (configuration, health, caches, watch) and whether the process does its work.
 #[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "health", security(()),
     responses(
-        (status = 200, description = "Ready.", body = Readiness),
-        (status = 503, description = "Not ready, or no more.", body = Readiness)))]
+        (status = 200, description = "Ready.", body = ReadinessReport),
+        (status = 503, description = "Not ready, or no more.", body = ReadinessReport)))]
 async fn readyz(State(state): State<AppState>) -> Response {
-    let readiness = (state.parts.readiness)();
-    let status = if readiness.ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    (status, Answer(readiness)).into_response()
+    ReadinessReport::of(&state.parts.readiness).answer()
 }
 
 /// Show metrics

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use futures::stream;
 use serde_json::{Value as Json, json};
-use skyloom_api::{ApiLimits, Readiness};
+use skyloom_api::ApiLimits;
 
 use crate::harness::{Api, Setup};
 
@@ -232,13 +232,13 @@ async fn request_ids_are_kept_if_plain_and_made_if_not() {
 
 #[tokio::test]
 async fn a_panic_is_a_problem_and_nothing_of_it_leaks() {
-    let readiness = Arc::new(|| -> Readiness { panic!("the secret of the house") });
+    let metrics = Arc::new(|| -> String { panic!("the secret of the house") });
     let api = Api::with(Setup {
-        readiness,
+        metrics,
         ..Setup::default()
     })
     .await;
-    let reply = api.get("/readyz").await;
+    let reply = api.get("/metrics").await;
     reply.refused(500, "internal");
     assert!(!reply.text.contains("secret"));
     api.get("/healthz").await.ok(200);

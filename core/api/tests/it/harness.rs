@@ -9,9 +9,11 @@ use axum::response::Response;
 use futures::StreamExt as _;
 use http::{HeaderMap, Request, StatusCode};
 use serde_json::{Value as Json, json};
-use skyloom_api::{ApiLimits, ApiParts, Phase, PhaseState, Readiness, router};
+use skyloom_api::{ApiLimits, ApiParts, router};
 use skyloom_cloud::{Caller, Cloud, CloudParts, CreateProject, CreateToken, DirImageRepo};
-use skyloom_model::{Actor, HostId, ManualClock, ProjectId, Resource as _, Role, SeededIds};
+use skyloom_model::{
+    Actor, HostId, ManualClock, Phase, ProjectId, Readiness, Resource as _, Role, SeededIds,
+};
 use skyloom_store::{DynBackend, MemoryConfig, MemoryStore};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -41,25 +43,21 @@ pub(crate) struct Setup {
     pub(crate) open_metrics: bool,
     /// Puts something around the store that handlers see.
     pub(crate) wrap: fn(DynBackend) -> DynBackend,
-    pub(crate) readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
+    pub(crate) readiness: Readiness,
+    pub(crate) metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        let phase = Phase {
-            name: "watch".to_owned(),
-            state: PhaseState::Ok,
-            detail: None,
-        };
+        let readiness = Readiness::new();
+        readiness.done("api", Phase::Watch, "");
         Self {
             limits: ApiLimits::default().with_heartbeat(Duration::from_millis(50)),
             history: 10_000,
             open_metrics: true,
             wrap: |backend| backend,
-            readiness: Arc::new(move || Readiness {
-                ready: true,
-                phases: vec![phase.clone()],
-            }),
+            readiness,
+            metrics: Arc::new(|| "up 1\n".to_owned()),
         }
     }
 }
@@ -92,7 +90,7 @@ impl Api {
             clock: shared,
             ids,
             readiness: setup.readiness,
-            metrics: Arc::new(|| "up 1\n".to_owned()),
+            metrics: setup.metrics,
             open_metrics: setup.open_metrics,
             limits: setup.limits,
             shutdown: shutdown.clone(),

@@ -1,13 +1,13 @@
 //! A store that hangs, callers that want too much.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde_json::json;
 use skyloom_api::ApiLimits;
+use skyloom_model::{Phase, Readiness};
 use skyloom_store::{
     Capability, DynBackend, Error, ErrorKind, Grant, Key, KeyValue, LeaseInfo, LeaseMode, LeaseName, Leases,
     ListOptions, Outcome, Page, Prefix, Renewal, Result, Store, Txn, Watch, WatchEvent, WatchOptions,
@@ -150,21 +150,17 @@ async fn open_streams_are_counted_until_they_are_let_go() {
 
 #[tokio::test]
 async fn readiness_is_asked_each_time() {
-    let ready = Arc::new(AtomicBool::new(false));
-    let asked = Arc::clone(&ready);
-    let readiness = Arc::new(move || skyloom_api::Readiness {
-        ready: asked.load(Ordering::SeqCst),
-        phases: Vec::new(),
-    });
+    let readiness = Readiness::new();
+    readiness.pending("api", Phase::Watch, "waits");
     let api = Api::with(Setup {
-        readiness,
+        readiness: readiness.clone(),
         ..Setup::default()
     })
     .await;
     assert_eq!(
         api.get("/readyz").await.ok(503).json,
-        json!({"ready": false, "phases": []})
+        json!({"ready": false, "phases": [{"part": "api", "phase": "watch", "state": "pending", "detail": "waits"}]})
     );
-    ready.store(true, Ordering::SeqCst);
+    readiness.done("api", Phase::Watch, "follows");
     api.get("/readyz").await.ok(200);
 }

@@ -431,7 +431,7 @@ async fn public_answers() {
     let ready = api.get("/readyz?verbose").await.ok(200).json;
     assert_eq!(
         ready,
-        json!({"ready": true, "phases": [{"name": "watch", "state": "ok"}]})
+        json!({"ready": true, "phases": [{"part": "api", "phase": "watch", "state": "ready", "detail": ""}]})
     );
     let document = api.get("/openapi.json").await.ok(200).json;
     assert_eq!(document, *crate::harness::DOCUMENT);
