@@ -169,10 +169,10 @@ impl Looker {
                 continue;
             };
             let Ok(host) = id.parse::<HostId>() else { continue };
-            // Reachable: the agent of the incarnation that reported holds the host's lease.
+            // Reachable: the agent that reported holds the host's lease, or a later life of it that has yet to report.
             let reachable = leases
                 .get(id)
-                .is_some_and(|l| !l.expired && l.epoch == agent.value.incarnation);
+                .is_some_and(|l| !l.expired && l.epoch >= agent.value.incarnation);
             let status = HostStatus {
                 reachable,
                 facts: Some(agent.value.facts.clone()),
