@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use skyloom_model::{Clock, JobRecord, JobState, JobWant, Place, Timestamp, WorkerMark, paths};
+use skyloom_model::{Clock, JobRecord, JobState, JobWant, Place, Reason, Timestamp, WorkerMark, paths};
 use skyloom_store::{
     Class, DynBackend, Error, ErrorKind, Key, Mirror, Outcome, Prefix, Result, Revision, Txn, Versioned,
 };
@@ -335,8 +335,18 @@ async fn write(
                 Err(error) => tracing::warn!(%error, "cannot read back a job's record"),
             },
             Err(error) if error.class() == Class::Permanent => {
-                tracing::error!(error = %skyloom_model::report(&error), "a job's record is refused");
-                return false;
+                let error = skyloom_model::report(&error);
+                tracing::error!(error, "a job's record is refused");
+                // A result that the store does not take is a failure of the job, not silence for ever.
+                if job.value.output.take().is_none() {
+                    return false;
+                }
+                let reason = format!("the job's result cannot be kept: {error}");
+                job.value.error = Some(Reason::new("job.result_refused", reason));
+                job.value.state = match job.value.want {
+                    JobWant::Run => JobState::Failed,
+                    JobWant::Undo => JobState::UndoFailed,
+                };
             }
             Err(error) => {
                 tracing::warn!(error = %skyloom_model::report(&error), "a job's record cannot be written now")

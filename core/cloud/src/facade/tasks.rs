@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::FutureExt as _;
 use serde_json::json;
-use skyloom_model::{JobId, JobRecord, Place, Plan, Reason, Run, Scope, Task, TaskId, paths};
+use skyloom_model::{ActiveTask, JobId, JobRecord, Place, Plan, Reason, Run, Scope, Task, TaskId, paths};
 use skyloom_scheduler::Explanation;
-use skyloom_store::{Prefix, Table, Versioned};
+use skyloom_store::{Prefix, Table, Value, Versioned};
 
 use super::Cloud;
 use super::list::PageOf;
 use super::once::Change;
-use super::records::{precondition, prefix};
+use super::records::{key, precondition, prefix};
 use crate::{Caller, CloudError, Listed, Result, TaskAccepted, TaskDetail, TaskQuery};
 
 impl Cloud {
@@ -127,8 +127,16 @@ impl Cloud {
                         cancel: true,
                         ..found.value.clone()
                     };
+                    // Engines follow the marks of open tasks: touching this one's makes its engine look at once.
+                    let mark = ActiveTask {
+                        scope: task.scope,
+                        task: id,
+                    };
+                    let txn = found
+                        .replace(&task)?
+                        .put(key(&paths::active(id))?, Value::json(&mark)?);
                     Ok(Change {
-                        txn: found.replace(&task)?,
+                        txn,
                         answer: TaskAccepted { task },
                     })
                 }

@@ -105,6 +105,22 @@ async fn a_failure_is_undone_in_reverse_also_where_it_was_half_done() {
 }
 
 #[tokio::test]
+async fn a_result_that_cannot_be_kept_fails_the_task() {
+    let world = World::new();
+    let big = Step1 {
+        big: true,
+        ..Step1::new("a", &[])
+    };
+    let mark = world.submit(&[big]).await;
+    let task = world.life("e1").await.carry(&world, &mark).await;
+    assert_eq!(
+        (task.state, task.reason.unwrap().code.as_str()),
+        (TaskState::Failed, "job.result_refused")
+    );
+    assert!(world.ledger.lock().present.is_empty());
+}
+
+#[tokio::test]
 async fn a_refused_plan_fails_the_task_and_begins_nothing() {
     let world = World::new();
     let mark = world.submit(&[]).await;

@@ -40,6 +40,8 @@ pub(crate) struct Step1 {
     pub(crate) fail_times: u32,
     /// Fail for good, after the effect has happened.
     pub(crate) fail: bool,
+    /// Give a result that no store takes.
+    pub(crate) big: bool,
     /// Never return.
     pub(crate) hang: bool,
 }
@@ -84,6 +86,9 @@ impl Job for TestJob {
         }
         if step.fail {
             return Err(JobError::permanent("test.broken", "half done"));
+        }
+        if step.big {
+            return Ok(json!("x".repeat(2 << 20)));
         }
         Ok(json!({ "made": step.name }))
     }
