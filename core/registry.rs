@@ -18,12 +18,12 @@ pub struct StoreOptions {
     pub layers: StandardConfig,
     /// For remote stores: the bearer token.
     pub token: Option<Secret<String>>,
-    /// For remote stores: further certificate authorities in PEM.
+    /// For remote stores: certificate authorities in PEM, believed instead of the system's.
     pub ca_pem: Option<Vec<u8>>,
 }
 
 impl StoreOptions {
-    /// Standard layers, no token, no further authorities.
+    /// Standard layers, no token, the system's authorities.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Self {
         Self {

@@ -17,7 +17,7 @@ pub struct StoreConfig {
     pub uri: String,
     /// File with the bearer token, for stores behind an API.
     pub token_file: Option<PathBuf>,
-    /// File with further certificate authorities in PEM.
+    /// File with certificate authorities in PEM, believed instead of the system's.
     pub ca_file: Option<PathBuf>,
 }
 

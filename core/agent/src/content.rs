@@ -19,7 +19,7 @@ pub struct HttpContentConfig {
     pub api: String,
     /// The agent's token.
     pub token: Secret<String>,
-    /// Further certificate authorities in PEM.
+    /// Certificate authorities in PEM, believed instead of the system's.
     pub ca_pem: Option<Vec<u8>>,
     /// Longest wait for a connection, an answer or the next bytes.
     pub idle: Duration,
@@ -73,9 +73,7 @@ impl HttpContent {
             .read_timeout(config.idle)
             .redirect(reqwest::redirect::Policy::none());
         if let Some(pem) = &config.ca_pem {
-            for certificate in reqwest::Certificate::from_pem_bundle(pem).map_err(invalid)? {
-                builder = builder.add_root_certificate(certificate);
-            }
+            builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem).map_err(invalid)?);
         }
         let client = builder.build().map_err(invalid)?;
         Ok(Self {
