@@ -4,10 +4,10 @@
 use futures::FutureExt as _;
 use serde_json::json;
 use skyloom_model::{
-    Image, ImageId, ImageSource, ImageSpec, ImageState, ImageStatus, Meta, Name, Reason, Resource as _, Role,
-    Scope, Task, paths,
+    HostId, Image, ImageId, ImageSource, ImageSpec, ImageState, ImageStatus, JobRecord, Meta, Name, Place,
+    Reason, Resource as _, Role, Scope, Task, paths,
 };
-use skyloom_store::{ListOptions, Prefix, Versioned};
+use skyloom_store::{ListOptions, Prefix, Table, Versioned};
 use uuid::Uuid;
 
 use super::Cloud;
@@ -15,6 +15,7 @@ use super::once::Change;
 use super::records::{create_resource, precondition, prefix, submit};
 use crate::flows::ImportParams;
 use crate::images::{ByteStream, PublishedContent, RepoError};
+use crate::jobs::CacheInput;
 use crate::{Caller, CloudError, CreateImage, ErrorKind, ImageAccepted, ListQuery, Listed, Result, checks};
 
 /// Images that a look-up by name looks at.
@@ -196,13 +197,16 @@ impl Cloud {
         Ok((done.answer, done.fresh))
     }
 
-    /// The content of an active image: for its project's members, and for agents and engines.
+    /// The content of an active image: for its project's members, for engines, and for the agent of a host that is
+    /// told to cache it.
     ///
     /// # Errors
     /// `image.not_found`, `image.not_active`.
     pub async fn open_image(&self, caller: &Caller, id: ImageId) -> Result<PublishedContent> {
         match caller.role {
-            Role::Agent { .. } | Role::Engine => {}
+            Role::Engine => {}
+            Role::Agent { host } if self.host_needs(host, id).await? => {}
+            Role::Agent { .. } => return Err(CloudError::not_found("image")),
             Role::Admin { .. } | Role::Member { .. } | Role::Reader { .. } => {
                 let image = self.get_image(caller, id).await?.value;
                 if image.status.state != ImageState::Active {
@@ -218,6 +222,19 @@ impl Cloud {
             RepoError::NotFound => CloudError::not_found("image"),
             other => repo_error(other),
         })
+    }
+
+    /// Whether an open job of the host is to cache the image: a host sees what it is told to use and nothing else.
+    async fn host_needs(&self, host: HostId, id: ImageId) -> Result<bool> {
+        let jobs = Table::<JobRecord>::new(
+            self.parts.backend.clone(),
+            prefix(&paths::jobs(Place::Host(host)))?,
+        );
+        let wanted = |job: &JobRecord| {
+            let input = serde_json::from_value::<CacheInput>(job.spec.input.clone());
+            input.is_ok_and(|input| input.image.id == id)
+        };
+        Ok(jobs.list_all().await?.items.iter().any(|job| wanted(&job.value)))
     }
 
     /// A page of the project's images, then the public ones.

@@ -3,7 +3,11 @@
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use skyloom_cloud::{Caller, ErrorKind};
-use skyloom_model::{HostId, ImageState, Resource as _, Role, TaskState};
+use skyloom_model::{
+    FORMAT, HostId, ImageState, JobId, JobRecord, JobSpec, JobState, JobWant, Place, Resource as _,
+    RetryPolicy, Role, TaskState, paths,
+};
+use skyloom_store::{Key, Txn, Value};
 use uuid::Uuid;
 
 use crate::engine::{Engine, FixedFetch};
@@ -59,17 +63,51 @@ async fn sent_content_becomes_an_image() {
         world.cloud.open_image(&other, id).await.unwrap_err().kind(),
         ErrorKind::NotFound
     );
-    let agent = caller(
-        Role::Agent {
-            host: HostId::from_uuid(Uuid::nil()),
-        },
-        other.project,
+    let host = HostId::from_uuid(Uuid::nil());
+    let agent = caller(Role::Agent { host }, other.project);
+    assert_eq!(
+        world.cloud.open_image(&agent, id).await.unwrap_err().kind(),
+        ErrorKind::NotFound,
+        "a host without a job for it"
     );
+    let spec = JobSpec {
+        id: JobId::new("image.cache"),
+        kind: "image.cache".to_owned(),
+        title: String::new(),
+        input: serde_json::json!({"image": {"id": id, "sha256": "", "format": "raw", "size_bytes": 1024}}),
+        after: Vec::new(),
+        place: Place::Host(host),
+        retry: RetryPolicy::default(),
+        weight: 1,
+    };
+    let path = paths::job(spec.place, task.id, &spec.id);
+    let job = JobRecord {
+        format: FORMAT,
+        task: task.id,
+        scope: task.scope,
+        subject: task.subject.clone(),
+        generation: 1,
+        request_id: String::new(),
+        spec,
+        want: JobWant::Run,
+        attempt: 1,
+        not_before: None,
+        state: JobState::Started,
+        worker: None,
+        output: None,
+        error: None,
+        started_at: None,
+        ended_at: None,
+    };
+    let key = Key::parse(&path).unwrap();
+    let put = Txn::new().create(key.clone(), Value::json(&job).unwrap());
+    world.store.commit(put).await.unwrap();
     assert_eq!(
         world.cloud.open_image(&agent, id).await.unwrap().size,
         1024,
         "hosts read what they need"
     );
+    world.store.commit(Txn::new().delete(key)).await.unwrap();
 
     let gone = world.cloud.delete_image(&member, id).await.unwrap();
     let refused = world
