@@ -34,10 +34,13 @@ enum Folder {
 
 impl Folder {
     fn open(wanted: Option<&Path>) -> std::io::Result<Self> {
-        use std::os::unix::fs::DirBuilderExt as _;
+        use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
         let Some(wanted) = wanted else {
-            return tempfile::Builder::new()
+            let private = std::fs::Permissions::from_mode(0o700);
+            let mut builder = tempfile::Builder::new();
+            return builder
                 .prefix("skyloom-dev.")
+                .permissions(private)
                 .tempdir()
                 .map(Self::Temporary);
         };

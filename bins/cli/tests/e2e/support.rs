@@ -59,6 +59,8 @@ impl Process {
         let stderr = File::options().create(true).append(true).open(log).unwrap();
         let mut child = Command::new(program(name))
             .args(args)
+            // A killed program cannot tidy up: what it leaves goes with the test's own folder.
+            .env("TMPDIR", log.parent().unwrap())
             .env_remove("SKYLOOM_ENDPOINT")
             .env_remove("SKYLOOM_TOKEN")
             .stdin(Stdio::null())
