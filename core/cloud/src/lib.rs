@@ -28,7 +28,6 @@ pub use answers::{
     ShownOnce, TaskAccepted, TaskDetail, TokenAccepted,
 };
 pub use caller::Caller;
-pub use checks::body::parse as parse_body;
 pub use error::{CloudError, ErrorKind, FieldError, Result};
 pub use facade::{Cloud, CloudParts};
 pub use flows::{

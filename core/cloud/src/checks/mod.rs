@@ -4,7 +4,7 @@
 //!
 //! | step | code when it fails |
 //! | --- | --- |
-//! | [`body::parse`] a body is there and is one | `body.missing`, `body.malformed`, `body.invalid` |
+//! | a body is there and is one: the API's extractor, before anything here is called | `body.missing`, `body.malformed`, `field.unknown` |
 //! | [`server::config_drive`] default `true` | |
 //! | [`password::given`] (one is made when absent) | `password.weak` |
 //! | [`text::labels`], [`server::group`], [`server::user_data`], [`server::disk_needs_seed`] | `labels.invalid`, … |
@@ -14,7 +14,6 @@
 //! | [`found`] keypairs, flavor, image exist | `keypair.not_found`, `flavor.not_found`, `image.not_found` |
 //! | [`image::usable`] | `image.not_active`, `image.architecture_unsupported`, `image.needs_more_disk`, `…_memory` |
 
-pub(crate) mod body;
 pub(crate) mod flavor;
 pub(crate) mod host;
 pub(crate) mod image;
