@@ -9,10 +9,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt as _;
+use serde_json::Value as Json;
 use skyloom_model::{Clock, JobRecord, JobState, JobWant, Place, Reason, Timestamp, WorkerMark, paths};
 use skyloom_store::{
     Class, DynBackend, Error, ErrorKind, Key, Mirror, Outcome, Prefix, Result, Revision, Txn, Versioned,
@@ -23,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use crate::{Fence, JobContext, JobError, JobRegistry, Undo};
+use crate::{Fence, Job, JobContext, JobError, JobRegistry, Undo};
 
 /// Writes that go into the same commit as a job's result: what the worker saw of the world after it.
 #[async_trait]
@@ -236,22 +239,16 @@ async fn attempt(parts: WorkerParts, mut job: Versioned<JobRecord>, shutdown: Ca
             "job.unknown_kind",
             format!("this worker does not know the job {}", job.value.spec.kind),
         )),
-        Some(code) => {
-            let cx = JobContext {
-                record: &job.value,
-                shutdown: &shutdown,
-            };
-            match job.value.want {
-                JobWant::Run => code.run(&cx).await.map(Some),
-                JobWant::Undo => code.undo(&cx).await.map(|undo| match undo {
-                    Undo::Undone => None,
-                    Undo::Moot(why) => {
-                        tracing::info!(why, "nothing to undo");
-                        None
-                    }
-                }),
-            }
-        }
+        // A panic is the job's failure, not the worker's: the task goes back and says so.
+        Some(code) => AssertUnwindSafe(call(&**code, &job.value, &shutdown))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| {
+                Err(JobError::permanent(
+                    "job.panicked",
+                    format!("the job {} panicked", job.value.spec.kind),
+                ))
+            }),
     };
     if shutdown.is_cancelled() {
         return finished(&job); // the next life looks again and reports
@@ -275,6 +272,24 @@ async fn attempt(parts: WorkerParts, mut job: Versioned<JobRecord>, shutdown: Ca
     };
     write(&parts, &mut job, extra, &shutdown).await;
     finished(&job)
+}
+
+/// Runs or undoes, as the record wants it.
+async fn call(
+    code: &dyn Job,
+    record: &JobRecord,
+    shutdown: &CancellationToken,
+) -> Result<Option<Json>, JobError> {
+    let cx = JobContext { record, shutdown };
+    match record.want {
+        JobWant::Run => code.run(&cx).await.map(Some),
+        JobWant::Undo => code.undo(&cx).await.map(|undo| {
+            if let Undo::Moot(why) = undo {
+                tracing::info!(why, "nothing to undo");
+            }
+            None
+        }),
+    }
 }
 
 /// Whether a started job may be gone on with: it is this worker's own, also from a former life, or its worker's lease

@@ -121,6 +121,25 @@ async fn a_result_that_cannot_be_kept_fails_the_task() {
 }
 
 #[tokio::test]
+async fn a_job_that_panics_fails_its_task_and_the_worker_goes_on() {
+    let world = World::new();
+    let life = world.life("e1").await;
+    let bad = Step1 {
+        panic: true,
+        ..Step1::new("b", &["a"])
+    };
+    let mark = world.submit(&[Step1::new("a", &[]), bad]).await;
+    let task = life.carry(&world, &mark).await;
+    assert_eq!(
+        (task.state, task.reason.unwrap().code.as_str()),
+        (TaskState::Failed, "job.panicked")
+    );
+    assert!(world.ledger.lock().present.is_empty());
+    let mark = world.submit(&[Step1::new("c", &[])]).await;
+    assert_eq!(life.carry(&world, &mark).await.state, TaskState::Done);
+}
+
+#[tokio::test]
 async fn a_refused_plan_fails_the_task_and_begins_nothing() {
     let world = World::new();
     let mark = world.submit(&[]).await;

@@ -40,6 +40,8 @@ pub(crate) struct Step1 {
     pub(crate) fail_times: u32,
     /// Fail for good, after the effect has happened.
     pub(crate) fail: bool,
+    /// Panic after the effect has happened.
+    pub(crate) panic: bool,
     /// Give a result that no store takes.
     pub(crate) big: bool,
     /// Never return.
@@ -87,6 +89,7 @@ impl Job for TestJob {
         if step.fail {
             return Err(JobError::permanent("test.broken", "half done"));
         }
+        assert!(!step.panic, "as told");
         if step.big {
             return Ok(json!("x".repeat(2 << 20)));
         }
