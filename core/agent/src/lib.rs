@@ -226,6 +226,7 @@ async fn introduce(
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at,
             facts: facts.clone(),
+            kinds: Vec::new(),
         };
         match write_status(backend, config.host, &status, &held).await {
             Ok(Outcome::Committed { .. }) => {

@@ -236,6 +236,7 @@ impl Driver {
             jobs,
             placement,
             made_at: now,
+            stages: Vec::new(),
         };
         let mut next = task.value.clone();
         next.state = TaskState::Running;

@@ -31,6 +31,8 @@ pub type PortId = Id<crate::Port>;
 pub type ProjectId = Id<crate::Project>;
 /// Id of an API token (not its secret).
 pub type TokenId = Id<crate::Token>;
+/// Id of an event.
+pub type EventId = Id<crate::Event>;
 /// Id of a task.
 pub type TaskId = Id<crate::Task>;
 /// Id of a user or service account; users themselves come with the identity service.

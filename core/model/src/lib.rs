@@ -8,8 +8,10 @@
 //! * States are orthogonal axes with exhaustive tables ([`state`], [`TaskState::next`], [`JobState::next`]).
 //! * [`paths`] says where each record lives in the Store.
 
+pub mod ablation;
 mod clock;
 mod error;
+mod event;
 mod ids;
 mod job;
 mod meta;
@@ -26,14 +28,15 @@ mod task;
 
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use error::report;
+pub use event::{Event, EventKind};
 pub use ids::{
-    FlavorId, HostId, Id, Ids, ImageId, KeypairId, OsIds, PortId, ProjectId, SeededIds, ServerId, TaskId,
-    TokenId, UserId,
+    EventId, FlavorId, HostId, Id, Ids, ImageId, KeypairId, OsIds, PortId, ProjectId, SeededIds, ServerId,
+    TaskId, TokenId, UserId,
 };
 pub use job::{JobRecord, JobState, JobWant, WorkerMark};
 pub use meta::{Meta, Resource, Scope};
 pub use name::{Hostname, MAX_NAME_LEN, Name, NameError};
-pub use plan::{JobId, JobSpec, Place, Plan, RetryPolicy};
+pub use plan::{JobId, JobSpec, MAIN_STAGE, Place, Plan, RetryPolicy, Stage, StageOutcome};
 pub use readiness::{Phase, PhaseReport, PhaseState, Readiness};
 pub use reason::Reason;
 pub use resources::{
@@ -44,7 +47,10 @@ pub use resources::{
 pub use secret::{Secret, ServerSecrets};
 pub use server::{Activity, FlavorRef, ImageRef, Overlays, Placement, Server, ServerSpec, ServerStatus};
 pub use state::{Lifecycle, PowerState, ServerAction};
-pub use task::{ActiveTask, Actor, Owner, Progress, Run, Subject, Task, TaskEnd, TaskState};
+pub use task::{
+    ActiveTask, Actor, Order, OrderVerb, Owner, Priority, Progress, Run, Subject, Task, TaskEnd, TaskState,
+};
 
 /// The format version that this build writes into Task, Plan and Job records.
-pub const FORMAT: u16 = 1;
+/// Format 1 had no stages, orders, priorities and events; `stuck` was an end. Records of it are read and carried on.
+pub const FORMAT: u16 = 2;

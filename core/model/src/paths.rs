@@ -9,7 +9,7 @@
 //! | `active/{task}` | [`crate::ActiveTask`]: where an unfinished task's record is | api, engine |
 //! | `plans/{task}` | [`crate::Plan`] | engine |
 //! | `runs/{task}` | [`crate::Run`]: the job records of a finished task | engine |
-//! | `jobs/engine/{task}/{job}` | [`crate::JobRecord`] with place `engine` | engine |
+//! | `steps/{task}/{job}` | [`crate::JobRecord`] with place `engine`, until the task ends | engine |
 //! | `jobs/{host}/{task}/{job}` | [`crate::JobRecord`] of that host, until the task ends | engine, agent |
 //! | `agents/{host}/status` | [`crate::AgentStatus`] | agent |
 //! | `vms/{host}/{server}` | [`crate::VmObservation`] | agent |
@@ -17,6 +17,9 @@
 //! | `queries/{host}/{id}` | questions to the agent and its answers | api, agent |
 //! | `claims/{host}/{server}` | [`crate::Claim`] | engine |
 //! | `ledgers/{host}` | [`crate::HostLedger`] | engine |
+//! | `events/{scope}/{event}` | [`crate::Event`] | api, engine |
+//! | `submitted/{hash of the key}` | the task submitted under a key | engine |
+//! | `previews/{scope}/{id}` | a plan that was shown and not run | api |
 //! | `idempotency/{scope}/{hash of the key}` | the answer given before | api |
 //! | `token-hashes/{sha256 of the secret}` | [`crate::Token`] | api |
 //!
@@ -25,7 +28,7 @@
 
 use uuid::Uuid;
 
-use crate::{HostId, JobId, Place, ProjectId, Scope, ServerId, TaskId};
+use crate::{EventId, HostId, JobId, Place, ProjectId, Scope, ServerId, TaskId};
 
 /// All resources of a kind.
 #[must_use]
@@ -99,7 +102,7 @@ pub fn task_jobs(place: Place, task: TaskId) -> String {
 /// One live job.
 #[must_use]
 pub fn job(place: Place, task: TaskId, job: &JobId) -> String {
-    format!("{}/{task}/{job}", jobs(place))
+    format!("{}/{job}", task_jobs(place, task))
 }
 /// All agents' areas.
 pub const AGENTS: &str = "agents";
@@ -156,6 +159,26 @@ pub const LEDGERS: &str = "ledgers";
 #[must_use]
 pub fn ledger(host: HostId) -> String {
     format!("ledgers/{host}")
+}
+/// All events of a scope.
+#[must_use]
+pub fn events(scope: Scope) -> String {
+    format!("events/{scope}")
+}
+/// One event.
+#[must_use]
+pub fn event(scope: Scope, event: EventId) -> String {
+    format!("events/{scope}/{event}")
+}
+/// The task that was submitted under a key, by the lower-case hex of a hash of it.
+#[must_use]
+pub fn submitted(key_hash: &str) -> String {
+    format!("submitted/{key_hash}")
+}
+/// A plan that was shown.
+#[must_use]
+pub fn preview(scope: Scope, id: Uuid) -> String {
+    format!("previews/{scope}/{id}")
 }
 /// The answer given to an idempotency key, by the lower-case hex of a hash of it.
 #[must_use]

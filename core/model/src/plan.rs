@@ -4,9 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{HostId, TaskId, Timestamp};
+use crate::{HostId, Reason, TaskId, Timestamp};
 
-/// The jobs of one task. Never changed once committed.
+/// The jobs of one task. What is committed is never changed, but for a stage's outcome; stages may be appended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Plan {
@@ -14,13 +14,61 @@ pub struct Plan {
     pub format: u16,
     /// Whose plan it is.
     pub task: TaskId,
-    /// The jobs; each comes after all that it names in `after`.
+    /// The jobs of all stages; each comes after all that it names in `after`.
     pub jobs: Vec<JobSpec>,
-    /// Why the host was chosen and the others were not, where a host was chosen.
+    /// Why the host was chosen and the others were not, where a host was chosen: of the latest stage that chose one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<serde_json::Value>,
     /// When it was made.
     pub made_at: Timestamp,
+    /// Its stages in order. A plan of format 1 has none: all of its jobs are one stage.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<Stage>,
+}
+
+/// The name of a flow's only stage.
+pub const MAIN_STAGE: &str = "main";
+
+/// Jobs that were planned at once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Stage {
+    /// Its name in the flow, such as `main` or `publish`. A name may come again.
+    pub name: String,
+    /// Its jobs.
+    pub jobs: Vec<JobId>,
+    /// The subject's generation under which its host jobs work.
+    pub generation: u64,
+    /// When it was planned.
+    pub made_at: Timestamp,
+    /// What became of it; nothing while it is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<StageOutcome>,
+}
+
+/// What became of a stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum StageOutcome {
+    /// All of its jobs succeeded.
+    Done,
+    /// One failed, and all that were started are undone.
+    Undone(Reason),
+}
+
+impl Plan {
+    /// The stage under way or ended last. Nothing for a plan of format 1.
+    #[must_use]
+    pub fn last_stage(&self) -> Option<&Stage> {
+        self.stages.last()
+    }
+
+    /// The job of that name.
+    #[must_use]
+    pub fn job(&self, id: &JobId) -> Option<&JobSpec> {
+        self.jobs.iter().find(|j| j.id == *id)
+    }
 }
 
 /// A job's name inside its plan, such as `disk.root`. Letters, digits, `.`, `-`.
@@ -81,6 +129,9 @@ pub struct JobSpec {
     pub retry: RetryPolicy,
     /// Its share of the progress.
     pub weight: u32,
+    /// How long one try may take in milliseconds; then it counts as failed for a passing reason. `None`: as long as it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
 }
 
 /// How often a job is tried when it fails for a passing reason.
@@ -89,12 +140,13 @@ pub struct JobSpec {
 pub struct RetryPolicy {
     /// Tries in all.
     pub max_attempts: u32,
-    /// Wait before the second try in milliseconds; doubles each time up to 60 s.
+    /// Longest wait before the second try in milliseconds; doubles each time up to 60 s. The wait itself is drawn from zero
+    /// to that (full jitter).
     pub backoff_ms: u64,
 }
 
 impl Default for RetryPolicy {
-    /// Three tries, the second after half a second.
+    /// Three tries, the second within half a second.
     fn default() -> Self {
         Self {
             max_attempts: 3,

@@ -408,6 +408,9 @@ pub struct AgentStatus {
     pub started_at: Timestamp,
     /// The host's facts.
     pub facts: HostFacts,
+    /// The kinds of jobs that it knows, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kinds: Vec<String>,
 }
 
 /// What an agent says of one virtual machine; lives below its host's own prefix.

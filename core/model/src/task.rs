@@ -42,6 +42,21 @@ pub struct Task {
     /// Whether its end was asked for: jobs not started are dropped, the rest is undone.
     #[serde(default)]
     pub cancel: bool,
+    /// Its turn among others.
+    #[serde(default, skip_serializing_if = "Priority::is_normal")]
+    pub priority: Priority,
+    /// After this moment it is given up as if it were cancelled, and counts as failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+    /// Stages of its plan so far.
+    #[serde(default)]
+    pub stages: u32,
+    /// While it is stuck: the state in which it goes on after an operator's order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<TaskState>,
+    /// What operators have ordered, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orders: Vec<Order>,
     /// What it gave, once done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<serde_json::Value>,
@@ -62,6 +77,75 @@ pub struct ActiveTask {
     pub scope: Scope,
     /// Its id.
     pub task: TaskId,
+    /// Its turn among others.
+    #[serde(default, skip_serializing_if = "Priority::is_normal")]
+    pub priority: Priority,
+}
+
+impl ActiveTask {
+    /// The mark of `task`.
+    #[must_use]
+    pub const fn of(task: &Task) -> Self {
+        Self {
+            scope: task.scope,
+            task: task.id,
+            priority: task.priority,
+        }
+    }
+}
+
+/// Whose turn it is when there is more to do than can be done at once. Within a priority, projects take turns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Priority {
+    /// What can wait: reconcilers, sweeps.
+    Low,
+    /// What people asked for.
+    #[default]
+    Normal,
+    /// What must go first: operators in need.
+    High,
+}
+
+impl Priority {
+    /// Whether it is the usual one.
+    #[must_use]
+    pub const fn is_normal(&self) -> bool {
+        matches!(self, Self::Normal)
+    }
+}
+
+/// An operator's order for a stuck task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Order {
+    /// What is to be done.
+    pub verb: OrderVerb,
+    /// Who ordered it.
+    pub by: Actor,
+    /// When.
+    pub at: Timestamp,
+    /// The request that ordered it.
+    pub request_id: String,
+    /// Why, in the operator's words.
+    pub why: String,
+    /// Whether an engine has carried it out.
+    #[serde(default)]
+    pub carried_out: bool,
+}
+
+/// What an operator can order for a stuck task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum OrderVerb {
+    /// The cause is repaired: try again, tries count anew.
+    Retry,
+    /// What could not be undone was dealt with by hand: take it as undone.
+    Skip,
+    /// Leave what is left; the task ends as failed.
+    Abandon,
 }
 
 /// What became of each job of a finished task.
@@ -114,7 +198,7 @@ pub struct Owner {
     pub engine: String,
     /// Its lease's epoch: commits for this task carry it as a guard.
     pub lease_epoch: u64,
-    /// Grows with each claim of this task by anybody.
+    /// Claims of this task by anybody that nobody is known to have survived. Counted before anything is tried.
     pub claims: u32,
 }
 
@@ -167,33 +251,45 @@ impl TaskState {
         Self::Stuck,
     ];
 
-    /// Whether nothing changes any more without an operator.
+    /// Whether nothing changes any more.
     #[must_use]
     pub const fn ended(self) -> bool {
         match self {
-            Self::Done | Self::Failed | Self::Cancelled | Self::Stuck => true,
-            Self::Queued | Self::Waiting | Self::Running | Self::Unwinding => false,
+            Self::Done | Self::Failed | Self::Cancelled => true,
+            Self::Queued | Self::Waiting | Self::Running | Self::Unwinding | Self::Stuck => false,
         }
+    }
+
+    /// Whether nothing changes any more without an operator.
+    #[must_use]
+    pub const fn rests(self) -> bool {
+        self.ended() || matches!(self, Self::Stuck)
     }
 
     /// Whether a task may go from `self` to `to` in one commit.
     #[must_use]
     pub const fn may_become(self, to: Self) -> bool {
         match (self, to) {
-            (Self::Queued, Self::Waiting | Self::Running | Self::Failed | Self::Cancelled) => true,
-            (Self::Waiting, Self::Queued | Self::Running | Self::Failed | Self::Cancelled) => true,
-            (Self::Running, Self::Unwinding | Self::Done | Self::Failed | Self::Cancelled) => true,
-            (Self::Unwinding, Self::Failed | Self::Cancelled | Self::Stuck) => true,
-            // An operator's verb (retry, skip, abandon) is the only way out of `stuck`.
-            (Self::Stuck, Self::Running | Self::Unwinding | Self::Failed) => true,
-            (Self::Queued, Self::Queued | Self::Unwinding | Self::Done | Self::Stuck) => false,
-            (Self::Waiting, Self::Waiting | Self::Unwinding | Self::Done | Self::Stuck) => false,
-            (Self::Running, Self::Queued | Self::Waiting | Self::Running | Self::Stuck) => false,
-            (
-                Self::Unwinding,
-                Self::Queued | Self::Waiting | Self::Running | Self::Unwinding | Self::Done,
-            ) => false,
-            (Self::Stuck, Self::Queued | Self::Waiting | Self::Done | Self::Cancelled | Self::Stuck) => false,
+            (Self::Queued, Self::Waiting | Self::Running | Self::Failed | Self::Cancelled | Self::Stuck) => {
+                true
+            }
+            // Planned at once, or with nothing to do.
+            (Self::Queued | Self::Waiting, Self::Done) => true,
+            (Self::Waiting, Self::Queued | Self::Running | Self::Failed | Self::Cancelled | Self::Stuck) => {
+                true
+            }
+            (Self::Running, Self::Unwinding | Self::Done | Self::Failed | Self::Cancelled | Self::Stuck) => {
+                true
+            }
+            // Back to running when the flow plans another stage after one that was undone.
+            (Self::Unwinding, Self::Running | Self::Failed | Self::Cancelled | Self::Stuck) => true,
+            // An operator's order (retry, skip, abandon) is the only way out of `stuck`.
+            (Self::Stuck, Self::Queued | Self::Running | Self::Unwinding | Self::Failed) => true,
+            (Self::Queued, Self::Queued | Self::Unwinding) => false,
+            (Self::Waiting, Self::Waiting | Self::Unwinding) => false,
+            (Self::Running, Self::Queued | Self::Waiting | Self::Running) => false,
+            (Self::Unwinding, Self::Queued | Self::Waiting | Self::Unwinding | Self::Done) => false,
+            (Self::Stuck, Self::Waiting | Self::Done | Self::Cancelled | Self::Stuck) => false,
             (Self::Done | Self::Failed | Self::Cancelled, _) => false,
         }
     }

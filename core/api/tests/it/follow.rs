@@ -47,6 +47,7 @@ async fn begun(api: &Api) -> Work {
         place,
         retry: RetryPolicy::default(),
         weight: 1,
+        timeout_ms: None,
     };
     let job = JobRecord {
         format: FORMAT,
@@ -85,6 +86,7 @@ impl Work {
             jobs: vec![self.job.spec.clone()],
             placement: None,
             made_at: self.task.created_at,
+            stages: Vec::new(),
         };
         let txn = put(Txn::new(), &self.task_path, &self.task);
         let txn = put(txn, &paths::plan(self.task.id), &plan);

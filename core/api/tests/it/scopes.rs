@@ -90,6 +90,7 @@ fn job(host: HostId, state: JobState) -> JobRecord {
             place: Place::Host(host),
             retry: RetryPolicy::default(),
             weight: 1,
+            timeout_ms: None,
         },
         want: JobWant::Run,
         attempt: 2,
@@ -452,6 +453,7 @@ async fn reports_must_be_what_they_say_they_are() {
             accelerator_reason: String::new(),
             traits: Vec::new(),
         },
+        kinds: Vec::new(),
     };
     two.commit(json!([]), put(&paths::agent_status(a), &status))
         .await

@@ -142,6 +142,11 @@ impl Cloud {
             progress: Progress::default(),
             owner: None,
             cancel: false,
+            priority: skyloom_model::Priority::Normal,
+            deadline: None,
+            stages: 0,
+            resume: None,
+            orders: Vec::new(),
             result: None,
             created_at: self.now(),
             planned_at: None,
@@ -184,10 +189,7 @@ impl Cloud {
 
 /// The part of a commit that submits a task.
 pub(crate) fn submit(task: &Task) -> Result<Txn> {
-    let mark = ActiveTask {
-        scope: task.scope,
-        task: task.id,
-    };
+    let mark = ActiveTask::of(task);
     Ok(create(&paths::task(task.scope, task.id), task)?.and(create(&paths::active(task.id), &mark)?))
 }
 

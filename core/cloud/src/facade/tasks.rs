@@ -128,10 +128,7 @@ impl Cloud {
                         ..found.value.clone()
                     };
                     // Engines follow the marks of open tasks: touching this one's makes its engine look at once.
-                    let mark = ActiveTask {
-                        scope: task.scope,
-                        task: id,
-                    };
+                    let mark = ActiveTask::of(&task);
                     let txn = found
                         .replace(&task)?
                         .put(key(&paths::active(id))?, Value::json(&mark)?);

@@ -54,6 +54,7 @@ impl Step {
                 place,
                 retry: RetryPolicy::default(),
                 weight: 1,
+                timeout_ms: None,
             },
         })
     }

@@ -131,6 +131,7 @@ impl<'w> Engine<'w> {
         let mark = ActiveTask {
             scope: task.scope,
             task: task.id,
+            priority: skyloom_model::Priority::Normal,
         };
         for _ in 0..1000 {
             if self.driver.step(&mark, &self.fence).await.unwrap() == Step::Ended {
@@ -159,6 +160,7 @@ impl<'w> Engine<'w> {
         let mark = ActiveTask {
             scope: task.scope,
             task: task.id,
+            priority: skyloom_model::Priority::Normal,
         };
         self.driver.step(&mark, &self.fence).await.unwrap()
     }

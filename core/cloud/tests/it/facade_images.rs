@@ -79,6 +79,7 @@ async fn sent_content_becomes_an_image() {
         place: Place::Host(host),
         retry: RetryPolicy::default(),
         weight: 1,
+        timeout_ms: None,
     };
     let path = paths::job(spec.place, task.id, &spec.id);
     let job = JobRecord {

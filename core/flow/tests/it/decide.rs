@@ -22,6 +22,7 @@ fn job(index: usize, after: &[usize]) -> JobSpec {
             backoff_ms: 1,
         },
         weight: 1,
+        timeout_ms: None,
     }
 }
 
@@ -50,6 +51,11 @@ fn task() -> Task {
         progress: Progress::default(),
         owner: None,
         cancel: false,
+        priority: skyloom_model::Priority::Normal,
+        deadline: None,
+        stages: 0,
+        resume: None,
+        orders: Vec::new(),
         result: None,
         created_at: Timestamp::UNIX_EPOCH,
         planned_at: None,
@@ -83,7 +89,8 @@ proptest! {
             .map(|(i, bits)| job(i, &(0..i).filter(|j| bits >> j & 1 == 1).collect::<Vec<_>>()))
             .collect();
         let mut task = task();
-        let plan = Plan { format: FORMAT, task: task.id, jobs, placement: None, made_at: Timestamp::UNIX_EPOCH };
+        let plan = Plan { format: FORMAT, task: task.id, jobs, placement: None, made_at: Timestamp::UNIX_EPOCH,
+ stages: Vec::new() };
         let mut records: BTreeMap<JobId, JobRecord> = BTreeMap::new();
         let (mut fates, mut picks) = (fates.iter().cycle(), picks.iter().cycle());
         let mut end = None;

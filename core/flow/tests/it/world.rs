@@ -136,6 +136,7 @@ impl TaskFlow for TestFlow {
                 backoff_ms: 1,
             },
             weight: 1,
+            timeout_ms: None,
         };
         let changes = cx
             .records
@@ -209,6 +210,11 @@ impl World {
             progress: Progress::default(),
             owner: None,
             cancel: false,
+            priority: skyloom_model::Priority::Normal,
+            deadline: None,
+            stages: 0,
+            resume: None,
+            orders: Vec::new(),
             result: None,
             created_at: self.clock.now(),
             planned_at: None,
@@ -217,6 +223,7 @@ impl World {
         let mark = ActiveTask {
             scope: Scope::System,
             task: id,
+            priority: skyloom_model::Priority::Normal,
         };
         let txn = Txn::new()
             .create(
