@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use skyloom_model::{HostId, Ids, JobId, JobSpec, Plan, ProjectId, Reason, ServerId, TaskEnd, Timestamp};
+use skyloom_model::{
+    HostId, Ids, JobId, JobSpec, Plan, ProjectId, Reason, ServerId, StageOutcome, TaskEnd, Timestamp,
+};
 use skyloom_scheduler::{Inventory, Scheduler};
 use skyloom_store::{Guard, Key, Revision, Txn};
 
@@ -100,9 +102,24 @@ pub struct PlanContext<'a> {
     pub now: Timestamp,
 }
 
-/// A plan and what is committed with it.
+/// A stage that has ended, and what is known by then.
+#[derive(Debug)]
+pub struct StageEnd<'a> {
+    /// The plan so far; the stage is its last.
+    pub plan: &'a Plan,
+    /// The stage's name.
+    pub stage: &'a str,
+    /// What became of it.
+    pub outcome: &'a StageOutcome,
+    /// What the jobs of all stages gave.
+    pub outputs: &'a BTreeMap<JobId, Value>,
+}
+
+/// A stage of a plan and what is committed with it.
 #[derive(Debug, Clone, Default)]
 pub struct Planned {
+    /// The stage's name; empty: [`skyloom_model::MAIN_STAGE`].
+    pub stage: String,
     /// The jobs, each after those that it names in `after`.
     pub jobs: Vec<JobSpec>,
     /// Why the host was chosen.

@@ -229,6 +229,7 @@ impl Driver {
             changes,
             generation,
             lend,
+            stage: _,
         } = planned;
         let plan = Plan {
             format: FORMAT,

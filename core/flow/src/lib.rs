@@ -26,7 +26,7 @@ mod keeper;
 mod registry;
 mod worker;
 
-pub use context::{Lend, PlanContext, Planned, Records, Refusal, SettleContext, Settled};
+pub use context::{Lend, PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd};
 pub use decide::{Decision, MAX_UNDO_ATTEMPTS, View, decide};
 pub use driver::{Driver, DriverParts, Step};
 pub use inventory::{InventoryDriver, InventoryFeed};

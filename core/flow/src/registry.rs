@@ -8,11 +8,11 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use skyloom_model::{JobRecord, Reason, Task};
+use skyloom_model::{JobId, JobRecord, Reason, Task};
 use skyloom_store::Key;
 use tokio_util::sync::CancellationToken;
 
-use crate::{PlanContext, Planned, Records, Refusal, SettleContext, Settled};
+use crate::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd};
 
 /// Turns tasks of one name into plans. Pure and synchronous.
 pub trait TaskFlow: Send + Sync + Debug + 'static {
@@ -28,6 +28,19 @@ pub trait TaskFlow: Send + Sync + Debug + 'static {
     /// # Errors
     /// A [`Refusal`]: the task ends as failed (nothing was begun), or waits.
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal>;
+
+    /// What comes after a stage: asked when all of its jobs have succeeded, or when one failed and all that were started
+    /// are undone. `None`: nothing, the task ends (done; or failed, with the stages before undone as well). Job names are
+    /// unique over all stages. A flow of one stage answers `Ok(None)`.
+    ///
+    /// # Errors
+    /// [`Refusal::Fail`]: the way back begins, or goes on, for that reason. [`Refusal::Wait`]: asked again later.
+    fn next(
+        &self,
+        task: &Task,
+        end: &StageEnd<'_>,
+        cx: &mut PlanContext<'_>,
+    ) -> Result<Option<Planned>, Refusal>;
 
     /// The record changes that go into the commit in which the task ends.
     ///
@@ -97,6 +110,8 @@ impl From<skyloom_store::Error> for JobError {
 pub struct JobContext<'a> {
     /// Its record at the start of this attempt.
     pub record: &'a JobRecord,
+    /// What earlier jobs of the task gave: for jobs of the engine. A host's jobs have what they need in their input.
+    pub outputs: &'a BTreeMap<JobId, Value>,
     /// Ends when the worker is told to stop: leave at the next safe point, the job is continued later.
     pub shutdown: &'a CancellationToken,
 }

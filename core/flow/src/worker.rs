@@ -280,7 +280,12 @@ async fn call(
     record: &JobRecord,
     shutdown: &CancellationToken,
 ) -> Result<Option<Json>, JobError> {
-    let cx = JobContext { record, shutdown };
+    let none = BTreeMap::new();
+    let cx = JobContext {
+        record,
+        outputs: &none,
+        shutdown,
+    };
     match record.want {
         JobWant::Run => code.run(&cx).await.map(Some),
         JobWant::Undo => code.undo(&cx).await.map(|undo| {

@@ -1,6 +1,6 @@
 //! `image.import` and `image.delete`.
 
-use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, TaskFlow};
+use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd, TaskFlow};
 use skyloom_model::{Image, ImageState, JobId, Place, Reason, Resource as _, Task, TaskEnd};
 use skyloom_store::{Key, Txn};
 
@@ -65,6 +65,15 @@ impl TaskFlow for ImageImport {
         })
     }
 
+    fn next(
+        &self,
+        _task: &Task,
+        _end: &StageEnd<'_>,
+        _cx: &mut PlanContext<'_>,
+    ) -> Result<Option<Planned>, Refusal> {
+        Ok(None)
+    }
+
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
         let at = subject_key(task)?;
         let Some(mut image) = cx.records.get::<Image>(&at)? else {
@@ -113,6 +122,15 @@ impl TaskFlow for ImageDelete {
             generation: image.meta.generation,
             ..Planned::default()
         })
+    }
+
+    fn next(
+        &self,
+        _task: &Task,
+        _end: &StageEnd<'_>,
+        _cx: &mut PlanContext<'_>,
+    ) -> Result<Option<Planned>, Refusal> {
+        Ok(None)
     }
 
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {

@@ -1,7 +1,7 @@
 //! `server.create`: choose a host, then image → disk → (config drive) → domain → power.
 
 use serde_json::{Value, json};
-use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, TaskFlow};
+use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd, TaskFlow};
 use skyloom_hypervisor::OverlaySpec;
 use skyloom_model::{
     JobId, JobSpec, Lifecycle, Place, Placement, PowerState, Reason, Resource as _, Scope, Server, Task,
@@ -71,7 +71,17 @@ impl TaskFlow for ServerCreate {
             changes,
             generation: server.meta.generation,
             lend,
+            ..Planned::default()
         })
+    }
+
+    fn next(
+        &self,
+        _task: &Task,
+        _end: &StageEnd<'_>,
+        _cx: &mut PlanContext<'_>,
+    ) -> Result<Option<Planned>, Refusal> {
+        Ok(None)
     }
 
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {

@@ -1,6 +1,6 @@
 //! `server.start`, `server.stop`, `server.reboot`.
 
-use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, TaskFlow};
+use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd, TaskFlow};
 use skyloom_model::{
     JobId, JobSpec, Lifecycle, Place, PowerState, Reason, Resource as _, Server, ServerId, Task, TaskEnd,
 };
@@ -30,6 +30,15 @@ impl TaskFlow for ServerStart {
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
         planned(task, cx, |server, place| Ok(vec![start(server, place)?]))
     }
+    fn next(
+        &self,
+        _task: &Task,
+        _end: &StageEnd<'_>,
+        _cx: &mut PlanContext<'_>,
+    ) -> Result<Option<Planned>, Refusal> {
+        Ok(None)
+    }
+
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
         settled(task, cx, |server| match cx.end {
             TaskEnd::Done => started(server, cx),
@@ -56,6 +65,15 @@ impl TaskFlow for ServerStop {
         let how: StopParams = params(task)?;
         planned(task, cx, |server, place| Ok(vec![stop(server, place, how)?]))
     }
+    fn next(
+        &self,
+        _task: &Task,
+        _end: &StageEnd<'_>,
+        _cx: &mut PlanContext<'_>,
+    ) -> Result<Option<Planned>, Refusal> {
+        Ok(None)
+    }
+
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
         settled(task, cx, |server| {
             if stopped(cx) {
@@ -83,6 +101,15 @@ impl TaskFlow for ServerReboot {
             Ok(vec![off, on])
         })
     }
+    fn next(
+        &self,
+        _task: &Task,
+        _end: &StageEnd<'_>,
+        _cx: &mut PlanContext<'_>,
+    ) -> Result<Option<Planned>, Refusal> {
+        Ok(None)
+    }
+
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
         settled(task, cx, |server| match cx.end {
             TaskEnd::Done => started(server, cx),

@@ -228,6 +228,7 @@ impl<'w> Engine<'w> {
         };
         let job = registry.get(&record.spec.kind).unwrap();
         let cx = JobContext {
+            outputs: &std::collections::BTreeMap::new(),
             record,
             shutdown: &CancellationToken::new(),
         };

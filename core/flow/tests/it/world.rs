@@ -148,6 +148,15 @@ impl TaskFlow for TestFlow {
             ..Planned::default()
         })
     }
+    fn next(
+        &self,
+        _task: &Task,
+        _end: &skyloom_flow::StageEnd<'_>,
+        _cx: &mut PlanContext<'_>,
+    ) -> Result<Option<Planned>, Refusal> {
+        Ok(None)
+    }
+
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
         let end = format!("{:?}", cx.end);
         let changes = cx.records.put(
