@@ -1,25 +1,24 @@
 //! The engine process as a library.
 //!
 //! ```text
-//!  active/ ──mirror──┐                      ┌──> Driver::step(task) ──> Store      one task, one step at a time
-//!  jobs/   ──mirror──┼──> queue of task ids ┤
-//!  tick    ──────────┘                      └──> Worker (jobs with place `engine`)
+//!  active/ ──mirror──┐
+//!  jobs/   ──mirror──┼──> fair queue of task ids ──> Driver::drive(task) ──> Store      jobs of the engine run inside
+//!  timers, tick ─────┘
 //!  vms/, agents/, leases ──> observers: what agents see becomes the status of servers and hosts
 //! ```
 //!
 //! Any number of engines run side by side on one store: tasks are claimed under the engine's lease, commits compare
 //! revisions. An engine that dies leaves nothing behind but its claims, which others take over when its lease is gone.
 
+mod fair;
 mod observe;
 mod queue;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use skyloom_flow::{
-    Driver, DriverParts, FlowRegistry, InventoryFeed, JobRegistry, LeaseKeeper, Worker, WorkerParts,
-};
-use skyloom_model::{Clock, Ids, Phase, Place, Readiness, paths};
+use skyloom_flow::{Driver, DriverParts, FlowRegistry, InventoryFeed, JobRegistry, LeaseKeeper};
+use skyloom_model::{Clock, Ids, Phase, Readiness, paths};
 use skyloom_scheduler::Scheduler;
 use skyloom_store::{DynBackend, Error, ErrorKind, LeaseName, Prefix, Result};
 use tokio_util::sync::CancellationToken;
@@ -33,20 +32,23 @@ pub struct EngineConfig {
     pub name: String,
     /// How long its lease lasts without renewal: after that, others take over its tasks.
     pub lease_ttl: Duration,
-    /// Tasks stepped at the same time.
+    /// Tasks looked at at the same time. Those that only wait do not count.
     pub concurrency: usize,
+    /// Jobs of the engine run at the same time.
+    pub job_slots: usize,
     /// How often everything is looked at again, whatever the watches said.
     pub resync: Duration,
 }
 
 impl EngineConfig {
-    /// An engine of that name: lease 10 s, 64 tasks at once, everything looked at every 5 s.
+    /// An engine of that name: lease 10 s, 64 tasks and 64 jobs of its own at once, everything looked at every 5 s.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
             lease_ttl: Duration::from_secs(10),
             concurrency: 64,
+            job_slots: 64,
             resync: Duration::from_secs(5),
         }
     }
@@ -139,24 +141,16 @@ impl Engine {
         let driver = Driver::new(DriverParts {
             backend: backend.clone(),
             flows,
+            jobs,
             scheduler,
             inventory: inventory.clone(),
             clock: clock.clone(),
             ids,
             engine: config.name.clone(),
+            job_slots: config.job_slots,
         });
-        let worker = Worker::new(WorkerParts {
-            backend: backend.clone(),
-            place: Place::Engine,
-            jobs,
-            clock: clock.clone(),
-            fence: fence.clone(),
-            companion: None,
-            concurrency: config.concurrency,
-        })?;
-        let worker_ready = worker.mirror();
-        let queue = queue::Queue::new(&backend, driver, fence.clone(), &config)?;
-        let queue_ready = queue.mirrors();
+        let queue = queue::Queue::new(&backend, driver, clock.clone(), fence.clone(), &config)?;
+        let queue_ready = queue.ready();
         let observers =
             observe::Observers::new(&backend, clock, fence.clone(), inventory.hosts().clone(), &config)?;
         let observers_ready = observers.mirrors();
@@ -173,18 +167,16 @@ impl Engine {
             );
             let caches = async {
                 inventory.ready().await?;
-                worker_ready.ready().await?;
-                queue_ready.0.ready().await?;
-                queue_ready.1.ready().await?;
                 observers_ready.0.ready().await?;
-                observers_ready.1.ready().await
+                observers_ready.1.ready().await?;
+                queue_ready.await
             };
-            if caches.await.is_ok() {
+            if let Ok(open) = caches.await {
                 let hosts = inventory.with(|i| i.hosts().count());
                 readiness.done(
                     "engine",
                     Phase::Caches,
-                    format!("{hosts} hosts, {} open tasks", queue_ready.0.snapshot().len()),
+                    format!("{hosts} hosts, {open} open tasks"),
                 );
                 readiness.done("engine", Phase::Watch, "following tasks, jobs and hosts");
                 tracing::info!(engine = config.name, "engine ready");
@@ -193,10 +185,10 @@ impl Engine {
         };
         // One future drives all parts: when the caller drops it, everything stops.
         tokio::select! {
+            biased;
             () = async { tokio::join!(
                 keeper.run(shutdown.clone()),
                 inventory_driver.run(shutdown.clone()),
-                worker.run(shutdown.clone()),
                 queue.run(shutdown.clone()),
                 observers.run(shutdown.clone()),
             ); } => {}

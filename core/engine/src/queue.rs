@@ -1,47 +1,113 @@
-//! Which task to look at next: every one whose mark, or one of whose jobs, has changed; and all of them now and then.
+//! Which task to look at next: every one whose mark, or one of whose jobs, has changed; those whose time has come; and
+//! all of them now and then.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skyloom_flow::{Driver, Fence, Step};
-use skyloom_model::{ActiveTask, JobRecord, TaskId, paths};
-use skyloom_store::{Changed, DynBackend, Key, Mirror, MirrorDriver, Result};
-use tokio::sync::watch;
+use futures::FutureExt as _;
+use skyloom_flow::{Driver, Fence, Life, Rest, Slot};
+use skyloom_model::{ActiveTask, Clock, TaskId, Timestamp, paths};
+use skyloom_store::{Changed, Class, DynBackend, Key, Mirror, MirrorDriver, Result, Revision};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::fair::Fair;
 use crate::{EngineConfig, prefix};
 
-/// Steps of one task in a row before others get their turn.
-const STEPS_IN_A_ROW: usize = 32;
+/// Pause before a task whose turn failed for a passing reason has another.
+const PAUSE: jiff::SignedDuration = jiff::SignedDuration::from_millis(200);
 
 /// The engine's work list.
 #[derive(Debug)]
 pub(crate) struct Queue {
     driver: Arc<Driver>,
+    clock: Arc<dyn Clock>,
     fence: watch::Receiver<Option<Fence>>,
     concurrency: usize,
     resync: Duration,
     active: (Mirror<ActiveTask>, MirrorDriver<ActiveTask>),
-    jobs: (Mirror<JobRecord>, MirrorDriver<JobRecord>),
+    jobs: (Mirror<Touched>, MirrorDriver<Touched>),
 }
 
-/// A task whose turn is over, and whether it wants another.
+/// A job's record, of which only the key matters here.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Touched;
+
+impl serde::Serialize for Touched {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_unit()
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Touched {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        serde::de::IgnoredAny::deserialize(deserializer).map(|_| Self)
+    }
+}
+
+/// A task whose turn is over, and when it wants another.
 struct Turn {
     task: TaskId,
-    again: Option<Duration>,
+    again: Option<Timestamp>,
+}
+
+/// The turns under way and to come.
+struct Turns {
+    fair: Fair,
+    busy: BTreeMap<TaskId, Arc<Notify>>,
+    /// Changed while busy.
+    again: BTreeSet<TaskId>,
+    /// Wanted at a moment.
+    timers: BTreeSet<(Timestamp, TaskId)>,
+    marks: Mirror<ActiveTask>,
+}
+
+impl Turns {
+    fn want(&mut self, task: TaskId) {
+        if let Some(nudge) = self.busy.get(&task) {
+            nudge.notify_one();
+            self.again.insert(task);
+        } else if let Some(mark) = mark(&self.marks, task) {
+            self.fair.insert(task, mark.scope, mark.priority);
+        }
+    }
+
+    fn want_due(&mut self, now: Timestamp) {
+        while let Some((at, task)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, task));
+            self.want(task);
+        }
+    }
+
+    fn over(&mut self, turn: Turn, now: Timestamp) {
+        self.busy.remove(&turn.task);
+        if self.again.remove(&turn.task) {
+            self.want(turn.task);
+        }
+        match turn.again {
+            Some(at) if at <= now => self.want(turn.task),
+            Some(at) => {
+                self.timers.insert((at, turn.task));
+            }
+            None => {}
+        }
+    }
 }
 
 impl Queue {
     pub(crate) fn new(
         backend: &DynBackend,
         driver: Driver,
+        clock: Arc<dyn Clock>,
         fence: watch::Receiver<Option<Fence>>,
         config: &EngineConfig,
     ) -> Result<Self> {
         Ok(Self {
             driver: Arc::new(driver),
+            clock,
             fence,
             concurrency: config.concurrency,
             resync: config.resync,
@@ -50,14 +116,20 @@ impl Queue {
         })
     }
 
-    /// The caches that must be filled before work begins.
-    pub(crate) fn mirrors(&self) -> (Mirror<ActiveTask>, Mirror<JobRecord>) {
-        (self.active.0.clone(), self.jobs.0.clone())
+    /// Waits until the caches are filled.
+    pub(crate) fn ready(&self) -> impl Future<Output = Result<usize>> + use<> {
+        let (marks, jobs) = (self.active.0.clone(), self.jobs.0.clone());
+        async move {
+            jobs.ready().await?;
+            marks.ready().await?;
+            Ok(marks.snapshot().len())
+        }
     }
 
     pub(crate) async fn run(self, shutdown: CancellationToken) {
         let Self {
             driver,
+            clock,
             mut fence,
             concurrency,
             resync,
@@ -65,7 +137,7 @@ impl Queue {
             jobs,
         } = self;
         let (marks, marks_driver) = active;
-        let (job_records, jobs_driver) = jobs;
+        let (job_keys, jobs_driver) = jobs;
         let feeds = async {
             tokio::join!(
                 marks_driver.run(shutdown.clone()),
@@ -74,49 +146,61 @@ impl Queue {
         };
         tokio::pin!(feeds);
         let mut mark_changes = marks.changes();
-        let mut job_changes = job_records.changes();
+        let mut job_changes = job_keys.changes();
         let mut tick = tokio::time::interval(resync);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut pending: BTreeSet<TaskId> = BTreeSet::new(); // ids sort by age: oldest first
-        let mut again: BTreeSet<TaskId> = BTreeSet::new();
+        let slots = Arc::new(Semaphore::new(concurrency));
         let mut running: JoinSet<Turn> = JoinSet::new();
-        let mut busy: HashSet<TaskId> = HashSet::new();
+        let mut turns = Turns {
+            fair: Fair::new(),
+            busy: BTreeMap::new(),
+            again: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            marks: marks.clone(),
+        };
+        // What is older than the first complete listing may have ended a former life of this engine.
+        let mut born: Option<Revision> = None;
         loop {
+            let now = clock.now();
+            turns.want_due(now);
             let held = fence.borrow_and_update().clone();
-            if let Some(held) = held {
-                while running.len() < concurrency
-                    && let Some(id) = pending.pop_first()
-                {
-                    let Some(mark) = mark(&marks, id) else { continue };
-                    if busy.insert(id) {
-                        running.spawn(turn(driver.clone(), mark, held.clone()));
-                    } else {
-                        again.insert(id);
-                    }
-                }
-            }
+            let next_timer = turns.timers.first().map(|(at, _)| *at);
+            let may_begin = held.is_some() && born.is_some() && !turns.fair.is_empty();
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 _ = &mut feeds => return,
-                Some(changed) = mark_changes.next() => pending.extend(tasks_of(&changed, &marks)),
-                Some(changed) = job_changes.next() => pending.extend(tasks_of(&changed, &marks)),
-                _ = tick.tick() => pending.extend(marks.snapshot().iter().map(|m| m.value.task)),
                 _ = fence.changed() => {}
-                Some(turn) = running.join_next(), if !running.is_empty() => match turn {
-                    Ok(Turn { task, again: wants }) => {
-                        busy.remove(&task);
-                        if wants.is_some() || again.remove(&task) {
-                            pending.insert(task);
-                        }
-                    }
-                    Err(error) => {
-                        // Which task it was is not told: the tick finds it again once nothing runs.
-                        tracing::error!(%error, "a task's step panicked");
-                        if running.is_empty() {
-                            busy.clear();
-                        }
-                    }
+                ready = marks.ready(), if born.is_none() => match ready {
+                    Ok(()) => born = Some(marks.revision()),
+                    Err(_) => return,
                 },
+                Some(turn) = running.join_next(), if !running.is_empty() => match turn {
+                    Ok(turn) => turns.over(turn, now),
+                    Err(error) => tracing::error!(%error, "a turn was cut off"),
+                },
+                _ = tick.tick() => {
+                    let all: Vec<TaskId> = marks.snapshot().iter().map(|m| m.value.task).collect();
+                    all.into_iter().for_each(|task| turns.want(task));
+                }
+                () = until(next_timer, now), if next_timer.is_some() => {}
+                Some(changed) = mark_changes.next() => {
+                    tasks_of(&changed, &marks).into_iter().for_each(|task| turns.want(task));
+                }
+                Some(changed) = job_changes.next() => {
+                    tasks_of(&changed, &marks).into_iter().for_each(|task| turns.want(task));
+                }
+                permit = slots.clone().acquire_owned(), if may_begin => {
+                    if let (Some(fence), Some(born), Some(task), Ok(permit)) = (held, born, turns.fair.pop(), permit)
+                        && let Some(mark) = mark(&marks, task)
+                    {
+                        let nudge = Arc::new(Notify::new());
+                        turns.busy.insert(task, nudge.clone());
+                        let slot = Slot::taken(slots.clone(), permit);
+                        let life = Life { fence, born };
+                        running.spawn(turn(driver.clone(), clock.clone(), mark, life, slot, nudge, shutdown.clone()));
+                    }
+                }
             }
         }
     }
@@ -127,7 +211,7 @@ fn mark(marks: &Mirror<ActiveTask>, id: TaskId) -> Option<ActiveTask> {
     marks.get(&key).map(|m| m.value.clone())
 }
 
-/// `active/{task}` and `jobs/{place}/{task}/{job}` both name the task.
+/// `active/{task}` and `jobs/{host}/{task}/{job}` both name the task.
 fn tasks_of(changed: &Changed, marks: &Mirror<ActiveTask>) -> Vec<TaskId> {
     match changed {
         Changed::Everything => marks.snapshot().iter().map(|m| m.value.task).collect(),
@@ -144,26 +228,44 @@ fn tasks_of(changed: &Changed, marks: &Mirror<ActiveTask>) -> Vec<TaskId> {
     }
 }
 
-/// Steps one task until there is nothing to do.
-async fn turn(driver: Arc<Driver>, mark: ActiveTask, fence: Fence) -> Turn {
+async fn until(at: Option<Timestamp>, now: Timestamp) {
+    let wait = at
+        .and_then(|at| Duration::try_from(at.duration_since(now)).ok())
+        .unwrap_or_default();
+    tokio::time::sleep(wait.max(Duration::from_millis(1))).await;
+}
+
+/// Carries one task as far as it goes now.
+async fn turn(
+    driver: Arc<Driver>,
+    clock: Arc<dyn Clock>,
+    mark: ActiveTask,
+    life: Life,
+    mut slot: Slot,
+    nudge: Arc<Notify>,
+    shutdown: CancellationToken,
+) -> Turn {
     let task = mark.task;
-    for _ in 0..STEPS_IN_A_ROW {
-        match driver.step(&mark, &fence).await {
-            Ok(Step::Advanced | Step::Conflict) => {}
-            Ok(Step::Waiting | Step::Ended | Step::NotMine) => return Turn { task, again: None },
-            Err(error) => {
-                tracing::warn!(%task, error = %skyloom_model::report(&error), "a step failed; it is tried again");
-                let pause = Duration::from_millis(200);
-                tokio::time::sleep(pause).await;
-                return Turn {
-                    task,
-                    again: Some(pause),
-                };
+    let driven = driver.drive(&mark, &life, &mut slot, &nudge, &shutdown);
+    let again = match AssertUnwindSafe(driven).catch_unwind().await {
+        Ok(Ok(Rest::Until(at))) => at,
+        Ok(Ok(Rest::Again)) => Some(clock.now()),
+        Ok(Ok(Rest::Ended | Rest::NotMine)) => None,
+        Ok(Err(error)) => {
+            let text = skyloom_model::report(&error);
+            // What cannot be decoded stays so until somebody writes it: the resync looks again, and so does its change.
+            if error.class() == Class::Permanent {
+                tracing::error!(%task, error = text, "a task's records cannot be used: left alone");
+                None
+            } else {
+                tracing::warn!(%task, error = text, "a turn failed; there will be another");
+                clock.now().checked_add(PAUSE).ok()
             }
         }
-    }
-    Turn {
-        task,
-        again: Some(Duration::ZERO),
-    }
+        Err(_) => {
+            tracing::error!(%task, "a turn panicked: the task is left alone until it changes");
+            None
+        }
+    };
+    Turn { task, again }
 }

@@ -11,9 +11,19 @@ use skyloom_model::{
 use skyloom_scheduler::{Inventory, Scheduler};
 use skyloom_store::{Guard, Key, Revision, Txn};
 
-/// Records as they were read for one planning or settling, with their revisions. `None`: read, and not there.
+/// Records as they were read for one planning or settling.
 #[derive(Debug, Clone, Default)]
-pub struct Records(BTreeMap<Key, Option<(Value, Revision)>>);
+pub struct Records(BTreeMap<Key, Found>);
+
+#[derive(Debug, Clone)]
+enum Found {
+    /// As the store has it.
+    Stored(Value, Revision),
+    /// Read, and not there.
+    Absent,
+    /// As a commit under way will have it: nothing to guard, its writes are replaced.
+    Pending(Option<Value>),
+}
 
 impl Records {
     /// Nothing read yet.
@@ -24,7 +34,13 @@ impl Records {
 
     /// Notes what was read under `key`.
     pub fn insert(&mut self, key: Key, found: Option<(Value, Revision)>) {
+        let found = found.map_or(Found::Absent, |(value, revision)| Found::Stored(value, revision));
         self.0.insert(key, found);
+    }
+
+    /// Notes what a commit under way will have put under `key`, or deleted.
+    pub fn insert_pending(&mut self, key: Key, value: Option<Value>) {
+        self.0.insert(key, Found::Pending(value));
     }
 
     /// Whether `key` was read.
@@ -39,13 +55,15 @@ impl Records {
     /// A reason when it is not a `T`.
     pub fn get<T: DeserializeOwned>(&self, key: &Key) -> Result<Option<T>, Reason> {
         match self.0.get(key) {
-            Some(Some((value, _))) => T::deserialize(value).map(Some).map_err(|e| {
-                Reason::new(
-                    "record.undecodable",
-                    format!("the record {key} cannot be read: {e}"),
-                )
-            }),
-            _ => Ok(None),
+            Some(Found::Stored(value, _) | Found::Pending(Some(value))) => {
+                T::deserialize(value).map(Some).map_err(|e| {
+                    Reason::new(
+                        "record.undecodable",
+                        format!("the record {key} cannot be read: {e}"),
+                    )
+                })
+            }
+            Some(Found::Absent | Found::Pending(None)) | None => Ok(None),
         }
     }
 
@@ -58,12 +76,13 @@ impl Records {
             .ok_or_else(|| Reason::new("record.gone", format!("the record {key} is gone")))
     }
 
-    /// The guard "still as I read it".
+    /// Adds to `txn`: only if the record under `key` still is as it was read.
     #[must_use]
-    pub fn guard(&self, key: &Key) -> Guard {
+    pub fn guard(&self, txn: Txn, key: &Key) -> Txn {
         match self.0.get(key) {
-            Some(Some((_, revision))) => Guard::Revision(key.clone(), *revision),
-            _ => Guard::Absent(key.clone()),
+            Some(Found::Stored(_, revision)) => txn.guard(Guard::Revision(key.clone(), *revision)),
+            Some(Found::Pending(_)) => txn,
+            Some(Found::Absent) | None => txn.guard(Guard::Absent(key.clone())),
         }
     }
 
@@ -74,15 +93,15 @@ impl Records {
     pub fn put<T: Serialize>(&self, txn: Txn, key: &Key, value: &T) -> Result<Txn, Reason> {
         let value = skyloom_store::Value::json(value)
             .map_err(|e| Reason::new("record.unencodable", skyloom_model::report(&e)))?;
-        Ok(txn.guard(self.guard(key)).put(key.clone(), value))
+        Ok(self.guard(txn, key).put(key.clone(), value))
     }
 
     /// Adds to `txn`: delete the record under `key`, if it is still as it was read.
     #[must_use]
     pub fn delete(&self, txn: Txn, key: &Key) -> Txn {
         match self.0.get(key) {
-            Some(Some(_)) => txn.guard(self.guard(key)).delete(key.clone()),
-            _ => txn,
+            Some(Found::Stored(..) | Found::Pending(Some(_))) => self.guard(txn, key).delete(key.clone()),
+            Some(Found::Absent | Found::Pending(None)) | None => txn,
         }
     }
 }

@@ -166,6 +166,7 @@ impl InventoryDriver {
 
 async fn either(a: &mut Changes, b: &mut Changes) -> Option<Changed> {
     tokio::select! {
+            biased;
         changed = a.next() => changed,
         changed = b.next() => changed,
     }

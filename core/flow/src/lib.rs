@@ -17,19 +17,22 @@
 //! Why not only reconcilers: people ask for one change and want to see its steps, its end and its reason; and undoing half
 //! a change needs to know what was begun. Reconcilers stand beside this and may only submit tasks.
 
-mod changes;
+mod backoff;
+pub mod compose;
 mod context;
 mod decide;
 mod driver;
 mod inventory;
 mod keeper;
+mod read;
 mod registry;
 mod worker;
 
 pub use context::{Lend, PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd};
-pub use decide::{Decision, MAX_UNDO_ATTEMPTS, View, decide};
-pub use driver::{Driver, DriverParts, Step};
+pub use decide::{Decision, MAX_UNDO_ATTEMPTS, RETRY_BUDGET, View, decide, wake};
+pub use driver::{Driver, DriverParts, Life, MAX_CLAIMS, Rest, Slot};
 pub use inventory::{InventoryDriver, InventoryFeed};
 pub use keeper::{Fence, LeaseKeeper};
+pub use read::Reading;
 pub use registry::{FlowRegistry, Job, JobContext, JobError, JobRegistry, TaskFlow, Undo};
 pub use worker::{Companion, Worker, WorkerParts};

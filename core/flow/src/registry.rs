@@ -19,9 +19,9 @@ pub trait TaskFlow: Send + Sync + Debug + 'static {
     /// Its name, such as `server.create`.
     fn name(&self) -> &'static str;
 
-    /// The records that [`TaskFlow::plan`] and [`TaskFlow::settle`] need, given those already read. Asked again until
-    /// it names nothing new.
-    fn reads(&self, task: &Task, have: &Records) -> Vec<Key>;
+    /// The records that [`TaskFlow::plan`], [`TaskFlow::next`] and [`TaskFlow::settle`] need, given those already read and
+    /// what the jobs gave so far. Asked again until it names nothing new.
+    fn reads(&self, task: &Task, have: &Records, outputs: &BTreeMap<JobId, Value>) -> Vec<Key>;
 
     /// Makes the plan with every choice taken, and the record changes that go with it in one commit.
     ///

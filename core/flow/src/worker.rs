@@ -16,7 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt as _;
 use serde_json::Value as Json;
-use skyloom_model::{Clock, JobRecord, JobState, JobWant, Place, Reason, Timestamp, WorkerMark, paths};
+use skyloom_model::{Clock, HostId, JobRecord, JobState, JobWant, Reason, Timestamp, WorkerMark, paths};
 use skyloom_store::{
     Class, DynBackend, Error, ErrorKind, Key, Mirror, Outcome, Prefix, Result, Revision, Txn, Versioned,
 };
@@ -40,8 +40,8 @@ pub trait Companion: Send + Sync + Debug + 'static {
 pub struct WorkerParts {
     /// Where everything is.
     pub backend: DynBackend,
-    /// Whose jobs.
-    pub place: Place,
+    /// Whose jobs: a host's.
+    pub host: HostId,
     /// The jobs that it can do.
     pub jobs: JobRegistry,
     /// Time.
@@ -81,7 +81,7 @@ impl Worker {
     /// # Errors
     /// Never in practice: places make valid prefixes.
     pub fn new(parts: WorkerParts) -> Result<Self> {
-        let prefix = Prefix::parse(&paths::jobs(parts.place))
+        let prefix = Prefix::parse(&paths::jobs(parts.host))
             .map_err(|e| Error::new(ErrorKind::Internal, "worker").because(e))?;
         let (mirror, driver) = Mirror::new(parts.backend.clone(), prefix);
         Ok(Self {

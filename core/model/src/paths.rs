@@ -84,20 +84,25 @@ pub fn active(task: TaskId) -> String {
 pub fn run(task: TaskId) -> String {
     format!("runs/{task}")
 }
-/// All live jobs.
+/// All live jobs of hosts.
 pub const JOBS: &str = "jobs";
-/// All live jobs of a place.
+/// All live jobs of a host.
 #[must_use]
-pub fn jobs(place: Place) -> String {
-    match place {
-        Place::Engine => "jobs/engine".to_owned(),
-        Place::Host(host) => format!("jobs/{host}"),
-    }
+pub fn jobs(host: HostId) -> String {
+    format!("jobs/{host}")
 }
 /// All live jobs of a task at a place.
 #[must_use]
 pub fn task_jobs(place: Place, task: TaskId) -> String {
-    format!("{}/{task}", jobs(place))
+    match place {
+        Place::Engine => format!("steps/{task}"),
+        Place::Host(host) => format!("jobs/{host}/{task}"),
+    }
+}
+/// Where a build of format 1 kept the engine's jobs of a task.
+#[must_use]
+pub fn task_jobs_of_format_1(task: TaskId) -> String {
+    format!("jobs/engine/{task}")
 }
 /// One live job.
 #[must_use]

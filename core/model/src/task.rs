@@ -48,9 +48,9 @@ pub struct Task {
     /// After this moment it is given up as if it were cancelled, and counts as failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
-    /// Stages of its plan so far.
+    /// Changes of its plan so far: 1 with its first stage.
     #[serde(default)]
-    pub stages: u32,
+    pub plan_version: u32,
     /// While it is stuck: the state in which it goes on after an operator's order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<TaskState>,
@@ -234,8 +234,8 @@ pub enum TaskEnd {
     Failed,
     /// Cancelled and everything started is undone.
     Cancelled,
-    /// An undo failed for good.
-    Stuck,
+    /// It was stuck and an operator gave it up: what is left is left.
+    Abandoned,
 }
 
 impl TaskState {

@@ -144,7 +144,7 @@ impl Cloud {
             cancel: false,
             priority: skyloom_model::Priority::Normal,
             deadline: None,
-            stages: 0,
+            plan_version: 0,
             resume: None,
             orders: Vec::new(),
             result: None,

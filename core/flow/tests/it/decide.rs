@@ -53,7 +53,7 @@ fn task() -> Task {
         cancel: false,
         priority: skyloom_model::Priority::Normal,
         deadline: None,
-        stages: 0,
+        plan_version: 0,
         resume: None,
         orders: Vec::new(),
         result: None,
