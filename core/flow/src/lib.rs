@@ -22,6 +22,7 @@ mod context;
 mod decide;
 mod driver;
 mod inventory;
+pub mod journal;
 mod keeper;
 mod registry;
 mod worker;
