@@ -8,8 +8,6 @@
 //! skyloom-peers WHAT IN_FLIGHT SECONDS FOLDER   one turn, for benches/figures: a line of figures, a line of latencies in ns
 //! ```
 
-#![expect(clippy::disallowed_methods, reason = "what measures reads the clock itself")]
-
 mod saga;
 mod wal;
 
