@@ -151,6 +151,7 @@ impl Engine {
             jobs,
             clock: clock.clone(),
             fence: fence.clone(),
+            journal: Arc::new(skyloom_flow::journal::NoJournal),
             companion: None,
             concurrency: config.concurrency,
         })?;

@@ -288,6 +288,7 @@ impl World {
             jobs,
             clock: self.clock.clone(),
             fence: fence.clone(),
+            journal: Arc::new(skyloom_flow::journal::NoJournal),
             companion: None,
             concurrency: 4,
         })
