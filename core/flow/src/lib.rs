@@ -23,6 +23,7 @@ mod context;
 mod decide;
 mod driver;
 mod inventory;
+pub mod journal;
 mod keeper;
 mod read;
 mod registry;

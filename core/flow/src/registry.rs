@@ -8,11 +8,11 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use skyloom_model::{JobId, JobRecord, Reason, Task};
+use skyloom_model::{Clock, JobId, JobRecord, Reason, Task};
 use skyloom_store::Key;
 use tokio_util::sync::CancellationToken;
 
-use crate::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd};
+use crate::{Fence, PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd};
 
 /// Turns tasks of one name into plans. Pure and synchronous.
 pub trait TaskFlow: Send + Sync + Debug + 'static {
@@ -114,9 +114,28 @@ pub struct JobContext<'a> {
     pub outputs: &'a BTreeMap<JobId, Value>,
     /// Ends when the worker is told to stop: leave at the next safe point, the job is continued later.
     pub shutdown: &'a CancellationToken,
+    /// The lease that it runs under and the clock to measure it by; nothing where there is no lease, as in tests.
+    pub lease: Option<(&'a Fence, &'a dyn Clock)>,
 }
 
+/// The code of [`JobContext::may_act`]'s refusal. A worker does not count it as a try.
+pub(crate) const LEASE_LOST: &str = "lease.lost";
+
 impl JobContext<'_> {
+    /// To be asked right before an effect that follows an await: whether the host's lease still lasts.
+    ///
+    /// # Errors
+    /// `lease.lost`: another may act on this host's part by now. The worker runs the job again under its next lease.
+    pub fn may_act(&self) -> Result<(), JobError> {
+        match self.lease {
+            Some((fence, clock)) if !fence.may_act(clock) => Err(JobError::transient(
+                LEASE_LOST,
+                format!("lease {} has run out since the job began", fence.lease),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// The job's input as a `T`.
     ///
     /// # Errors

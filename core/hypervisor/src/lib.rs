@@ -7,8 +7,9 @@
 //! ```
 //!
 //! * All verbs say *ensure*: asking for what already is succeeds and changes nothing.
-//! * Every verb carries the generation of the order; a domain of a newer generation refuses older orders
-//!   ([`ErrorKind::Stale`]).
+//! * Every verb carries the generation of the order. A domain of a newer generation refuses it ([`ErrorKind::Stale`]); one
+//!   of an older generation takes the order's on, durably and before anything else happens. So an order that was held
+//!   up or delivered twice changes nothing once a newer one has come.
 //! * After any error, ask [`Hypervisor::inspect`]: it tells what is. Its answer `CannotTell` never justifies a start.
 //! * Guests outlive the agent: dropping a `Hypervisor` never stops one, [`Hypervisor::recover`] adopts them.
 //!
@@ -33,8 +34,8 @@ use skyloom_model::{HostFacts, PowerState, ServerId};
 pub use error::{Class, Error, ErrorKind, Result};
 pub use event::{VmEvent, VmEventKind};
 pub use fake::{
-    Effect, EffectKind, FakeDomain, FakeHypervisor, FakeOptions, FakeStorage, FakeWorld, Fault, FaultPoint,
-    never_two_running,
+    Effect, EffectKind, Executions, FakeDomain, FakeHypervisor, FakeOptions, FakeStorage, FakeWorld, Fault,
+    FaultPoint, Holding, never_two_running,
 };
 pub use spec::{DiskSpec, NicSpec, VmSpec};
 pub use storage::{CachedImage, DiskInfo, HostStorage, ImageSpec, OverlaySpec, ProgressFn};
@@ -49,19 +50,22 @@ pub trait Hypervisor: Send + Sync + Debug + 'static {
     async fn facts(&self) -> Result<HostFacts>;
 
     /// Ensures that a domain exists as `spec` says, off if it is new. A domain of the same generation is left alone,
-    /// one of an older generation is brought to the new one (while it runs: for its next start).
+    /// one of an older generation is brought to the new one (while it runs: for its next start). So a task defines before
+    /// it starts or stops: these bring the generation, too, but not the rest of `spec`.
     ///
     /// # Errors
     /// [`ErrorKind::Stale`] when the domain is of a newer generation.
     async fn define(&self, spec: &VmSpec) -> Result<()>;
 
-    /// Ensures that the domain runs. Returns when the hypervisor has confirmed that its CPUs execute.
+    /// Ensures that the domain runs. Returns when the hypervisor has confirmed that its CPUs execute. A domain of an older
+    /// generation takes on `generation` first; a guest that runs already is not disturbed.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] when it is not defined, [`ErrorKind::Stale`] when it is of another generation.
+    /// [`ErrorKind::NotFound`] when it is not defined, [`ErrorKind::Stale`] when it is of a newer generation.
     async fn start(&self, id: ServerId, generation: u64) -> Result<()>;
 
-    /// Ensures that the domain is off, and says how that came about.
+    /// Ensures that the domain is off, and says how that came about. A domain of an older generation takes on `generation`
+    /// first, also when it is off already.
     ///
     /// # Errors
     /// [`ErrorKind::Stale`] when it is of a newer generation. An absent domain is off: no error.
@@ -79,6 +83,10 @@ pub trait Hypervisor: Send + Sync + Debug + 'static {
     /// Finds all domains of this host after a restart of the agent, takes over the running ones without disturbing
     /// them, and tells what was found. Called once before any other verb.
     async fn recover(&self) -> Result<Vec<Recovered>>;
+
+    /// All domains that there are now, in id order. Only looks, and waits for no verb that is under way; may be called
+    /// at any time.
+    async fn list(&self) -> Result<Vec<Recovered>>;
 
     /// Changes as they happen, from the time of the call. May lose events (a slow consumer is told
     /// [`VmEventKind::Lost`]); the truth is [`Hypervisor::inspect`].
@@ -165,7 +173,7 @@ pub enum Inspection {
     },
 }
 
-/// A domain found at start.
+/// A domain that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovered {
     /// Whose.

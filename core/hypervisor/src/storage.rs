@@ -48,6 +48,9 @@ pub trait HostStorage: Send + Sync + Debug + 'static {
 
     /// The disks that the pool holds for the server, in name order.
     async fn disks(&self, server: ServerId) -> Result<Vec<DiskInfo>>;
+
+    /// All servers of which the pool holds anything, in id order.
+    async fn servers(&self) -> Result<Vec<ServerId>>;
 }
 
 /// An image as a host needs it.

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -10,11 +11,12 @@ use async_trait::async_trait;
 use common::{FakeExam, Wrap, WrapPool};
 use futures::FutureExt;
 use futures::stream::{self, BoxStream, StreamExt};
+use parking_lot::Mutex;
 use skyloom_hypervisor::conformance::{cases, storage_cases};
 use skyloom_hypervisor::{
-    CachedImage, Capability, Console, DiskInfo, FakeHypervisor, FakeStorage, FakeWorld, HostStorage,
-    Hypervisor, ImageSpec, Inspection, OverlaySpec, ProgressFn, Recovered, Result, StopMode, Stopped,
-    VmEvent, VmEventKind, VmSpec,
+    CachedImage, Capability, Console, DiskInfo, Error, ErrorKind, FakeHypervisor, FakeStorage, FakeWorld,
+    HostStorage, Hypervisor, ImageSpec, Inspection, OverlaySpec, ProgressFn, Recovered, Result, StopMode,
+    Stopped, VmEvent, VmEventKind, VmSpec,
 };
 use skyloom_model::{HostFacts, PowerState, ServerId};
 
@@ -25,28 +27,77 @@ enum Bug {
     ObeysStaleStops,
     ObeysStaleUndefines,
     StartsAnyGeneration,
+    RefusesNewerStarts,
+    ForgetsNewerStarts,
+    ForgetsNewerStops,
+    TakesOnOnlyWhatItDoes,
+    TakesOnInMemoryOnly,
     RestartsOnDefine,
     SaysForced,
     UndefineLeavesTheRest,
     InspectNeverAbsent,
     RecoverFindsNothing,
     RecoverLosesTheStopped,
+    ListLosesTheStopped,
+    ListWaits,
     DropsEvents,
     NeverSaysLost,
     WholeConsole,
 }
 
+/// The third part is what it remembers until it is opened again; the fourth is held by a stop.
 #[derive(Debug)]
-struct Broken(FakeHypervisor, Bug);
+struct Broken(
+    FakeHypervisor,
+    Bug,
+    Mutex<BTreeMap<ServerId, u64>>,
+    tokio::sync::Mutex<()>,
+);
 
 const NEWEST: u64 = u64::MAX;
 
+fn broken(world: FakeWorld, bug: Bug) -> Arc<dyn Hypervisor> {
+    Arc::new(Broken(
+        world.hypervisor(),
+        bug,
+        Mutex::default(),
+        tokio::sync::Mutex::default(),
+    ))
+}
+
+fn is_stopped(found: &Recovered) -> bool {
+    matches!(
+        found.inspection,
+        Inspection::Found {
+            power: PowerState::Stopped,
+            ..
+        }
+    )
+}
+
 impl Broken {
+    /// The generation with which a start or stop is passed on.
+    async fn passed_on(&self, id: ServerId, asked: u64, forgets: bool) -> Result<u64> {
+        let carried = self.generation(id, asked).await;
+        if self.1 != Bug::TakesOnInMemoryOnly {
+            return Ok(if forgets { asked.min(carried) } else { asked });
+        }
+        let mut taken = self.2.lock();
+        let newest = taken.entry(id).or_insert(asked);
+        if asked < *newest {
+            return Err(Error::new(ErrorKind::Stale, "take an order"));
+        }
+        *newest = asked;
+        Ok(asked.min(carried))
+    }
     async fn generation(&self, id: ServerId, asked: u64) -> u64 {
         match self.0.inspect(id).await {
             Ok(Inspection::Found { generation, .. }) => generation,
             _ => asked,
         }
+    }
+    async fn is_off(&self, id: ServerId) -> bool {
+        matches!(self.0.inspect(id).await, Ok(Inspection::Found { power, .. }) if !power.may_execute())
     }
 }
 
@@ -72,19 +123,27 @@ impl Hypervisor for Broken {
         self.0.define(&spec).await
     }
     async fn start(&self, id: ServerId, generation: u64) -> Result<()> {
-        let any = self.1 == Bug::StartsAnyGeneration;
-        let generation = if any {
-            self.generation(id, generation).await
-        } else {
-            generation
+        let generation = match self.1 {
+            Bug::StartsAnyGeneration => self.generation(id, generation).await,
+            Bug::RefusesNewerStarts if self.generation(id, generation).await < generation => {
+                return Err(Error::new(ErrorKind::Stale, "start"));
+            }
+            bug => {
+                self.passed_on(id, generation, bug == Bug::ForgetsNewerStarts)
+                    .await?
+            }
         };
         self.0.start(id, generation).await
     }
     async fn stop(&self, id: ServerId, generation: u64, mode: StopMode) -> Result<Stopped> {
-        let generation = if self.1 == Bug::ObeysStaleStops {
-            NEWEST
-        } else {
-            generation
+        let _busy = self.3.lock().await;
+        let generation = match self.1 {
+            Bug::ObeysStaleStops => NEWEST,
+            Bug::TakesOnOnlyWhatItDoes if self.is_off(id).await => return Ok(Stopped::AlreadyOff),
+            bug => {
+                self.passed_on(id, generation, bug == Bug::ForgetsNewerStops)
+                    .await?
+            }
         };
         let how = self.0.stop(id, generation, mode).await?;
         Ok(if self.1 == Bug::SaysForced {
@@ -106,6 +165,10 @@ impl Hypervisor for Broken {
                 generation: 0,
                 power: PowerState::Stopped,
             }),
+            Inspection::Found { generation, power } => Ok(Inspection::Found {
+                generation: self.2.lock().get(&id).copied().unwrap_or(generation),
+                power,
+            }),
             seen => Ok(seen),
         }
     }
@@ -113,15 +176,18 @@ impl Hypervisor for Broken {
         let mut found = self.0.recover().await?;
         found.retain(|r| match self.1 {
             Bug::RecoverFindsNothing => false,
-            Bug::RecoverLosesTheStopped => !matches!(
-                r.inspection,
-                Inspection::Found {
-                    power: PowerState::Stopped,
-                    ..
-                }
-            ),
+            Bug::RecoverLosesTheStopped => !is_stopped(r),
             _ => true,
         });
+        Ok(found)
+    }
+    async fn list(&self) -> Result<Vec<Recovered>> {
+        let _busy = match self.1 {
+            Bug::ListWaits => Some(self.3.lock().await),
+            _ => None,
+        };
+        let mut found = self.0.list().await?;
+        found.retain(|r| self.1 != Bug::ListLosesTheStopped || !is_stopped(r));
         Ok(found)
     }
     fn events(&self) -> BoxStream<'static, VmEvent> {
@@ -171,10 +237,10 @@ async fn failed(wrap: Wrap) -> Vec<&'static str> {
 async fn each_bug_of_a_hypervisor_fails_its_case() {
     macro_rules! broken {
         ($bug:ident) => {
-            |world: FakeWorld| Arc::new(Broken(world.hypervisor(), Bug::$bug)) as Arc<dyn Hypervisor>
+            |world: FakeWorld| broken(world, Bug::$bug)
         };
     }
-    let bugs: [(Wrap, &str); 13] = [
+    let bugs: [(Wrap, &str); 20] = [
         (
             broken!(ForgetsGenerationAtDefine),
             "define_brings_a_domain_to_a_newer_generation",
@@ -186,7 +252,27 @@ async fn each_bug_of_a_hypervisor_fails_its_case() {
         ),
         (
             broken!(StartsAnyGeneration),
-            "start_of_a_newer_generation_is_stale",
+            "old_start_after_a_newer_stop_starts_nothing",
+        ),
+        (
+            broken!(RefusesNewerStarts),
+            "order_of_a_newer_generation_is_taken_on",
+        ),
+        (
+            broken!(ForgetsNewerStarts),
+            "newer_start_of_a_running_domain_is_taken_on",
+        ),
+        (
+            broken!(ForgetsNewerStops),
+            "old_start_after_a_newer_stop_starts_nothing",
+        ),
+        (
+            broken!(TakesOnOnlyWhatItDoes),
+            "newer_stop_of_a_domain_that_is_off_is_taken_on",
+        ),
+        (
+            broken!(TakesOnInMemoryOnly),
+            "old_start_after_reopening_starts_nothing",
         ),
         (
             broken!(RestartsOnDefine),
@@ -209,6 +295,8 @@ async fn each_bug_of_a_hypervisor_fails_its_case() {
             broken!(RecoverLosesTheStopped),
             "recover_finds_all_with_their_generations",
         ),
+        (broken!(ListLosesTheStopped), "list_tells_what_inspect_tells"),
+        (broken!(ListWaits), "list_does_not_wait_for_a_slow_stop"),
         (broken!(DropsEvents), "event_tells_of_a_start"),
         (broken!(NeverSaysLost), "slow_stream_is_told_lost"),
         (broken!(WholeConsole), "console_tail_is_bounded"),
@@ -238,6 +326,7 @@ enum Leak {
     NamesNoBackingFormat,
     SeedIsNeverReplaced,
     CachesAnything,
+    ListsNoSeeds,
 }
 
 #[derive(Debug)]
@@ -305,6 +394,16 @@ impl HostStorage for Leaky {
     async fn disks(&self, server: ServerId) -> Result<Vec<DiskInfo>> {
         self.0.disks(server).await
     }
+    async fn servers(&self) -> Result<Vec<ServerId>> {
+        let mut servers = Vec::new();
+        for server in self.0.servers().await? {
+            let disks = self.0.disks(server).await?;
+            if self.1 != Leak::ListsNoSeeds || disks.iter().any(|d| d.name != "seed") {
+                servers.push(server);
+            }
+        }
+        Ok(servers)
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -314,12 +413,13 @@ async fn each_bug_of_a_pool_fails_its_case() {
             |world: FakeWorld| Arc::new(Leaky(world.storage(), Leak::$leak)) as Arc<dyn HostStorage>
         };
     }
-    let leaks: [(WrapPool, &str); 5] = [
+    let leaks: [(WrapPool, &str); 6] = [
         (leaky!(KeepsTheSeedAtDelete), "delete_server_leaves_nothing"),
         (leaky!(IgnoresTheContentsError), "broken_content_leaves_nothing"),
         (leaky!(NamesNoBackingFormat), "overlay_is_listed"),
         (leaky!(SeedIsNeverReplaced), "seed_is_replaced"),
         (leaky!(CachesAnything), "wrong_digest_is_refused"),
+        (leaky!(ListsNoSeeds), "servers_with_anything_are_listed"),
     ];
     for (wrap_pool, expected) in leaks {
         let exam = FakeExam {

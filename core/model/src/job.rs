@@ -125,10 +125,48 @@ impl JobState {
             (Self::Started, Self::Succeeded | Self::Failed) => true,
             // A retry, or the way back.
             (Self::Failed, Self::Ready | Self::UndoReady) => true,
+            // What waits for another try was started before.
+            (Self::Ready, Self::UndoReady) => true,
             (Self::Succeeded, Self::UndoReady) => true,
             (Self::UndoReady, Self::UndoStarted) => true,
             (Self::UndoStarted, Self::Undone | Self::UndoFailed) => true,
             (Self::UndoFailed, Self::UndoReady) => true,
+            // An operator says so.
+            (Self::UndoFailed, Self::Undone) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether a job of the engine may go from `self` (nothing: no record yet) to `to` in one commit. They pass `started`
+    /// and `undo_started` without a record of it.
+    #[must_use]
+    pub const fn may_become_here(from: Option<Self>, to: Self) -> bool {
+        let begun = match from {
+            None => {
+                return matches!(
+                    to,
+                    Self::Ready
+                        | Self::Succeeded
+                        | Self::Failed
+                        | Self::Undone
+                        | Self::UndoReady
+                        | Self::UndoFailed
+                );
+            }
+            Some(from) => from,
+        };
+        if begun.may_become(to) {
+            return true;
+        }
+        match (begun, to) {
+            (Self::Ready, Self::Succeeded | Self::Failed) => true,
+            (
+                Self::Ready | Self::Started | Self::Succeeded | Self::Failed | Self::UndoReady,
+                Self::Undone | Self::UndoFailed | Self::UndoReady,
+            ) => true,
+            // A retry and its result in one commit.
+            (Self::Failed, Self::Succeeded) => true,
+            (Self::UndoFailed, Self::Undone) => true,
             _ => false,
         }
     }

@@ -43,7 +43,9 @@ pub use event::{Change, WatchEvent, WatchOptions};
 pub use key::{Key, KeyError, MAX_KEY_LEN, Prefix};
 pub use lease::{Grant, LeaseInfo, LeaseMode, LeaseName, Leases, Renewal, check_grant};
 pub use memory::{MemoryConfig, MemoryStore};
-pub use mirror::{Changed, Changes, Mirror, MirrorBuilder, MirrorDriver, Snapshot, Undecodable};
+pub use mirror::{
+    Changed, Changes, MIRROR_RESYNC, Mirror, MirrorBuilder, MirrorDriver, Snapshot, Undecodable,
+};
 pub use table::{Document, Documents, Table, Versioned};
 pub use txn::{Guard, KeyValue, ListOptions, Outcome, Page, Revision, Txn, Value, Write};
 

@@ -10,6 +10,10 @@
 //! [`crate::WatchEvent::Gap`] it lists again, finds out by comparison what was written and deleted meanwhile, and swaps
 //! everything in one step. Readers never see half a commit or half a listing.
 //!
+//! It does not trust streams either. A commit that comes twice is passed over; one that comes late and tells of something
+//! that is not in makes it list again; and every [`MIRROR_RESYNC`] it lists anyhow and takes over what is different, so that
+//! an event that a backend lost is missed for that long at most.
+//!
 //! A document that is no `T` is set aside ([`Mirror::quarantined`]) and does not disturb the others.
 
 mod changes;
@@ -30,6 +34,9 @@ use self::data::{Data, IndexFn};
 pub use self::driver::MirrorDriver;
 use crate::backoff::Backoff;
 use crate::{Document, DynBackend, Error, ErrorKind, Key, Prefix, Result, Revision, Versioned};
+
+/// How often a mirror lists again although nothing seems wrong, unless it is built with another period.
+pub const MIRROR_RESYNC: Duration = Duration::from_secs(60);
 
 /// A document that could not be decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +89,8 @@ impl<T> fmt::Debug for Mirror<T> {
 }
 
 impl<T: Document> Mirror<T> {
-    /// A mirror of `prefix` without indexes, and the driver that must be run to feed it.
+    /// A mirror of `prefix` without indexes, and the driver that must be run to feed it. It lists again every
+    /// [`MIRROR_RESYNC`].
     pub fn new(backend: DynBackend, prefix: Prefix) -> (Self, MirrorDriver<T>) {
         Self::builder(backend, prefix).build()
     }
@@ -96,7 +104,7 @@ impl<T: Document> Mirror<T> {
             indexes: Vec::new(),
             page: 0,
             buffer: 1024,
-            resync: None,
+            resync: MIRROR_RESYNC,
             first_wait: Duration::from_millis(100),
             most_wait: Duration::from_secs(10),
             ids: None,
@@ -285,7 +293,7 @@ pub struct MirrorBuilder<T> {
     indexes: Vec<(&'static str, IndexFn<T>)>,
     page: usize,
     buffer: usize,
-    resync: Option<Duration>,
+    resync: Duration,
     first_wait: Duration,
     most_wait: Duration,
     ids: Option<Arc<dyn Ids>>,
@@ -325,10 +333,10 @@ impl<T: Document> MirrorBuilder<T> {
         self
     }
 
-    /// Lists again every `period`, as a safety net under watches that miss something.
+    /// Lists again every `period` and not every [`MIRROR_RESYNC`], as a safety net under watches that miss something.
     #[must_use]
     pub fn with_resync(mut self, period: Duration) -> Self {
-        self.resync = Some(period);
+        self.resync = period;
         self
     }
 

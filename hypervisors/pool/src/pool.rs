@@ -1,5 +1,6 @@
 //! [`DirPool`]: the verbs of [`HostStorage`] on a directory.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -341,6 +342,14 @@ impl Core {
     }
 }
 
+/// Whose directory this is, also when it is being removed.
+fn owner_of(name: &str) -> Option<ServerId> {
+    let id = name.strip_prefix(GONE).unwrap_or(name);
+    id.parse()
+        .ok()
+        .filter(|parsed: &ServerId| parsed.to_string() == id)
+}
+
 fn seed_info(server: &Dir) -> DiskInfo {
     DiskInfo {
         name: SEED.to_owned(),
@@ -437,5 +446,13 @@ impl HostStorage for DirPool {
             Ok(core.disks(server)?)
         })
         .await
+    }
+
+    async fn servers(&self) -> Result<Vec<ServerId>> {
+        let core = Arc::clone(&self.core);
+        let names = blocking(move || core.servers.names()).await;
+        let names = names.map_err(|e| file_error("list servers with disks", e))?;
+        let servers: BTreeSet<ServerId> = names.iter().filter_map(|name| owner_of(name)).collect();
+        Ok(servers.into_iter().collect())
     }
 }

@@ -243,7 +243,8 @@ impl Connection {
             }
             Err(ClientError::Closed)
         };
-        let ended: Result<(), ClientError> = tokio::select! { r = reading => r, r = writing => r };
+        // What is to be said is little; a guest that floods us with events must not keep it waiting.
+        let ended: Result<(), ClientError> = tokio::select! { biased; r = writing => r, r = reading => r };
         ended.err().unwrap_or(ClientError::Closed)
     }
 

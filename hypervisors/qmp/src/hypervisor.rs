@@ -1,6 +1,6 @@
 //! The [`Hypervisor`] itself: which domains there are, and the verbs of the contract.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,14 +23,14 @@ use crate::config::QmpConfig;
 use crate::dir::{self, VmDir};
 use crate::errors::{self, blocking};
 use crate::lifecycle::{self, Now};
-use crate::record::{Desc, FORMAT, Live};
+use crate::record::Live;
 use crate::tasks::Tasks;
 use crate::vm::{Env, Glance, Record, Vm};
 use crate::{argv, facts};
 
 /// Directories of domains that are being removed.
 const GONE: &str = ".gone-";
-/// Domains that are taken over at a time.
+/// Domains that are taken over or looked at, at a time.
 const TAKE_OVER: usize = 16;
 
 /// Virtual machines on QEMU. See the crate's documentation.
@@ -45,7 +45,7 @@ pub struct QmpHypervisor {
 struct Core {
     env: Arc<Env>,
     qemu_version: String,
-    vms: parking_lot::Mutex<HashMap<ServerId, Arc<Vm>>>,
+    vms: parking_lot::Mutex<BTreeMap<ServerId, Arc<Vm>>>,
     /// Held while a directory is made.
     creating: tokio::sync::Mutex<()>,
     tasks: Arc<Tasks>,
@@ -105,13 +105,13 @@ impl Drop for QmpHypervisor {
 }
 
 /// Takes the lock, sweeps what was being removed, and reads all records.
-fn load(env: &Arc<Env>) -> std::io::Result<(File, HashMap<ServerId, Arc<Vm>>)> {
+fn load(env: &Arc<Env>) -> std::io::Result<(File, BTreeMap<ServerId, Arc<Vm>>)> {
     let root = &env.config.dir;
     std::fs::create_dir_all(root)?;
     dir::make_dir(root, if env.config.run_as.is_some() { 0o711 } else { 0o700 })?;
     let lock = File::open(root)?;
     rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-    let mut vms = HashMap::new();
+    let mut vms = BTreeMap::new();
     for entry in std::fs::read_dir(root)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -172,36 +172,37 @@ impl Core {
                     return Ok(());
                 }
             }
-            let desc = Desc {
-                format: FORMAT,
-                spec: spec.clone(),
-            };
-            let (dir, file) = (Arc::clone(&vm.dir), desc.clone());
-            let written = blocking(move || dir.write(dir::DESC, &file)).await;
-            written.map_err(|e| errors::file("define", spec.id, e))?;
-            record.desc = Some(desc);
-            return Ok(());
+            return vm.set_desc(&mut record, "define", spec.clone()).await;
         }
     }
 
-    /// The description that an order is for; `None` when there is no such domain.
-    async fn described(&self, vm: &Vm, operation: &'static str) -> Result<Option<VmSpec>> {
-        let record = vm.record.lock().await;
+    /// The description that an order of `generation` is for, after the domain has taken that on if it is newer; `None`
+    /// when there is no such domain.
+    async fn ordered(&self, vm: &Vm, operation: &'static str, generation: u64) -> Result<Option<VmSpec>> {
+        let mut record = vm.record.lock().await;
         if record.gone {
             return Ok(None);
         }
-        Ok(record.usable(operation, vm.id)?.map(|d| d.spec.clone()))
+        let Some(desc) = record.usable(operation, vm.id)? else {
+            return Ok(None);
+        };
+        let mut spec = desc.spec.clone();
+        if spec.generation > generation {
+            return Err(stale(operation, vm.id, generation, spec.generation));
+        }
+        if spec.generation < generation {
+            spec.generation = generation;
+            vm.set_desc(&mut record, operation, spec.clone()).await?;
+        }
+        Ok(Some(spec))
     }
 
     async fn start(&self, id: ServerId, generation: u64) -> Result<()> {
         let missing = || Error::new(ErrorKind::NotFound, "start").with("server", id);
         let vm = self.get(id).ok_or_else(missing)?;
         let _op = vm.op.lock().await;
-        let spec = self.described(&vm, "start").await?.ok_or_else(missing)?;
-        if spec.generation != generation {
-            return Err(stale("start", id, generation, spec.generation));
-        }
-        lifecycle::start(&self.tasks, &vm, &spec).await
+        let spec = self.ordered(&vm, "start", generation).await?;
+        lifecycle::start(&self.tasks, &vm, &spec.ok_or_else(missing)?).await
     }
 
     async fn stop(&self, id: ServerId, generation: u64, mode: StopMode) -> Result<Stopped> {
@@ -209,28 +210,24 @@ impl Core {
             return Ok(Stopped::AlreadyOff);
         };
         let _op = vm.op.lock().await;
-        let Some(spec) = self.described(&vm, "stop").await? else {
-            return Ok(Stopped::AlreadyOff);
-        };
-        if spec.generation > generation {
-            return Err(stale("stop", id, generation, spec.generation));
+        match self.ordered(&vm, "stop", generation).await? {
+            Some(_) => lifecycle::stop(&self.tasks, &vm, mode).await,
+            None => Ok(Stopped::AlreadyOff),
         }
-        lifecycle::stop(&self.tasks, &vm, mode).await
     }
 
     async fn undefine(&self, id: ServerId, generation: u64) -> Result<()> {
         let Some(vm) = self.get(id) else { return Ok(()) };
         let _op = vm.op.lock().await;
-        let newer = |there: Option<VmSpec>| there.map(|s| s.generation).filter(|g| *g > generation);
-        if let Some(there) = newer(self.described(&vm, "undefine").await?) {
-            return Err(stale("undefine", id, generation, there));
-        }
+        // Cut short, it must not be followed by an older start.
+        self.ordered(&vm, "undefine", generation).await?;
         if let Now::Up(process) | Now::Halted(process) = lifecycle::settle(&self.tasks, &vm).await? {
             lifecycle::force_off(&vm, &process, "undefine").await?;
         }
         let mut record = vm.record.lock().await;
         // A newer `define` may have come in the meantime.
-        if let Some(there) = newer(record.desc.as_ref().map(|d| d.spec.clone())) {
+        let there = record.desc.as_ref().map(|d| d.spec.generation);
+        if let Some(there) = there.filter(|g| *g > generation) {
             return Err(stale("undefine", id, generation, there));
         }
         if !record.gone {
@@ -430,6 +427,21 @@ impl Hypervisor for QmpHypervisor {
             Ok(found)
         };
         self.core.tasks.finish("recover", work).await
+    }
+
+    async fn list(&self) -> Result<Vec<Recovered>> {
+        let ids: Vec<ServerId> = self.core.vms.lock().keys().copied().collect();
+        let each = stream::iter(ids).map(async |id| Recovered {
+            id,
+            inspection: self.core.inspect(id).await,
+        });
+        let mut found: Vec<Recovered> = each
+            .buffer_unordered(TAKE_OVER)
+            .filter(|r| std::future::ready(r.inspection != Inspection::Absent))
+            .collect()
+            .await;
+        found.sort_unstable_by_key(|r| r.id);
+        Ok(found)
     }
 
     fn events(&self) -> BoxStream<'static, VmEvent> {

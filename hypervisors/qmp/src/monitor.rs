@@ -28,11 +28,13 @@ pub(crate) async fn monitor(vm: Arc<Vm>, process: ProcessId, child: Option<Child
     let mut pause = FIRST_PAUSE;
     loop {
         tokio::select! {
+            biased;
             () = &mut exited => break,
             talked = converse(&vm, &process) => pause = if talked { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) },
         }
         vm.client.send_replace(None);
         tokio::select! {
+            biased;
             () = &mut exited => break,
             () = tokio::time::sleep(pause) => {}
         }
@@ -59,9 +61,11 @@ async fn converse(vm: &Arc<Vm>, process: &ProcessId) -> bool {
         tracing::warn!(server = %vm.id, pid = process.pid, peer = ?client.peer_pid(), "a foreign process owns the monitor socket");
         return false;
     }
+    // What follows waits for what the connection brings: it goes first, so that a flood of input does not starve it.
     let why = tokio::select! {
-        why = connection.run() => why,
+        biased;
         why = follow(vm, process, &client) => why,
+        why = connection.run() => why,
     };
     tracing::debug!(server = %vm.id, error = %skyloom_model::report(&why), "monitor connection ended");
     true
@@ -90,6 +94,8 @@ async fn talk(
     let mut reopen = true;
     loop {
         tokio::select! {
+            biased;
+            _ = ticks.tick() => reopen = rotate(vm, client, reopen).await,
             event = events.recv() => match event {
                 Ok(event) if event.name == "SHUTDOWN" => {
                     let reason = event.data.get("reason").and_then(Value::as_str).unwrap_or("guest-shutdown");
@@ -110,7 +116,6 @@ async fn talk(
                 }
                 Err(RecvError::Closed) => return Err(ClientError::Closed),
             },
-            _ = ticks.tick() => reopen = rotate(vm, client, reopen).await,
         }
     }
 }

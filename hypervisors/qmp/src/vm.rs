@@ -9,7 +9,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skyloom_hypervisor::{Error, ErrorKind, Result, VmEvent, VmEventKind};
+use skyloom_hypervisor::{Error, ErrorKind, Result, VmEvent, VmEventKind, VmSpec};
 use skyloom_model::{PowerState, ServerId};
 use tokio::sync::{broadcast, watch};
 
@@ -134,6 +134,21 @@ impl Vm {
 
     pub(crate) fn error(&self, kind: ErrorKind, operation: &'static str) -> Error {
         Error::new(kind, operation).with("server", self.id)
+    }
+
+    /// Writes `desc.json`, then believes it.
+    pub(crate) async fn set_desc(
+        &self,
+        record: &mut Record,
+        operation: &'static str,
+        spec: VmSpec,
+    ) -> Result<()> {
+        let desc = Desc { format: FORMAT, spec };
+        let (dir, file) = (Arc::clone(&self.dir), desc.clone());
+        let written = blocking(move || dir.write(dir::DESC, &file)).await;
+        written.map_err(|e| errors::file(operation, self.id, e))?;
+        record.desc = Some(desc);
+        Ok(())
     }
 
     /// Writes `live.json`, then believes it.

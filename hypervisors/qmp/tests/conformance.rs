@@ -23,9 +23,10 @@ use crate::host::{Host, PATIENCE};
 #[derive(Debug)]
 struct QmpExam;
 
+/// The hypervisor is dropped first, as an agent ends before its host.
 struct ExamHost {
-    host: Host,
     hypervisor: Option<Arc<QmpHypervisor>>,
+    host: Host,
 }
 
 #[async_trait]
@@ -43,7 +44,7 @@ impl Exam for QmpExam {
     async fn sit(&self) -> Box<dyn HostUnderExam> {
         let host = Host::new();
         let hypervisor = Some(Arc::new(host.open().await));
-        Box::new(ExamHost { host, hypervisor })
+        Box::new(ExamHost { hypervisor, host })
     }
 }
 

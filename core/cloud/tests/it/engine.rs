@@ -114,7 +114,7 @@ impl<'w> Engine<'w> {
         Self {
             world,
             driver,
-            fence: Fence { lease: name, epoch },
+            fence: Fence::new(name, epoch, std::time::Duration::MAX),
             jobs,
             trace: Vec::new(),
             _feed: running,
@@ -231,6 +231,7 @@ impl<'w> Engine<'w> {
             outputs: &std::collections::BTreeMap::new(),
             record,
             shutdown: &CancellationToken::new(),
+            lease: None,
         };
         match record.want {
             JobWant::Run => job.run(&cx).await.map(Some),

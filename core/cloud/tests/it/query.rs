@@ -26,7 +26,7 @@ async fn agent(world: &World, host: HostId) -> JoinSet<()> {
     let Grant::Granted { epoch } = granted else {
         panic!("{granted:?}")
     };
-    let (fence, receiver) = watch::channel(Some(Fence { lease, epoch }));
+    let (fence, receiver) = watch::channel(Some(Fence::new(lease, epoch, ttl)));
     let parts = ResponderParts {
         backend: world.store.clone(),
         host,

@@ -9,12 +9,12 @@ use futures::future::{AbortHandle, Abortable, BoxFuture};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use serde_json::Value as Json;
-use skyloom_model::{JobId, JobRecord, JobState, JobWant, Timestamp};
+use skyloom_model::{Clock, JobId, JobRecord, JobState, JobWant, Timestamp};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::Held;
-use crate::{Job, JobContext, JobError, Undo};
+use crate::{Fence, Job, JobContext, JobError, Undo};
 
 /// What came of a job.
 #[derive(Debug)]
@@ -42,6 +42,8 @@ pub(super) struct Order {
     pub(super) record: JobRecord,
     pub(super) outputs: Arc<BTreeMap<JobId, Json>>,
     pub(super) started_at: Timestamp,
+    pub(super) fence: Fence,
+    pub(super) clock: Arc<dyn Clock>,
 }
 
 impl Here {
@@ -184,10 +186,12 @@ async fn attempt(slots: Arc<Semaphore>, order: Order) -> Done {
         record,
         outputs,
         started_at,
+        fence,
+        clock,
     } = order;
     // The semaphore is never closed.
     let _slot = slots.acquire_owned().await;
-    let call = AssertUnwindSafe(call(&*code, &record, &outputs)).catch_unwind();
+    let call = AssertUnwindSafe(call(&*code, &record, &outputs, (&fence, &*clock))).catch_unwind();
     let in_time = async {
         match record.spec.timeout_ms {
             None => Ok(call.await),
@@ -221,12 +225,14 @@ async fn call(
     code: &dyn Job,
     record: &JobRecord,
     outputs: &BTreeMap<JobId, Json>,
+    lease: (&Fence, &dyn Clock),
 ) -> Result<Option<Json>, JobError> {
     let shutdown = CancellationToken::new(); // an engine that stops drops its jobs
     let cx = JobContext {
         record,
         outputs,
         shutdown: &shutdown,
+        lease: Some(lease),
     };
     match record.want {
         JobWant::Run => code.run(&cx).await.map(Some),

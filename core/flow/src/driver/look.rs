@@ -24,6 +24,8 @@ pub(super) struct Draft {
     pub(super) plan: Option<Plan>,
     /// Engine jobs to begin once it is committed.
     begin: Vec<(JobId, JobWant)>,
+    /// A back-off of no time at all: look again once it is committed.
+    soon: bool,
 }
 
 impl Driver {
@@ -54,6 +56,7 @@ impl Driver {
             extra: Txn::new(),
             plan: None,
             begin: Vec::new(),
+            soon: false,
         };
         // A change of state is looked at again at once, so that what follows from it is in the same commit.
         let mut again = true;
@@ -105,8 +108,14 @@ impl Driver {
             }
             Decision::RunHere(id) => draft.begin.push((id, JobWant::Run)),
             Decision::UndoHere(id) => draft.begin.push((id, JobWant::Undo)),
-            Decision::Retry(id, at) => held.edit(&id, |r| again_at(r, JobState::Ready, at)),
-            Decision::RetryUndo(id, at) => held.edit(&id, |r| again_at(r, JobState::UndoReady, at)),
+            Decision::Retry(id, at) => {
+                draft.soon |= at <= now;
+                held.edit(&id, |r| again_at(r, JobState::Ready, at));
+            }
+            Decision::RetryUndo(id, at) => {
+                draft.soon |= at <= now;
+                held.edit(&id, |r| again_at(r, JobState::UndoReady, at));
+            }
             Decision::Withdraw(id) | Decision::Skip(id) => held.edit(&id, |r| {
                 r.state = JobState::Undone;
                 r.ended_at = Some(now);
@@ -182,6 +191,7 @@ impl Driver {
             extra: Txn::new(),
             plan: None,
             begin: Vec::new(),
+            soon: false,
         };
         self.stick(&mut draft, reason, now)?;
         let txn = held
@@ -259,12 +269,15 @@ impl Driver {
         let plan = held.plan.clone().unwrap_or_else(|| plan.clone());
         let begun = here.under_way();
         for (id, want) in draft.begin.into_iter().filter(|(id, _)| !begun.contains(id)) {
-            self.begin(held, here, &plan, &id, want, now);
+            self.begin(held, here, &plan, &id, want, life);
+        }
+        if draft.soon {
+            return Ok(Look::Go);
         }
         Ok(Look::Rest(wake(held.view(&held.task.value, &plan, now))))
     }
 
-    fn begin(&self, held: &Held, here: &mut Here, plan: &Plan, id: &JobId, want: JobWant, now: Timestamp) {
+    fn begin(&self, held: &Held, here: &mut Here, plan: &Plan, id: &JobId, want: JobWant, life: &Life) {
         let record = held.jobs.get(id).cloned();
         let Some(mut record) = record.or_else(|| job_record(&held.task.value, plan, id, JobState::Ready))
         else {
@@ -282,7 +295,9 @@ impl Driver {
             code,
             record,
             outputs: held.outputs.clone(),
-            started_at: now,
+            started_at: self.parts.clock.now(),
+            fence: life.fence.clone(),
+            clock: self.parts.clock.clone(),
         });
     }
 

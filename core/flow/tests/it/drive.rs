@@ -1,7 +1,7 @@
 //! Driver and worker together on a memory store: the way forward, the way back, and crashes.
 
 use serde_json::json;
-use skyloom_flow::Step;
+use skyloom_flow::Rest;
 use skyloom_model::{JobState, Run, TaskState, paths};
 use skyloom_store::{Key, ListOptions, Prefix};
 
@@ -121,7 +121,7 @@ async fn a_result_that_cannot_be_kept_fails_the_task() {
 }
 
 #[tokio::test]
-async fn a_job_that_panics_fails_its_task_and_the_worker_goes_on() {
+async fn a_job_that_panics_fails_its_task_and_the_engine_goes_on() {
     let world = World::new();
     let life = world.life("e1").await;
     let bad = Step1 {
@@ -172,23 +172,20 @@ async fn the_next_life_of_the_same_engine_goes_on_at_once() {
             _ = carry => panic!("it hangs"),
             () = world.hanging.notified() => {}
         }
-    } // crash in the middle of b: its effect is there, its record says started
-    // The world has recovered: b no longer hangs. Plans are immutable, so the job record is what the worker reads.
-    let key = Key::parse(&format!("jobs/engine/{}/b", mark.task)).unwrap();
-    let kv = world.store.get(&key).await.unwrap().unwrap();
-    let mut record: skyloom_model::JobRecord = kv.value.parse().unwrap();
-    assert_eq!(record.state, JobState::Started);
-    record.spec.input["hang"] = json!(false);
-    let txn =
-        skyloom_store::Txn::new().replace(key, kv.modified, skyloom_store::Value::json(&record).unwrap());
-    world.store.commit(txn).await.unwrap();
-
+    } // crash in the middle of b: its effect is there, and no record of it
+    let steps = world
+        .store
+        .list(&Prefix::parse("steps").unwrap(), ListOptions::default())
+        .await
+        .unwrap();
+    assert_eq!(steps.items.len(), 1, "one record a step: its result");
+    world.heal();
     let task = world.life("e1").await.carry(&world, &mark).await;
     assert_eq!(task.state, TaskState::Done);
     let ledger = world.ledger.lock();
     assert_eq!(ledger.order, ["a", "b", "c"], "I4: each effect once");
     assert_eq!((ledger.runs["a"], ledger.runs["b"]), (1, 2));
-    assert_eq!(task.owner.unwrap().claims, 2);
+    assert_eq!(task.owner.unwrap().claims, 0, "counted before it was tried, and survived");
 }
 
 #[tokio::test]
@@ -201,15 +198,13 @@ async fn another_engine_keeps_off_while_the_owner_lives() {
         }])
         .await;
     let first = world.life("e1").await;
-    assert_eq!(
-        first.driver.step(&mark, &first.held()).await.unwrap(),
-        Step::Waiting
-    );
     let second = world.life("e2").await;
-    assert_eq!(
-        second.driver.step(&mark, &second.held()).await.unwrap(),
-        Step::NotMine
-    );
+    tokio::select! {
+        biased;
+        _ = first.drive(&mark) => panic!("it hangs"),
+        () = world.hanging.notified() => {}
+    }
+    assert_eq!(second.drive(&mark).await, Rest::NotMine);
     assert_eq!(world.task(&mark).await.owner.unwrap().engine, "e1");
 }
 
@@ -221,7 +216,11 @@ async fn a_stale_lease_changes_nothing() {
     let old = first.held();
     let second = world.life("e1").await; // takes the lease over
     assert!(second.held().epoch > old.epoch);
-    assert_eq!(first.driver.step(&mark, &old).await.unwrap(), Step::NotMine);
+    let stale = skyloom_flow::Life {
+        fence: old,
+        born: skyloom_store::Revision(0),
+    };
+    assert_ne!(first.drive_as(&mark, stale).await, Rest::Ended);
     assert!(
         world.task(&mark).await.owner.is_none(),
         "I5: a write under a stale epoch"

@@ -10,16 +10,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use skyloom_flow::{
     Driver, DriverParts, Fence, FlowRegistry, InventoryFeed, Job, JobContext, JobError, JobRegistry,
-    LeaseKeeper, PlanContext, Planned, Records, Refusal, SettleContext, Settled, Step, TaskFlow, Undo,
-    Worker, WorkerParts,
+    LeaseKeeper, PlanContext, Planned, Records, Refusal, Rest, SettleContext, Settled, Slot, TaskFlow, Undo,
 };
 use skyloom_model::{
     ActiveTask, Actor, Clock, FORMAT, Id, Ids, JobId, JobSpec, Name, Place, Progress, Reason, RetryPolicy,
     Scope, SeededIds, Subject, SystemClock, Task, TaskState, paths,
 };
 use skyloom_scheduler::FilterScheduler;
-use skyloom_store::{DynBackend, Key, LeaseName, MemoryConfig, MemoryStore, Outcome, Txn, Value as Stored};
-use tokio::sync::{Notify, watch};
+use skyloom_store::{
+    DynBackend, Key, LeaseName, MemoryConfig, MemoryStore, Outcome, Revision, Txn, Value as Stored,
+};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +31,8 @@ pub(crate) struct Ledger {
     pub(crate) runs: BTreeMap<String, u32>,
     pub(crate) undos: BTreeMap<String, u32>,
     pub(crate) order: Vec<String>,
+    /// What is told to hang does not any more.
+    pub(crate) healed: bool,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -82,7 +85,7 @@ impl Job for TestJob {
                 ledger.order.push(step.name.clone());
             }
         }
-        if step.hang {
+        if step.hang && !self.ledger.lock().healed {
             self.hanging.notify_one();
             std::future::pending::<()>().await;
         }
@@ -116,7 +119,7 @@ impl TaskFlow for TestFlow {
     fn name(&self) -> &'static str {
         "test"
     }
-    fn reads(&self, task: &Task, _: &Records) -> Vec<Key> {
+    fn reads(&self, task: &Task, _: &Records, _: &BTreeMap<JobId, Value>) -> Vec<Key> {
         vec![subject_key(task)]
     }
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
@@ -250,6 +253,11 @@ impl World {
         mark
     }
 
+    /// What hung hangs no longer.
+    pub(crate) fn heal(&self) {
+        self.ledger.lock().healed = true;
+    }
+
     pub(crate) async fn task(&self, mark: &ActiveTask) -> Task {
         let key = Key::parse(&paths::task(mark.scope, mark.task)).unwrap();
         self.store
@@ -282,42 +290,37 @@ impl World {
             Duration::from_secs(60),
         );
         let (inventory, feed) = InventoryFeed::new(&self.store).unwrap();
-        let worker = Worker::new(WorkerParts {
-            backend: self.store.clone(),
-            place: Place::Engine,
-            jobs,
-            clock: self.clock.clone(),
-            fence: fence.clone(),
-            companion: None,
-            concurrency: 4,
-        })
-        .unwrap();
         let mut parts = JoinSet::new();
         parts.spawn(keeper.run(shutdown.clone()));
         parts.spawn(feed.run(shutdown.clone()));
-        parts.spawn(worker.run(shutdown.clone()));
         let driver = Driver::new(DriverParts {
             backend: self.store.clone(),
             flows: FlowRegistry::new().with(TestFlow),
+            jobs,
             scheduler: Arc::new(FilterScheduler::default()),
             inventory: inventory.clone(),
             clock: self.clock.clone(),
             ids: self.ids.clone(),
             engine: name.into(),
+            job_slots: 4,
         });
         inventory.ready().await.unwrap();
         fence.wait_for(Option::is_some).await.unwrap();
         Life {
             driver,
             fence,
+            born: Revision(0),
             _parts: parts,
         }
     }
 }
 
+/// One life of an engine. Dropping it is a crash.
 pub(crate) struct Life {
     pub(crate) driver: Driver,
     pub(crate) fence: watch::Receiver<Option<Fence>>,
+    /// Its first revision: 0 takes every task for younger.
+    pub(crate) born: Revision,
     _parts: JoinSet<()>,
 }
 
@@ -326,27 +329,43 @@ impl Life {
         self.fence.borrow().clone().unwrap()
     }
 
-    /// Steps the task until it ends, looking again whenever anything in the store changes.
-    pub(crate) async fn carry(&self, world: &World, mark: &ActiveTask) -> Task {
-        use futures::StreamExt as _;
-        let page = world
-            .store
-            .list(
-                &skyloom_store::Prefix::all(),
-                skyloom_store::ListOptions::default(),
-            )
+    /// Drives the task once.
+    pub(crate) async fn drive(&self, mark: &ActiveTask) -> Rest {
+        let life = skyloom_flow::Life {
+            fence: self.held(),
+            born: self.born,
+        };
+        self.drive_as(mark, life).await
+    }
+
+    /// Drives the task once as a certain life.
+    pub(crate) async fn drive_as(&self, mark: &ActiveTask, life: skyloom_flow::Life) -> Rest {
+        let slots = Arc::new(Semaphore::new(1));
+        let permit = slots.clone().acquire_owned().await.unwrap();
+        let mut slot = Slot::taken(slots, permit);
+        let (nudge, shutdown) = (Notify::new(), CancellationToken::new());
+        self.driver
+            .drive(mark, &life, &mut slot, &nudge, &shutdown)
             .await
-            .unwrap();
-        let options = skyloom_store::WatchOptions::after(page.revision).with_buffer(100_000);
-        let mut changes = skyloom_store::Watch::watch(&*world.store, &skyloom_store::Prefix::all(), options);
+            .unwrap()
+    }
+
+    /// Drives the task until it rests for good.
+    pub(crate) async fn carry(&self, world: &World, mark: &ActiveTask) -> Task {
         loop {
-            match self.driver.step(mark, &self.held()).await.unwrap() {
-                Step::Ended => return world.task(mark).await,
-                Step::Advanced | Step::Conflict => {}
-                Step::Waiting => {
-                    changes.next().await.unwrap().unwrap();
+            match self.drive(mark).await {
+                Rest::Ended => return world.task(mark).await,
+                Rest::Again => {}
+                Rest::Until(Some(at)) => {
+                    let wait = at.duration_since(world.clock.now());
+                    tokio::time::sleep(Duration::try_from(wait).unwrap_or_default()).await;
                 }
-                Step::NotMine => panic!("not mine"),
+                Rest::Until(None) => {
+                    let task = world.task(mark).await;
+                    assert!(task.state.rests(), "it waits for nothing: {task:?}");
+                    return task;
+                }
+                Rest::NotMine => panic!("not mine"),
             }
         }
     }

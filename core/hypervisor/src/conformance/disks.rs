@@ -24,6 +24,7 @@ pub(super) fn cases() -> Vec<StorageCase> {
         pool_case!(delete_server_leaves_nothing),
         pool_case!(servers_are_independent),
         pool_case!(disks_are_in_name_order),
+        pool_case!(servers_with_anything_are_listed),
         pool_case!(reopened_pool_holds_the_same),
     ]
 }
@@ -297,6 +298,35 @@ async fn disks_are_in_name_order(desk: &mut PoolDesk) {
     let names = desk.names(server(1)).await;
     assert_eq!(names.len(), 4);
     assert!(names.is_sorted(), "{names:?}");
+}
+
+async fn servers_with_anything_are_listed(desk: &mut PoolDesk) {
+    let mut some = [server(1), server(2), server(3)];
+    some.sort();
+    let [one, other, third] = some;
+    let overlay = desk.overlay(other, "root", 0).await;
+    assert_eq!(
+        desk.storage().servers().await.expect("servers"),
+        [],
+        "an image is nobody's"
+    );
+    for (n, id) in [third, one].into_iter().enumerate() {
+        let seed = desk.storage().create_seed(id, &[n as u8]).await;
+        seed.expect("create seed");
+    }
+    desk.storage()
+        .create_overlay(&overlay)
+        .await
+        .expect("create overlay");
+    assert_eq!(
+        desk.storage().servers().await.expect("servers"),
+        [one, other, third],
+        "in id order"
+    );
+    desk.storage().delete_server(one).await.expect("delete server");
+    assert_eq!(desk.storage().servers().await.expect("servers"), [other, third]);
+    desk.pool.reopen().await;
+    assert_eq!(desk.storage().servers().await.expect("servers"), [other, third]);
 }
 
 async fn reopened_pool_holds_the_same(desk: &mut PoolDesk) {

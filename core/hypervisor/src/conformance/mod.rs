@@ -14,6 +14,7 @@
 
 mod disks;
 mod domains;
+mod generations;
 mod harness;
 mod hypervisor;
 mod images;

@@ -1,17 +1,13 @@
-//! The fake host's records: a book for each server, the test's script, and how they are changed.
+//! What a fake host knows of one server: its domain, its disks, the orders that came.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use skyloom_model::{PowerState, ServerId};
+use skyloom_model::PowerState;
 
-use super::FakeWorld;
 use super::history::{Effect, EffectKind};
-use super::ledger::Records;
-use super::script::Planned;
 use super::storage::FakeDisk;
-use crate::{Result, VmSpec};
+use crate::VmSpec;
 
 /// A fake domain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,89 +27,41 @@ pub struct FakeDomain {
 pub(super) struct Book {
     pub(super) domain: Option<FakeDomain>,
     pub(super) disks: BTreeMap<String, FakeDisk>,
+    /// Only in a directory: in memory all effects are in one list.
     pub(super) history: Vec<Effect>,
+    #[serde(default)]
+    pub(super) orders: Orders,
 }
 
-/// The test's orders: in the ledger, so that they outlive the agent and reach another process.
+impl Book {
+    pub(super) fn is_empty(&self) -> bool {
+        self.domain.is_none() && self.disks.is_empty()
+    }
+}
+
+/// The generations of the latest orders for power, so that an old one can come again.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Script {
-    pub(super) planned: Vec<Planned>,
-    pub(super) ignores_graceful: BTreeSet<ServerId>,
-    pub(super) cannot_tell: BTreeSet<ServerId>,
-    /// Console line of the next boots; `None` says the default.
-    pub(super) ready_line: Option<String>,
+pub(super) struct Orders {
+    pub(super) starts: Latest,
+    pub(super) stops: Latest,
 }
 
-pub(super) const SCRIPT: &str = "script";
-impl FakeWorld {
-    pub(super) fn script<T>(&self, change: impl FnOnce(&mut Script) -> T) -> Result<T> {
-        self.0.ledger.with(|records| {
-            let mut script = records.get::<Script>(SCRIPT)?.unwrap_or_default();
-            let done = change(&mut script);
-            records.put(SCRIPT, &script)?;
-            Ok(done)
-        })
-    }
-    pub(super) fn script_now(&self) -> Result<Script> {
-        self.0
-            .ledger
-            .with(|records| Ok(records.get::<Script>(SCRIPT)?.unwrap_or_default()))
-    }
+/// The two latest generations: of two at least one is older than the domain's.
+#[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Latest([Option<u64>; 2]);
 
-    /// One server's book as it is.
-    pub(super) fn read(&self, server: ServerId) -> Result<Book> {
-        self.0
-            .ledger
-            .with(|records| Ok(records.get::<Book>(&book_key(server))?.unwrap_or_default()))
-    }
-
-    /// Changes one server's book; what `change` notes is numbered and written together with it.
-    pub(super) fn book<T>(
-        &self,
-        server: ServerId,
-        change: impl FnOnce(&mut Book, &mut Note) -> T,
-    ) -> Result<T> {
-        let key = book_key(server);
-        self.0.ledger.with(|records| {
-            let mut book = records.get::<Book>(&key)?.unwrap_or_default();
-            let mut note = Note::default();
-            let done = change(&mut book, &mut note);
-            for (generation, kind) in note.effects {
-                let at = self.next(records)?;
-                book.history.push(Effect {
-                    at,
-                    server: Some(server),
-                    generation,
-                    kind,
-                });
-                note.changed = true;
-            }
-            if note.changed {
-                records.put(&key, &book)?;
-            }
-            Ok(done)
-        })
-    }
-
-    /// Looks at the records.
-    pub(super) fn look<T>(&self, look: impl FnOnce(&Records<'_>) -> Result<T>) -> Result<T> {
-        self.0.ledger.with(|records| look(records))
-    }
-    /// Writes one record that carries the next number.
-    pub(super) fn put<T: Serialize>(&self, key: &str, make: impl FnOnce(u64) -> T) -> Result<()> {
-        self.0.ledger.with(|records| {
-            let record = make(self.next(records)?);
-            records.put(key, &record)
-        })
-    }
-
-    fn next(&self, records: &mut Records<'_>) -> Result<u64> {
-        if !self.0.durable {
-            return Ok(self.0.sequence.fetch_add(1, Ordering::Relaxed));
+impl Latest {
+    /// Notes an order; says whether that is news.
+    pub(super) fn note(&mut self, generation: u64) -> bool {
+        let news = self.0[1].is_none_or(|latest| latest < generation);
+        if news {
+            self.0 = [self.0[1], Some(generation)];
         }
-        let at = records.get::<u64>("sequence")?.unwrap_or_default() + 1;
-        records.put("sequence", &at)?;
-        Ok(at)
+        news
+    }
+    /// The latest one before `generation`.
+    pub(super) fn before(self, generation: u64) -> Option<u64> {
+        self.0.into_iter().rev().flatten().find(|g| *g < generation)
     }
 }
 
@@ -129,11 +77,17 @@ impl FakeDomain {
         }
         self.console.drain(..cut);
     }
-    pub(super) fn boot(&mut self, ready_line: Option<String>) {
+    pub(super) fn boot(&mut self, ready_line: Option<&str>) {
         self.power = PowerState::Running;
         self.boots += 1;
-        let line = ready_line.unwrap_or_else(|| format!("fake-guest ready hostname={}", self.spec.name));
-        self.print(&line);
+        match ready_line {
+            Some(line) => self.print(line),
+            None => {
+                self.print("fake-guest ready hostname=");
+                let name = self.spec.name.clone();
+                self.print(name.as_str());
+            }
+        }
         self.print("\n");
     }
 }
@@ -141,7 +95,8 @@ impl FakeDomain {
 /// What a change did.
 #[derive(Debug, Default)]
 pub(super) struct Note {
-    effects: Vec<(u64, EffectKind)>,
+    pub(super) effects: Vec<(u64, EffectKind)>,
+    /// Something else than an effect is to be written.
     pub(super) changed: bool,
 }
 
@@ -150,8 +105,4 @@ impl Note {
     pub(super) fn effect(&mut self, generation: u64, kind: EffectKind) {
         self.effects.push((generation, kind));
     }
-}
-
-fn book_key(server: ServerId) -> String {
-    format!("servers/{server}")
 }

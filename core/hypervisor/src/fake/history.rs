@@ -12,9 +12,12 @@ use crate::Stopped;
 pub struct Effect {
     /// Its place in the order of all effects of this host, or of all hosts that share a sequence.
     pub at: u64,
+    /// The host's tag ([`crate::FakeOptions::tag`]).
+    #[serde(default)]
+    pub host: u32,
     /// Whose; `None` for cached images.
     pub server: Option<ServerId>,
-    /// The generation that the domain then had; 0 where no domain is meant.
+    /// The generation of the order that did it; of the domain, where nobody ordered; 0 where no domain is meant.
     pub generation: u64,
     /// What.
     pub kind: EffectKind,
@@ -31,6 +34,8 @@ pub enum EffectKind {
     Redefined,
     /// A guest process began.
     Started,
+    /// A second guest process began while one ran ([`crate::FakeOptions::naive_start`]).
+    StartedTwice,
     /// The guest was asked to shut down.
     Asked,
     /// The guest process ended because of a stop.
@@ -72,13 +77,60 @@ impl EffectKind {
         }
     }
     /// Whether a guest process begins (`true`) or ends (`false`) here.
-    fn runs(&self, was: bool) -> bool {
+    const fn runs(&self, was: bool) -> bool {
         match self {
-            Self::Started => true,
+            Self::Started | Self::StartedTwice => true,
             Self::Stopped { .. } | Self::PoweredOff | Self::Crashed | Self::Undefined | Self::Vanished => {
                 false
             }
             _ => was,
+        }
+    }
+}
+
+/// Which guest processes run where, told effect by effect, of any number of hosts.
+#[derive(Debug, Clone, Default)]
+pub struct Executions(BTreeMap<ServerId, u32>);
+
+impl Executions {
+    /// Takes note of the next effect; hosts are told apart by their tags.
+    ///
+    /// # Errors
+    /// When a second guest process of a server begins while one runs: names the server, the hosts and the effect.
+    pub fn see(&mut self, effect: &Effect) -> Result<(), String> {
+        self.see_on(effect.host, effect)
+    }
+
+    /// The host on which the server runs.
+    #[must_use]
+    pub fn host_of(&self, server: ServerId) -> Option<u32> {
+        self.0.get(&server).copied()
+    }
+
+    fn see_on(&mut self, host: u32, effect: &Effect) -> Result<(), String> {
+        let Some(server) = effect.server else {
+            return Ok(());
+        };
+        let on = self.host_of(server);
+        let here = on == Some(host);
+        let begins = matches!(effect.kind, EffectKind::Started | EffectKind::StartedTwice);
+        match on {
+            Some(other) if begins => Err(format!(
+                "server {server} was started on host {host} at {} while it ran on host {other}",
+                effect.at
+            )),
+            _ if effect.kind == EffectKind::StartedTwice => Err(format!(
+                "server {server} was started twice on host {host} at {}",
+                effect.at
+            )),
+            _ => {
+                if effect.kind.runs(here) {
+                    self.0.insert(server, host);
+                } else if here {
+                    self.0.remove(&server);
+                }
+                Ok(())
+            }
         }
     }
 }
@@ -88,33 +140,14 @@ impl EffectKind {
 /// # Errors
 /// Names the server, the hosts (by their place in `histories`) and the effect.
 pub fn never_two_running(histories: &[Vec<Effect>]) -> Result<(), String> {
-    let mut all: Vec<(usize, &Effect)> = histories
-        .iter()
-        .enumerate()
-        .flat_map(|(host, h)| h.iter().map(move |e| (host, e)))
+    let mut all: Vec<(u32, &Effect)> = (0..)
+        .zip(histories)
+        .flat_map(|(host, history)| history.iter().map(move |e| (host, e)))
         .collect();
     all.sort_by_key(|(_, e)| e.at);
-    let mut running: BTreeMap<ServerId, usize> = BTreeMap::new();
-    for (host, effect) in all {
-        let Some(server) = effect.server else { continue };
-        let here = running.get(&server) == Some(&host);
-        match (effect.kind.runs(here), running.get(&server)) {
-            (true, Some(other)) if !here || effect.kind == EffectKind::Started => {
-                return Err(format!(
-                    "server {server} was started on host {host} at {} while it ran on host {other}",
-                    effect.at
-                ));
-            }
-            (true, _) => {
-                running.insert(server, host);
-            }
-            (false, Some(_)) if here => {
-                running.remove(&server);
-            }
-            (false, _) => {}
-        }
-    }
-    Ok(())
+    let mut running = Executions::default();
+    all.into_iter()
+        .try_for_each(|(host, effect)| running.see_on(host, effect))
 }
 
 #[cfg(test)]
@@ -127,6 +160,7 @@ mod tests {
             .iter()
             .map(|(at, kind)| Effect {
                 at: *at,
+                host: 0,
                 server: Some(server),
                 generation: 1,
                 kind: kind.clone(),
@@ -144,7 +178,9 @@ mod tests {
         assert!(never_two_running(&[first.clone(), twice]).is_err());
         let removed_elsewhere = effects(&[(2, EffectKind::Undefined), (3, EffectKind::Started)], server);
         assert!(never_two_running(&[first, removed_elsewhere]).is_err());
-        let same_host = effects(&[(1, EffectKind::Started), (2, EffectKind::Started)], server);
-        assert!(never_two_running(&[same_host]).is_err());
+        for again in [EffectKind::Started, EffectKind::StartedTwice] {
+            let same_host = effects(&[(1, EffectKind::Started), (2, again)], server);
+            assert!(never_two_running(&[same_host]).is_err());
+        }
     }
 }

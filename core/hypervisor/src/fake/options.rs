@@ -15,6 +15,8 @@ pub struct FakeOptions {
     pub(super) facts: HostFacts,
     pub(super) capability: Capability,
     pub(super) step: bool,
+    pub(super) naive_start: bool,
+    pub(super) tag: u32,
     pub(super) event_capacity: usize,
     pub(super) sequence: Arc<AtomicU64>,
 }
@@ -40,6 +42,8 @@ impl FakeOptions {
             },
             capability: Capability::full(),
             step: false,
+            naive_start: false,
+            tag: 0,
             event_capacity: 64,
             sequence: Arc::default(),
         }
@@ -70,13 +74,28 @@ impl FakeOptions {
         self.step = true;
         self
     }
+    /// A repeated start of a running domain begins a second execution ([`crate::EffectKind::StartedTwice`]), as on a
+    /// hypervisor without image locks: jobs must look before they act. An order of a newer generation takes the running
+    /// guest over as ever, and a [`crate::Fault::Twice`] is one order.
+    #[must_use]
+    pub fn naive_start(mut self) -> Self {
+        self.naive_start = true;
+        self
+    }
+    /// Tells the effects of this host from those of others that share its sequence.
+    #[must_use]
+    pub fn tag(mut self, tag: u32) -> Self {
+        self.tag = tag;
+        self
+    }
     /// Events that wait for a slow consumer before it is told `Lost`. At least 1.
     #[must_use]
     pub fn event_capacity(mut self, events: usize) -> Self {
         self.event_capacity = events.max(1);
         self
     }
-    /// Numbers the effects of several in-memory hosts in one order. A host in a directory keeps its own numbers.
+    /// Numbers the effects of several in-memory hosts in one order: it holds the number that the next effect gets. While
+    /// it stands still, nothing happens on any of them. A host in a directory keeps its own numbers.
     #[must_use]
     pub fn sequence(mut self, sequence: Arc<AtomicU64>) -> Self {
         self.sequence = sequence;

@@ -1,20 +1,29 @@
-//! The way into and out of every verb: steps, faults, events.
+//! The way through every verb: steps, faults, what is under way already, events.
+
+use std::future::pending;
+use std::time::Duration;
 
 use skyloom_model::{PowerState, ServerId};
 use tokio::sync::watch;
 
 use super::FakeWorld;
-use super::book::{SCRIPT, Script};
+use super::late::Target;
 use super::script::{Fault, FaultPoint};
 use crate::{Error, ErrorKind, Result, VmEvent, VmEventKind};
 
-/// What is left to do of a fault when the verb is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum After {
-    Return,
-    Fail(ErrorKind),
-    Hang,
-    CannotTell,
+/// A verb on its way, and what is left to do of its fault.
+#[derive(Debug)]
+pub(super) struct Passage {
+    point: FaultPoint,
+    target: Target,
+    fault: Option<Fault>,
+}
+
+impl Passage {
+    /// Nobody can tell what is.
+    pub(super) fn cannot_tell(&self) -> bool {
+        self.fault == Some(Fault::CannotTell)
+    }
 }
 
 struct Waiting<'a>(&'a watch::Sender<usize>);
@@ -23,9 +32,34 @@ impl Drop for Waiting<'_> {
         self.0.send_modify(|n| *n = n.saturating_sub(1));
     }
 }
+
 impl FakeWorld {
-    /// Before a verb: waits for a step, meets a planned fault.
-    pub(super) async fn enter(&self, point: FaultPoint, server: Option<ServerId>) -> Result<After> {
+    /// A verb that changes the host. `work` is told whether it is the same request once more.
+    pub(super) async fn perform<T: Send + 'static>(
+        &self,
+        point: FaultPoint,
+        server: Option<ServerId>,
+        work: impl Fn(&Self, bool) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let passage = self.enter(point, server).await?;
+        let done = self.carry_out(&passage, work).await?;
+        self.leave(passage, done).await
+    }
+
+    /// A verb that only looks.
+    pub(super) async fn look<T>(
+        &self,
+        point: FaultPoint,
+        server: Option<ServerId>,
+        look: impl FnOnce(&Self) -> Result<T>,
+    ) -> Result<T> {
+        let passage = self.enter(point, server).await?;
+        let seen = look(self)?;
+        self.leave(passage, seen).await
+    }
+
+    /// Before a verb: waits for a step, meets a planned fault, waits for what is under way.
+    pub(super) async fn enter(&self, point: FaultPoint, server: Option<ServerId>) -> Result<Passage> {
         if self.0.step && point.changes() {
             let _waiting = {
                 self.0.waiting.send_modify(|n| *n += 1);
@@ -36,6 +70,7 @@ impl FakeWorld {
                 Err(_) => return Err(Error::new(ErrorKind::Internal, "wait for a step")),
             }
         }
+        let fault = self.planned(point, server)?;
         let failed = |kind| {
             let error = Error::new(kind, point.operation()).with("fake", "planned fault");
             Err(match server {
@@ -43,47 +78,65 @@ impl FakeWorld {
                 None => error,
             })
         };
-        match self.planned(point, server)? {
-            None | Some(Fault::Lose | Fault::Duplicate | Fault::Delay) => Ok(After::Return),
-            Some(Fault::Fail(kind)) => failed(kind),
-            Some(Fault::FailAfterEffect(kind)) => Ok(After::Fail(kind)),
-            Some(Fault::Hang) => std::future::pending().await,
-            Some(Fault::HangAfterEffect) => Ok(After::Hang),
-            Some(Fault::Vanish) => {
-                if let Some(server) = server {
-                    self.vanish(server)?;
-                }
-                Ok(After::Return)
+        match fault {
+            Some(Fault::Fail(kind)) => return failed(kind),
+            Some(Fault::Hang) => return pending().await,
+            Some(Fault::CannotTell)
+                if !matches!(
+                    point,
+                    FaultPoint::Inspect | FaultPoint::List | FaultPoint::Recover
+                ) =>
+            {
+                return failed(ErrorKind::Unavailable);
             }
-            Some(Fault::CannotTell) if matches!(point, FaultPoint::Inspect | FaultPoint::Recover) => {
-                Ok(After::CannotTell)
+            Some(Fault::Late(by)) if !point.changes() => tokio::time::sleep(by).await,
+            _ => {}
+        }
+        let target = Target::from(server);
+        if point.changes() || matches!(point, FaultPoint::Disks | FaultPoint::CachedImage) {
+            self.until_free(target, !point.power()).await;
+        }
+        if let (Some(Fault::Vanish), Some(server)) = (fault, server) {
+            self.vanish(server)?;
+        }
+        Ok(Passage { point, target, fault })
+    }
+
+    /// Lets `work` happen: now, twice, or later and by itself.
+    pub(super) async fn carry_out<T: Send + 'static>(
+        &self,
+        passage: &Passage,
+        work: impl Fn(&Self, bool) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        match passage.fault {
+            Some(Fault::Late(by)) => {
+                let late = self.begin(passage.target, true, by, move |world| work(world, false));
+                self.end(late).await
             }
-            Some(Fault::CannotTell) => failed(ErrorKind::Unavailable),
+            Some(Fault::Twice) => {
+                work(self, false)?;
+                work(self, true)
+            }
+            _ => work(self, false),
         }
     }
 
     /// After a verb: what is left of the fault.
-    pub(super) async fn leave<T>(&self, after: After, point: FaultPoint, done: T) -> Result<T> {
-        match after {
-            After::Return | After::CannotTell => Ok(done),
-            After::Hang => std::future::pending().await,
-            After::Fail(kind) => {
-                Err(Error::new(kind, point.operation()).with("fake", "planned fault after the effect"))
+    pub(super) async fn leave<T>(&self, passage: Passage, done: T) -> Result<T> {
+        match passage.fault {
+            Some(Fault::HangAfterEffect) => pending().await,
+            Some(Fault::FailAfterEffect(kind)) => {
+                Err(Error::new(kind, passage.point.operation())
+                    .with("fake", "planned fault after the effect"))
             }
+            _ => Ok(done),
         }
     }
 
     fn planned(&self, point: FaultPoint, server: Option<ServerId>) -> Result<Option<Fault>> {
-        self.0.ledger.with(|records| {
-            let Some(mut script) = records.get::<Script>(SCRIPT)? else {
-                return Ok(None);
-            };
-            let Some(place) = script.planned.iter().position(|p| p.fits(point, server)) else {
-                return Ok(None);
-            };
-            let fault = script.planned.remove(place).fault;
-            records.put(SCRIPT, &script)?;
-            Ok(Some(fault))
+        self.0.ledger.script(|script| {
+            let met = script.meet(point, server);
+            (met.is_some(), met)
         })
     }
 
@@ -96,19 +149,24 @@ impl FakeWorld {
                 cause: Some(cause.to_owned()),
             },
         };
-        let times = match self.planned(FaultPoint::Event, Some(server))? {
-            Some(Fault::Delay) => {
-                self.0.delayed.lock().push_back(event);
-                return Ok(());
+        match self.planned(FaultPoint::Event, Some(server))? {
+            Some(Fault::Delay) => self.0.delayed.lock().push_back(event),
+            Some(Fault::Lose) => {}
+            Some(Fault::Late(by)) => self.send_late(event, by),
+            Some(Fault::Duplicate | Fault::Twice) => {
+                self.send(event.clone());
+                self.send(event);
             }
-            Some(Fault::Lose) => 0,
-            Some(Fault::Duplicate) => 2,
-            _ => 1,
-        };
-        for _ in 0..times {
-            self.send(event.clone());
+            _ => self.send(event),
         }
         Ok(())
+    }
+
+    fn send_late(&self, event: VmEvent, by: Duration) {
+        drop(self.begin(Target::Event, false, by, move |world| {
+            world.send(event);
+            Ok(())
+        }));
     }
 
     /// Sends the delayed events now.

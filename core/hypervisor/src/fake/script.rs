@@ -1,5 +1,8 @@
 //! What a test can let go wrong, once, at the next use.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use skyloom_model::ServerId;
 
@@ -24,6 +27,8 @@ pub enum FaultPoint {
     Inspect,
     /// `Hypervisor::recover`.
     Recover,
+    /// `Hypervisor::list`.
+    List,
     /// `Console::console_tail`.
     Console,
     /// The next event.
@@ -42,11 +47,13 @@ pub enum FaultPoint {
     DeleteServer,
     /// `HostStorage::disks`.
     Disks,
+    /// `HostStorage::servers`.
+    Servers,
 }
 
 impl FaultPoint {
     /// All points.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Facts,
         Self::Define,
         Self::Start,
@@ -54,6 +61,7 @@ impl FaultPoint {
         Self::Undefine,
         Self::Inspect,
         Self::Recover,
+        Self::List,
         Self::Console,
         Self::Event,
         Self::CachedImage,
@@ -63,6 +71,7 @@ impl FaultPoint {
         Self::DeleteDisk,
         Self::DeleteServer,
         Self::Disks,
+        Self::Servers,
     ];
 
     /// Whether the verb changes the host: these wait for a step in step mode.
@@ -81,11 +90,18 @@ impl FaultPoint {
             Self::Facts
             | Self::Inspect
             | Self::Recover
+            | Self::List
             | Self::Console
             | Self::Event
             | Self::CachedImage
-            | Self::Disks => false,
+            | Self::Disks
+            | Self::Servers => false,
         }
+    }
+
+    /// Whether the verb turns domains on or off: these wait for one another however long that takes.
+    pub(super) const fn power(self) -> bool {
+        matches!(self, Self::Start | Self::Stop | Self::Undefine)
     }
 
     pub(super) const fn operation(self) -> &'static str {
@@ -97,6 +113,7 @@ impl FaultPoint {
             Self::Undefine => "undefine domain",
             Self::Inspect => "inspect domain",
             Self::Recover => "recover domains",
+            Self::List => "list domains",
             Self::Console => "read console",
             Self::Event => "send event",
             Self::CachedImage => "look up image",
@@ -106,6 +123,7 @@ impl FaultPoint {
             Self::DeleteDisk => "delete disk",
             Self::DeleteServer => "delete server's disks",
             Self::Disks => "list disks",
+            Self::Servers => "list servers with disks",
         }
     }
 }
@@ -125,8 +143,15 @@ pub enum Fault {
     HangAfterEffect,
     /// The domain has disappeared just before the verb.
     Vanish,
-    /// `inspect` and `recover` answer `CannotTell`; other verbs fail with [`ErrorKind::Unavailable`].
+    /// `inspect`, `list` and `recover` answer `CannotTell`; other verbs fail with [`ErrorKind::Unavailable`].
     CannotTell,
+    /// It happens that much later, also when the caller has gone away by then. Verbs that change the host go on by
+    /// themselves (see [`crate::FakeWorld::run_late`]); later verbs for the same server wait for it. Of verbs that only
+    /// look the answer is late, and so is an event.
+    Late(Duration),
+    /// The request is carried out twice in a row, as by a transport that delivers at least once. The answer is the second
+    /// one's.
+    Twice,
     /// An event is lost. Only at [`FaultPoint::Event`].
     Lose,
     /// An event comes twice. Only at [`FaultPoint::Event`].
@@ -147,5 +172,26 @@ pub(super) struct Planned {
 impl Planned {
     pub(super) fn fits(&self, point: FaultPoint, server: Option<ServerId>) -> bool {
         self.point == point && (self.server.is_none() || self.server == server)
+    }
+}
+
+/// The test's orders: in the ledger, so that they outlive the agent and reach another process.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Script {
+    pub(super) planned: Vec<Planned>,
+    pub(super) ignores_graceful: BTreeSet<ServerId>,
+    pub(super) cannot_tell: BTreeSet<ServerId>,
+    /// Console line of the next boots; `None` says the default.
+    pub(super) ready_line: Option<String>,
+    /// The pool has no room.
+    #[serde(default)]
+    pub(super) pool_full: bool,
+}
+
+impl Script {
+    /// The fault that this use of `point` meets; it is met once.
+    pub(super) fn meet(&mut self, point: FaultPoint, server: Option<ServerId>) -> Option<Fault> {
+        let place = self.planned.iter().position(|p| p.fits(point, server))?;
+        Some(self.planned.remove(place).fault)
     }
 }

@@ -39,7 +39,7 @@ pub(super) struct FakeImage {
     pub(super) effect: Effect,
 }
 
-const SEED: &str = "seed";
+pub(super) const SEED: &str = "seed";
 
 impl FakeStorage {
     pub(super) fn new(world: FakeWorld) -> Self {
@@ -56,68 +56,159 @@ impl FakeStorage {
     /// # Errors
     /// When the ledger cannot be used.
     pub fn seed_sha256(&self, server: ServerId) -> Result<Option<String>> {
-        Ok(self.world.read(server)?.disks.get(SEED).map(|d| d.sha256.clone()))
+        let ledger = &self.world.0.ledger;
+        ledger.read(server, |book| book.disks.get(SEED).map(|d| d.sha256.clone()))
     }
     /// Everything in the pool by path: images, then disks.
     ///
     /// # Errors
     /// When the ledger cannot be used.
     pub fn contents(&self) -> Result<Vec<PathBuf>> {
-        let (images, servers) = self
-            .world
-            .look(|records| Ok((records.keys("images")?, records.keys("servers")?)))?;
-        let mut all: Vec<PathBuf> = images.iter().map(|key| self.world.root().join(key)).collect();
-        for key in servers {
-            let Some(server) = key.rsplit('/').next().and_then(|id| id.parse::<ServerId>().ok()) else {
-                continue;
-            };
-            all.extend(self.infos(server)?.into_iter().map(|d| d.path));
-        }
+        let ledger = &self.world.0.ledger;
+        let images = ledger.images()?;
+        let mut all: Vec<PathBuf> = images
+            .iter()
+            .map(|sha256| self.world.image_path(sha256))
+            .collect();
+        ledger.each(|server, book| {
+            all.extend(book.disks.keys().map(|disk| self.world.disk_path(server, disk)));
+        })?;
         Ok(all)
     }
+}
 
-    fn info(&self, server: ServerId, name: &str, disk: &FakeDisk) -> DiskInfo {
-        let path = self
-            .world
-            .root()
-            .join("disks")
-            .join(server.to_string())
-            .join(name);
+impl FakeWorld {
+    fn image_path(&self, sha256: &str) -> PathBuf {
+        self.0.root.join("images").join(sha256)
+    }
+    fn disk_path(&self, server: ServerId, disk: &str) -> PathBuf {
+        self.0.root.join("disks").join(server.to_string()).join(disk)
+    }
+    fn disk_info(&self, server: ServerId, name: &str, disk: &FakeDisk) -> DiskInfo {
         DiskInfo {
             name: name.to_owned(),
-            path,
+            path: self.disk_path(server, name),
             format: disk.format,
             backing_format: disk.base,
         }
     }
-    fn infos(&self, server: ServerId) -> Result<Vec<DiskInfo>> {
-        Ok(self
-            .world
-            .read(server)?
-            .disks
-            .iter()
-            .map(|(name, disk)| self.info(server, name, disk))
-            .collect())
-    }
+    /// The image, if it is cached.
     fn image(&self, image: &ImageSpec) -> Result<Option<CachedImage>> {
-        let key = image_key(image)?;
-        let held = self.world.look(|records| records.get::<FakeImage>(&key))?;
+        check_digest(image)?;
+        let held = self.0.ledger.image(&image.sha256)?;
         Ok(held.map(|i| CachedImage {
-            path: self.world.root().join(key),
+            path: self.image_path(&image.sha256),
             format: i.format,
         }))
     }
+    fn no_room(&self) -> Result<bool> {
+        self.0.ledger.script(|s| (false, s.pool_full))
+    }
+
+    fn keep_image(&self, image: &ImageSpec) -> Result<CachedImage> {
+        if let Some(cached) = self.image(image)? {
+            return Ok(cached);
+        }
+        if self.no_room()? {
+            return Err(full(FaultPoint::CacheImage));
+        }
+        self.0.ledger.put_image(&image.sha256, |effect| FakeImage {
+            format: image.format,
+            size_bytes: image.size_bytes,
+            effect,
+        })?;
+        Ok(CachedImage {
+            path: self.image_path(&image.sha256),
+            format: image.format,
+        })
+    }
+
+    fn create_overlay_now(&self, overlay: &OverlaySpec) -> Result<DiskInfo> {
+        let point = FaultPoint::CreateOverlay;
+        check_disk_name(&overlay.disk, point)?;
+        let Some(base) = self.image(&overlay.base)? else {
+            return Err(Error::new(ErrorKind::NotFound, point.operation()).with("image", overlay.base.id));
+        };
+        if overlay.base.format == DiskFormat::Raw && overlay.size_bytes < overlay.base.size_bytes {
+            return Err(Error::new(ErrorKind::Invalid, point.operation()).with("size", overlay.size_bytes));
+        }
+        let disk = FakeDisk {
+            format: DiskFormat::Qcow2,
+            sha256: overlay.base.sha256.clone(),
+            base: Some(base.format),
+        };
+        let info = self.disk_info(overlay.server, &overlay.disk, &disk);
+        let no_room = self.no_room()?;
+        self.0.ledger.book(overlay.server, |book, note| {
+            match book.disks.get(&overlay.disk) {
+                Some(there) if *there == disk => {}
+                Some(there) => {
+                    return Err(Error::new(ErrorKind::Conflict, point.operation())
+                        .with("server", overlay.server)
+                        .with("disk", &overlay.disk)
+                        .with("want base", &disk.sha256)
+                        .with("have base", &there.sha256));
+                }
+                None if no_room => return Err(full(point)),
+                None => {
+                    book.disks.insert(overlay.disk.clone(), disk);
+                    let disk = overlay.disk.clone();
+                    note.effect(0, EffectKind::DiskCreated { disk });
+                }
+            }
+            Ok(())
+        })??;
+        Ok(info)
+    }
+
+    fn create_seed_now(&self, server: ServerId, disk: &FakeDisk) -> Result<DiskInfo> {
+        let no_room = self.no_room()?;
+        self.0.ledger.book(server, |book, note| {
+            let kind = match book.disks.get(SEED) {
+                Some(there) if there == disk => return Ok(()),
+                _ if no_room => return Err(full(FaultPoint::CreateSeed)),
+                Some(_) => EffectKind::SeedReplaced,
+                None => EffectKind::DiskCreated {
+                    disk: SEED.to_owned(),
+                },
+            };
+            book.disks.insert(SEED.to_owned(), disk.clone());
+            note.effect(0, kind);
+            Ok(())
+        })??;
+        Ok(self.disk_info(server, SEED, disk))
+    }
+
+    fn delete_disk_now(&self, server: ServerId, disk: &str) -> Result<()> {
+        self.0.ledger.book(server, |book, note| {
+            if let Some((disk, _)) = book.disks.remove_entry(disk) {
+                note.effect(0, EffectKind::DiskDeleted { disk });
+            }
+        })
+    }
+
+    fn delete_server_now(&self, server: ServerId) -> Result<()> {
+        self.0.ledger.book(server, |book, note| {
+            for disk in std::mem::take(&mut book.disks).into_keys() {
+                note.effect(0, EffectKind::DiskDeleted { disk });
+            }
+        })
+    }
 }
 
-/// The image's key; a digest that is none is refused, as it would make a path.
-fn image_key(image: &ImageSpec) -> Result<String> {
+fn full(point: FaultPoint) -> Error {
+    Error::new(ErrorKind::Full, point.operation()).with("fake", "the pool is full")
+}
+
+/// A digest that is none is refused, as it would make a path.
+fn check_digest(image: &ImageSpec) -> Result<()> {
     let digest = &image.sha256;
     let hex = digest.len() == 64
         && digest
             .bytes()
             .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     if hex {
-        Ok(format!("images/{digest}"))
+        Ok(())
     } else {
         Err(Error::new(ErrorKind::Invalid, "name image").with("sha256", format!("{digest:?}")))
     }
@@ -142,165 +233,116 @@ fn hex(digest: &[u8]) -> String {
     digest.iter().map(|b| format!("{b:02x}")).collect()
 }
 
+/// Reads the content, which must be what was promised.
+async fn check_content(
+    image: &ImageSpec,
+    mut content: BoxStream<'static, std::io::Result<bytes::Bytes>>,
+    progress: ProgressFn,
+) -> Result<()> {
+    let (mut size, mut digest) = (0_u64, Sha256::new());
+    while let Some(chunk) = content.next().await {
+        let chunk = chunk.map_err(|e| Error::new(ErrorKind::Unavailable, "read image content").because(e))?;
+        size += chunk.len() as u64;
+        if size > image.size_bytes {
+            break;
+        }
+        digest.update(&chunk);
+        progress(size, image.size_bytes);
+    }
+    let refused = |what: &'static str, want: &dyn std::fmt::Display, have: &dyn std::fmt::Display| {
+        Err(Error::new(ErrorKind::Invalid, FaultPoint::CacheImage.operation())
+            .with("image", image.id)
+            .with("wrong", what)
+            .with("want", want)
+            .with("have", have))
+    };
+    if size != image.size_bytes {
+        return refused("size", &image.size_bytes, &size);
+    }
+    let sha256 = hex(&digest.finalize());
+    if sha256 != image.sha256 {
+        return refused("sha256", &image.sha256, &sha256);
+    }
+    Ok(())
+}
+
 #[async_trait]
 impl HostStorage for FakeStorage {
     async fn cached_image(&self, image: &ImageSpec) -> Result<Option<CachedImage>> {
-        let after = self.world.enter(FaultPoint::CachedImage, None).await?;
-        self.world
-            .leave(after, FaultPoint::CachedImage, self.image(image)?)
-            .await
+        let point = FaultPoint::CachedImage;
+        self.world.look(point, None, |w| w.image(image)).await
     }
 
     async fn cache_image(
         &self,
         image: &ImageSpec,
-        mut content: BoxStream<'static, std::io::Result<bytes::Bytes>>,
+        content: BoxStream<'static, std::io::Result<bytes::Bytes>>,
         progress: ProgressFn,
     ) -> Result<CachedImage> {
-        let point = FaultPoint::CacheImage;
-        let after = self.world.enter(point, None).await?;
-        if let Some(cached) = self.image(image)? {
-            return self.world.leave(after, point, cached).await;
+        let passage = self.world.enter(FaultPoint::CacheImage, None).await?;
+        if self.world.image(image)?.is_none() {
+            check_content(image, content, progress).await?;
         }
-        let (mut size, mut digest) = (0_u64, Sha256::new());
-        while let Some(chunk) = content.next().await {
-            let chunk =
-                chunk.map_err(|e| Error::new(ErrorKind::Unavailable, "read image content").because(e))?;
-            size += chunk.len() as u64;
-            if size > image.size_bytes {
-                break;
-            }
-            digest.update(&chunk);
-            progress(size, image.size_bytes);
-        }
-        let refused = |what: &'static str, want: &dyn std::fmt::Display, have: &dyn std::fmt::Display| {
-            Err(Error::new(ErrorKind::Invalid, point.operation())
-                .with("image", image.id)
-                .with("wrong", what)
-                .with("want", want)
-                .with("have", have))
-        };
-        if size != image.size_bytes {
-            return refused("size", &image.size_bytes, &size);
-        }
-        let sha256 = hex(&digest.finalize());
-        if sha256 != image.sha256 {
-            return refused("sha256", &image.sha256, &sha256);
-        }
-        let key = image_key(image)?;
-        self.world.put(&key, |at| {
-            let effect = Effect {
-                at,
-                server: None,
-                generation: 0,
-                kind: EffectKind::ImageCached { sha256 },
-            };
-            FakeImage {
-                format: image.format,
-                size_bytes: size,
-                effect,
-            }
-        })?;
-        let cached = CachedImage {
-            path: self.world.root().join(key),
-            format: image.format,
-        };
-        self.world.leave(after, point, cached).await
+        let image = image.clone();
+        let keep = move |w: &FakeWorld, _| w.keep_image(&image);
+        let cached = self.world.carry_out(&passage, keep).await?;
+        self.world.leave(passage, cached).await
     }
 
     async fn create_overlay(&self, overlay: &OverlaySpec) -> Result<DiskInfo> {
-        let point = FaultPoint::CreateOverlay;
-        let after = self.world.enter(point, Some(overlay.server)).await?;
-        check_disk_name(&overlay.disk, point)?;
-        let Some(base) = self.image(&overlay.base)? else {
-            return Err(Error::new(ErrorKind::NotFound, point.operation()).with("image", overlay.base.id));
-        };
-        if overlay.base.format == DiskFormat::Raw && overlay.size_bytes < overlay.base.size_bytes {
-            return Err(Error::new(ErrorKind::Invalid, point.operation()).with("size", overlay.size_bytes));
-        }
-        let disk = FakeDisk {
-            format: DiskFormat::Qcow2,
-            sha256: overlay.base.sha256.clone(),
-            base: Some(base.format),
-        };
-        let info = self.info(overlay.server, &overlay.disk, &disk);
-        self.world
-            .book(overlay.server, |book, note| match book.disks.get(&overlay.disk) {
-                Some(there) if *there == disk => Ok(()),
-                Some(there) => Err(Error::new(ErrorKind::Conflict, point.operation())
-                    .with("server", overlay.server)
-                    .with("disk", &overlay.disk)
-                    .with("want base", &disk.sha256)
-                    .with("have base", &there.sha256)),
-                None => {
-                    book.disks.insert(overlay.disk.clone(), disk);
-                    note.effect(
-                        0,
-                        EffectKind::DiskCreated {
-                            disk: overlay.disk.clone(),
-                        },
-                    );
-                    Ok(())
-                }
-            })??;
-        self.world.leave(after, point, info).await
+        let (point, wanted) = (FaultPoint::CreateOverlay, overlay.clone());
+        let create = move |w: &FakeWorld, _| w.create_overlay_now(&wanted);
+        self.world.perform(point, Some(overlay.server), create).await
     }
 
     async fn create_seed(&self, server: ServerId, iso: &[u8]) -> Result<DiskInfo> {
-        let point = FaultPoint::CreateSeed;
-        let after = self.world.enter(point, Some(server)).await?;
         let disk = FakeDisk {
             format: DiskFormat::Raw,
             sha256: hex(&Sha256::digest(iso)),
             base: None,
         };
-        let info = self.info(server, SEED, &disk);
-        self.world.book(server, |book, note| {
-            let kind = match book.disks.get(SEED) {
-                Some(there) if *there == disk => return,
-                Some(_) => EffectKind::SeedReplaced,
-                None => EffectKind::DiskCreated {
-                    disk: SEED.to_owned(),
-                },
-            };
-            book.disks.insert(SEED.to_owned(), disk);
-            note.effect(0, kind);
-        })?;
-        self.world.leave(after, point, info).await
+        let create = move |w: &FakeWorld, _| w.create_seed_now(server, &disk);
+        self.world
+            .perform(FaultPoint::CreateSeed, Some(server), create)
+            .await
     }
 
     async fn delete_disk(&self, server: ServerId, disk: &str) -> Result<()> {
-        let point = FaultPoint::DeleteDisk;
-        let after = self.world.enter(point, Some(server)).await?;
-        check_disk_name(disk, point)?;
-        self.world.book(server, |book, note| {
-            if book.disks.remove(disk).is_some() {
-                note.effect(
-                    0,
-                    EffectKind::DiskDeleted {
-                        disk: disk.to_owned(),
-                    },
-                );
-            }
-        })?;
-        self.world.leave(after, point, ()).await
+        let (point, disk) = (FaultPoint::DeleteDisk, disk.to_owned());
+        check_disk_name(&disk, point)?;
+        let delete = move |w: &FakeWorld, _| w.delete_disk_now(server, &disk);
+        self.world.perform(point, Some(server), delete).await
     }
 
     async fn delete_server(&self, server: ServerId) -> Result<()> {
-        let point = FaultPoint::DeleteServer;
-        let after = self.world.enter(point, Some(server)).await?;
-        self.world.book(server, |book, note| {
-            for disk in std::mem::take(&mut book.disks).into_keys() {
-                note.effect(0, EffectKind::DiskDeleted { disk });
-            }
-        })?;
-        self.world.leave(after, point, ()).await
+        let delete = move |w: &FakeWorld, _| w.delete_server_now(server);
+        self.world
+            .perform(FaultPoint::DeleteServer, Some(server), delete)
+            .await
     }
 
     async fn disks(&self, server: ServerId) -> Result<Vec<DiskInfo>> {
-        let after = self.world.enter(FaultPoint::Disks, Some(server)).await?;
-        self.world
-            .leave(after, FaultPoint::Disks, self.infos(server)?)
-            .await
+        let infos = |w: &FakeWorld| {
+            w.0.ledger.read(server, |book| {
+                let disks = book.disks.iter();
+                disks
+                    .map(|(name, disk)| w.disk_info(server, name, disk))
+                    .collect()
+            })
+        };
+        self.world.look(FaultPoint::Disks, Some(server), infos).await
+    }
+
+    async fn servers(&self) -> Result<Vec<ServerId>> {
+        let servers = |w: &FakeWorld| {
+            let mut all = Vec::new();
+            w.0.ledger.each(|id, book| {
+                if !book.disks.is_empty() {
+                    all.push(id);
+                }
+            })?;
+            Ok(all)
+        };
+        self.world.look(FaultPoint::Servers, None, servers).await
     }
 }

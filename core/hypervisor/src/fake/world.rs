@@ -3,17 +3,16 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 use skyloom_model::{HostFacts, PowerState, ServerId};
 use tokio::sync::{Semaphore, broadcast, watch};
 
-use super::book::{Book, FakeDomain};
+use super::book::FakeDomain;
 use super::history::{Effect, EffectKind};
+use super::late::Queue;
 use super::ledger::Ledger;
-use super::script::{Fault, FaultPoint, Planned};
-use super::storage::FakeImage;
+use super::script::{Fault, FaultPoint, Planned, Script};
 use super::{FakeHypervisor, FakeOptions, FakeStorage};
 use crate::{Capability, ErrorKind, Result, VmEvent};
 
@@ -25,7 +24,8 @@ pub struct FakeWorld(pub(super) Arc<Host>);
 pub(super) struct Host {
     pub(super) ledger: Ledger,
     pub(super) root: PathBuf,
-    pub(super) durable: bool,
+    pub(super) queue: Queue,
+    pub(super) naive_start: bool,
     pub(super) capability: Capability,
     pub(super) facts: Mutex<HostFacts>,
     pub(super) events: broadcast::Sender<VmEvent>,
@@ -33,7 +33,6 @@ pub(super) struct Host {
     pub(super) step: bool,
     pub(super) steps: Semaphore,
     pub(super) waiting: watch::Sender<usize>,
-    pub(super) sequence: Arc<AtomicU64>,
 }
 impl FakeWorld {
     /// Opens the host. A directory shows what it held before.
@@ -42,8 +41,8 @@ impl FakeWorld {
     /// When the directory cannot be made.
     pub fn open(options: FakeOptions) -> Result<Self> {
         let (ledger, root) = match &options.directory {
-            Some(root) => (Ledger::directory(root.clone())?, root.clone()),
-            None => (Ledger::memory(), PathBuf::from("/fake")),
+            Some(root) => (Ledger::directory(options.tag, root.clone())?, root.clone()),
+            None => return Ok(Self::memory(options)),
         };
         Ok(Self::over(ledger, root, options))
     }
@@ -51,15 +50,20 @@ impl FakeWorld {
     /// A host in memory with default facts.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self::over(Ledger::memory(), PathBuf::from("/fake"), FakeOptions::in_memory())
+        Self::memory(FakeOptions::in_memory())
+    }
+
+    fn memory(options: FakeOptions) -> Self {
+        let ledger = Ledger::memory(options.tag, options.sequence.clone());
+        Self::over(ledger, PathBuf::from("/fake"), options)
     }
 
     fn over(ledger: Ledger, root: PathBuf, options: FakeOptions) -> Self {
-        let durable = options.directory.is_some();
         Self(Arc::new(Host {
             ledger,
             root,
-            durable,
+            queue: Queue::default(),
+            naive_start: options.naive_start,
             capability: options.capability,
             facts: Mutex::new(options.facts),
             events: broadcast::Sender::new(options.event_capacity),
@@ -67,7 +71,6 @@ impl FakeWorld {
             step: options.step,
             steps: Semaphore::new(0),
             waiting: watch::Sender::new(0),
-            sequence: options.sequence,
         }))
     }
 
@@ -96,26 +99,23 @@ impl FakeWorld {
     /// # Errors
     /// When the ledger cannot be used.
     pub fn fault_next(&self, point: FaultPoint, fault: Fault) -> Result<()> {
-        self.script(|s| {
-            s.planned.push(Planned {
-                point,
-                server: None,
-                fault,
-            })
-        })
+        self.plan(point, None, fault)
     }
     /// The next use of `point` for `server` meets `fault`.
     ///
     /// # Errors
     /// When the ledger cannot be used.
     pub fn fault_for(&self, server: ServerId, point: FaultPoint, fault: Fault) -> Result<()> {
+        self.plan(point, Some(server), fault)
+    }
+
+    fn plan(&self, point: FaultPoint, server: Option<ServerId>, fault: Fault) -> Result<()> {
         self.script(|s| {
-            s.planned.push(Planned {
-                point,
-                server: Some(server),
-                fault,
-            })
+            s.planned.push(Planned { point, server, fault });
         })
+    }
+    fn script<T>(&self, change: impl FnOnce(&mut Script) -> T) -> Result<T> {
+        self.0.ledger.script(|script| (true, change(script)))
     }
     /// Forgets all faults that were not met yet, and says how many.
     ///
@@ -152,6 +152,13 @@ impl FakeWorld {
         })
         .map(|_| ())
     }
+    /// Whether the pool has no room, until further notice: what would take some fails with [`ErrorKind::Full`].
+    ///
+    /// # Errors
+    /// When the ledger cannot be used.
+    pub fn pool_full(&self, full: bool) -> Result<()> {
+        self.script(|s| s.pool_full = full)
+    }
     /// What guests write to their console when they boot, instead of `fake-guest ready hostname=<name>`.
     ///
     /// # Errors
@@ -172,11 +179,13 @@ impl FakeWorld {
     /// # Errors
     /// When the ledger cannot be used.
     pub fn vanish(&self, server: ServerId) -> Result<()> {
-        self.book(server, |book, note| {
+        self.0.ledger.book(server, |book, note| {
             if let Some(domain) = book.domain.take() {
                 note.effect(domain.spec.generation, EffectKind::Vanished);
             }
-        })
+        })?;
+        self.hasten(server);
+        Ok(())
     }
     /// The guest shuts itself down. Says whether it ran.
     ///
@@ -202,7 +211,7 @@ impl FakeWorld {
     /// # Errors
     /// When the ledger cannot be used.
     pub fn print(&self, server: ServerId, text: &str) -> Result<()> {
-        self.book(server, |book, note| {
+        self.0.ledger.book(server, |book, note| {
             if let Some(domain) = &mut book.domain {
                 domain.print(text);
                 note.changed = true;
@@ -211,7 +220,7 @@ impl FakeWorld {
     }
 
     fn end_guest(&self, server: ServerId, to: PowerState, kind: EffectKind, cause: &str) -> Result<bool> {
-        let ran = self.book(server, |book, note| match &mut book.domain {
+        let ran = self.0.ledger.book(server, |book, note| match &mut book.domain {
             Some(domain) if domain.power == PowerState::Running => {
                 domain.power = to;
                 let generation = domain.spec.generation;
@@ -221,6 +230,7 @@ impl FakeWorld {
             _ => false,
         })?;
         if ran {
+            self.hasten(server);
             self.tell(server, to, cause)?;
         }
         Ok(ran)
@@ -245,67 +255,45 @@ impl FakeWorld {
     /// # Errors
     /// When the ledger cannot be used.
     pub fn history(&self) -> Result<Vec<Effect>> {
-        let mut all = self.0.ledger.with(|records| {
-            let mut all = Vec::new();
-            for key in records.keys("servers")? {
-                all.extend(records.get::<Book>(&key)?.unwrap_or_default().history);
-            }
-            for key in records.keys("images")? {
-                all.extend(records.get::<FakeImage>(&key)?.map(|image| image.effect));
-            }
-            Ok(all)
-        })?;
-        all.sort_by_key(|e: &Effect| e.at);
-        Ok(all)
+        self.0.ledger.effects(0, None)
+    }
+    /// What happened on this host from number `from` on, in order: begin with 0, go on with [`Self::position`] as it was
+    /// before.
+    ///
+    /// # Errors
+    /// When the ledger cannot be used.
+    pub fn history_since(&self, from: u64) -> Result<Vec<Effect>> {
+        self.0.ledger.effects(from, None)
+    }
+    /// The number that the next effect gets: one higher than all before, also on hosts that share the sequence.
+    ///
+    /// # Errors
+    /// When the ledger cannot be used.
+    pub fn position(&self) -> Result<u64> {
+        self.0.ledger.position()
     }
     /// What happened to one server.
     ///
     /// # Errors
     /// When the ledger cannot be used.
     pub fn effects_of(&self, server: ServerId) -> Result<Vec<EffectKind>> {
-        Ok(self.read(server)?.history.into_iter().map(|e| e.kind).collect())
+        let effects = self.0.ledger.effects(0, Some(server))?;
+        Ok(effects.into_iter().map(|e| e.kind).collect())
     }
     /// The domain, if there is one.
     ///
     /// # Errors
     /// When the ledger cannot be used.
     pub fn domain(&self, server: ServerId) -> Result<Option<FakeDomain>> {
-        Ok(self.read(server)?.domain)
+        self.0.ledger.read(server, |book| book.domain.clone())
     }
     /// All domains.
     ///
     /// # Errors
     /// When the ledger cannot be used.
     pub fn domains(&self) -> Result<Vec<FakeDomain>> {
-        self.0.ledger.with(|records| {
-            let mut all = Vec::new();
-            for key in records.keys("servers")? {
-                all.extend(records.get::<Book>(&key)?.and_then(|book| book.domain));
-            }
-            Ok(all)
-        })
-    }
-    // For the two fakes.
-
-    pub(super) fn capability_now(&self) -> Capability {
-        self.0.capability
-    }
-    pub(super) fn facts_now(&self) -> HostFacts {
-        self.0.facts.lock().clone()
-    }
-    pub(super) fn root(&self) -> &std::path::Path {
-        &self.0.root
-    }
-    pub(super) fn subscribe(&self) -> broadcast::Receiver<VmEvent> {
-        self.0.events.subscribe()
-    }
-    pub(super) fn ignores_graceful(&self, server: ServerId) -> Result<bool> {
-        Ok(self.script_now()?.ignores_graceful.contains(&server))
-    }
-    pub(super) fn nobody_can_tell(&self, server: ServerId) -> Result<bool> {
-        Ok(self.script_now()?.cannot_tell.contains(&server))
-    }
-    pub(super) fn ready_line_now(&self) -> Result<Option<String>> {
-        Ok(self.script_now()?.ready_line)
+        let mut all = Vec::new();
+        self.0.ledger.each(|_, book| all.extend(book.domain.clone()))?;
+        Ok(all)
     }
 }

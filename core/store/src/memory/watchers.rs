@@ -2,7 +2,7 @@
 //!
 //! Watchers stand in a table by their prefix, so a commit looks up the ancestors of its keys and meets nobody else.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::Weak;
@@ -19,7 +19,7 @@ use crate::{Prefix, Result, Revision, WatchEvent};
 
 #[derive(Debug, Default)]
 pub(super) struct Watchers {
-    by_prefix: HashMap<String, Vec<Watcher>>,
+    by_prefix: BTreeMap<String, Vec<Watcher>>,
     last_id: u64,
 }
 

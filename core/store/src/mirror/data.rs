@@ -1,6 +1,6 @@
 //! The copy itself: documents, their indexes and the undecodable ones, as of one revision.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -12,16 +12,19 @@ pub(super) type Indexes<T> = [(&'static str, IndexFn<T>)];
 
 pub(super) struct Data<T> {
     pub(super) revision: Revision,
+    /// Of the last listing: all commits up to it are in, whatever a watch tells of them later.
+    pub(super) listed: Revision,
     pub(super) items: BTreeMap<Key, Arc<Versioned<T>>>,
     pub(super) quarantine: BTreeMap<Key, Undecodable>,
     /// In the order of declaration: value → keys.
-    indexes: Vec<HashMap<String, BTreeSet<Key>>>,
+    indexes: Vec<BTreeMap<String, BTreeSet<Key>>>,
 }
 
 impl<T> Clone for Data<T> {
     fn clone(&self) -> Self {
         Self {
             revision: self.revision,
+            listed: self.listed,
             items: self.items.clone(),
             quarantine: self.quarantine.clone(),
             indexes: self.indexes.clone(),
@@ -33,9 +36,10 @@ impl<T> Data<T> {
     pub(super) fn empty(indexes: usize) -> Self {
         Self {
             revision: Revision(0),
+            listed: Revision(0),
             items: BTreeMap::new(),
             quarantine: BTreeMap::new(),
-            indexes: vec![HashMap::new(); indexes],
+            indexes: vec![BTreeMap::new(); indexes],
         }
     }
 
@@ -66,6 +70,27 @@ impl<T> Data<T> {
         self.items.keys().chain(self.quarantine.keys())
     }
 
+    /// Whether a commit that comes again, or late, is in already.
+    pub(super) fn has(&self, revision: Revision, changes: &[Change]) -> bool {
+        revision <= self.listed
+            || changes.iter().all(|change| match change {
+                Change::Put(kv) => self.modified(&kv.key).is_some_and(|m| m >= kv.modified),
+                Change::Delete(key) => self.modified(key).is_none_or(|m| m > revision),
+            })
+    }
+
+    /// What must be changed here to have what a later listing has.
+    pub(super) fn behind(&self, items: &[KeyValue]) -> Vec<Change> {
+        let there: BTreeSet<&Key> = items.iter().map(|kv| &kv.key).collect();
+        let gone = self.keys().filter(|key| !there.contains(key)).cloned();
+        let mut changes: Vec<Change> = gone.map(Change::Delete).collect();
+        let new = items
+            .iter()
+            .filter(|kv| self.modified(&kv.key) != Some(kv.modified));
+        changes.extend(new.cloned().map(Change::Put));
+        changes
+    }
+
     /// The keys that are not the same in both.
     pub(super) fn difference(&self, other: &Self) -> BTreeSet<Key> {
         let mut keys: BTreeSet<Key> = self
@@ -82,7 +107,7 @@ impl<T: Document> Data<T> {
     /// A whole listing.
     pub(super) fn listed(revision: Revision, items: &[KeyValue], indexes: &Indexes<T>) -> Self {
         let mut data = Self::empty(indexes.len());
-        data.revision = revision;
+        (data.revision, data.listed) = (revision, revision);
         for kv in items {
             data.put(kv, indexes);
         }

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use skyloom_model::ablation::{Rule, kept};
 use tokio::sync::watch;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::data::Data;
 use super::{Position, Shared};
 use crate::backoff::Backoff;
 use crate::{
-    Change, Document, DynBackend, ErrorKind, Key, Result, Revision, WatchEvent, WatchOptions, table,
+    Change, Document, DynBackend, ErrorKind, Key, ListOptions, Result, Revision, WatchEvent, WatchOptions,
+    table,
 };
 
 /// The driving half of a [`crate::Mirror`]: nothing moves until [`MirrorDriver::run`] is awaited.
@@ -24,7 +27,7 @@ pub struct MirrorDriver<T> {
     pub(super) position: watch::Sender<Position>,
     pub(super) page: usize,
     pub(super) buffer: usize,
-    pub(super) resync: Option<Duration>,
+    pub(super) resync: Duration,
     pub(super) backoff: Backoff,
 }
 
@@ -45,10 +48,12 @@ impl<T> Drop for MirrorDriver<T> {
 
 /// Why one watch came to its end.
 enum Ended {
-    /// List again: the position is lost, or the resync period is over.
+    /// The position is lost: list again.
     Lost,
     /// Watch again from the last revision.
     Broken,
+    /// It missed something, which is in by now: watch again from the last revision.
+    Mended,
 }
 
 impl<T: Document> MirrorDriver<T> {
@@ -61,10 +66,17 @@ impl<T: Document> MirrorDriver<T> {
     async fn feed(&self) {
         let mut failures = 0;
         let mut listed = false;
+        // One for all watches: those that end often must not put it off for ever.
+        let period = self.resync.max(Duration::from_millis(1));
+        let mut resync = tokio::time::interval_at(Instant::now() + period, period);
+        resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if !listed {
                 match self.list().await {
-                    Ok(()) => listed = true,
+                    Ok(()) => {
+                        listed = true;
+                        resync.reset();
+                    }
                     Err(e) => {
                         self.failed("list", &e);
                         self.pause(&mut failures).await;
@@ -73,7 +85,7 @@ impl<T: Document> MirrorDriver<T> {
                 }
             }
             let before = self.position.borrow().revision;
-            let ended = self.follow().await;
+            let ended = self.follow(&mut resync).await;
             if self.position.borrow().revision > before {
                 failures = 0;
             }
@@ -88,35 +100,73 @@ impl<T: Document> MirrorDriver<T> {
                     self.pause(&mut failures).await;
                 }
                 Ended::Broken => self.pause(&mut failures).await,
+                Ended::Mended => {}
             }
         }
     }
 
+    /// Takes over a whole listing.
     async fn list(&self) -> Result<()> {
+        if !kept(Rule::RelistOnGap) && self.position.borrow().ready {
+            // As if nothing had been missed: on from now.
+            let one = ListOptions::default().with_limit(1);
+            let now = self.backend.list(&self.shared.prefix, one).await?;
+            self.advance(now.revision);
+            return Ok(());
+        }
         let listing = table::list_all(&*self.backend, &self.shared.prefix, self.page).await?;
-        let data = Data::listed(listing.revision, &listing.items, &self.shared.indexes);
-        self.swap(data);
+        self.swap(Data::listed(
+            listing.revision,
+            &listing.items,
+            &self.shared.indexes,
+        ));
         self.recovered();
         Ok(())
     }
 
-    async fn follow(&self) -> Ended {
+    /// Compares with a listing and takes over what is different; tells whether anything was.
+    async fn resync(&self) -> Result<bool> {
+        let listing = table::list_all(&*self.backend, &self.shared.prefix, self.page).await?;
+        if listing.revision < self.position.borrow().revision {
+            // The store went back: nothing that is here can be compared.
+            self.swap(Data::listed(
+                listing.revision,
+                &listing.items,
+                &self.shared.indexes,
+            ));
+            return Ok(true);
+        }
+        let mut data = self.shared.data.write();
+        let missed = data.behind(&listing.items);
+        self.take_in(&mut data, listing.revision, &missed);
+        Arc::make_mut(&mut data).listed = listing.revision;
+        Ok(!missed.is_empty())
+    }
+
+    async fn follow(&self, resync: &mut Interval) -> Ended {
         let options = WatchOptions::after(self.position.borrow().revision).with_buffer(self.buffer);
         let mut events = self.backend.watch(&self.shared.prefix, options);
-        let resync = async {
-            match self.resync {
-                Some(period) => tokio::time::sleep(period).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::pin!(resync);
         loop {
             let event = tokio::select! {
+                biased;
+                // Rare, and never to be kept waiting by a busy stream.
+                _ = resync.tick(), if kept(Rule::RelistOnGap) => {
+                    match self.resync().await {
+                        Ok(false) => self.recovered(),
+                        Ok(true) => return Ended::Mended,
+                        Err(e) => self.failed("list again", &e),
+                    }
+                    continue;
+                }
                 event = events.next() => event,
-                () = &mut resync => return Ended::Lost,
             };
             match event {
-                Some(Ok(WatchEvent::Commit { revision, changes })) => self.apply(revision, &changes),
+                Some(Ok(WatchEvent::Commit { revision, changes })) => {
+                    if !self.apply(revision, &changes) {
+                        tracing::warn!(prefix = %self.shared.prefix, %revision, "a commit came late, listing again");
+                        return Ended::Lost;
+                    }
+                }
                 Some(Ok(WatchEvent::Progress(revision))) => self.advance(revision),
                 Some(Ok(WatchEvent::Gap { floor })) => {
                     tracing::info!(prefix = %self.shared.prefix, %floor, "position lost, listing again");
@@ -181,13 +231,19 @@ impl<T: Document> MirrorDriver<T> {
         }
     }
 
-    /// Applies one commit; one that is already in is passed over.
-    fn apply(&self, revision: Revision, changes: &[Change]) {
+    /// Applies one commit. One that is already in is passed over; `false` when it should be in and is not.
+    fn apply(&self, revision: Revision, changes: &[Change]) -> bool {
         let mut data = self.shared.data.write();
         if revision <= data.revision {
-            return;
+            return !kept(Rule::RelistOnGap) || data.has(revision, changes);
         }
-        Arc::make_mut(&mut data).apply(revision, changes, &self.shared.indexes);
+        self.take_in(&mut data, revision, changes);
+        true
+    }
+
+    /// Makes these changes in one step and tells of them.
+    fn take_in(&self, data: &mut Arc<Data<T>>, revision: Revision, changes: &[Change]) {
+        Arc::make_mut(data).apply(revision, changes, &self.shared.indexes);
         self.position.send_replace(Position {
             ready: true,
             revision,

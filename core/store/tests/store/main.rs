@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod determinism;
 mod layers;
 mod memory;
 mod mirror;
+mod mirror_heals;
 mod model;
 mod observe;
 mod table;

@@ -18,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::{commit, delete, json, key, memory, prefix, put, shared};
 
 /// A driver that runs until the end of the test.
-struct Running {
+pub(crate) struct Running {
     task: JoinHandle<()>,
     stop: DropGuard,
 }
@@ -27,7 +27,7 @@ struct Running {
     clippy::disallowed_methods,
     reason = "the handle is awaited or ended with the runtime of the test"
 )]
-fn start<T: skyloom_store::Document>(driver: MirrorDriver<T>) -> Running {
+pub(crate) fn start<T: skyloom_store::Document>(driver: MirrorDriver<T>) -> Running {
     let stop = CancellationToken::new();
     Running {
         task: tokio::spawn(driver.run(stop.clone())),
@@ -35,7 +35,7 @@ fn start<T: skyloom_store::Document>(driver: MirrorDriver<T>) -> Running {
     }
 }
 
-fn names(documents: &[Arc<Versioned<u32>>]) -> Vec<&str> {
+pub(crate) fn names(documents: &[Arc<Versioned<u32>>]) -> Vec<&str> {
     documents.iter().map(|d| d.key.as_str()).collect()
 }
 
@@ -209,10 +209,10 @@ async fn waiting_ends_with_the_driver() {
     assert_eq!(mirror.changes().next().await, None);
 }
 
-type Events = BoxStream<'static, Result<WatchEvent>>;
+pub(crate) type Events = BoxStream<'static, Result<WatchEvent>>;
 
 /// A memory store whose first lists fail and whose first watches are played as written.
-struct Scripted {
+pub(crate) struct Scripted {
     store: Arc<MemoryStore>,
     lists: Mutex<VecDeque<Option<ErrorKind>>>,
     watches: Mutex<VecDeque<Events>>,
@@ -221,7 +221,11 @@ struct Scripted {
 }
 
 impl Scripted {
-    fn new(store: &Arc<MemoryStore>, lists: Vec<Option<ErrorKind>>, watches: Vec<Events>) -> Arc<Self> {
+    pub(crate) fn new(
+        store: &Arc<MemoryStore>,
+        lists: Vec<Option<ErrorKind>>,
+        watches: Vec<Events>,
+    ) -> Arc<Self> {
         let (lists, watches) = (Mutex::new(lists.into()), Mutex::new(watches.into()));
         Arc::new(Self {
             store: store.clone(),
@@ -230,7 +234,7 @@ impl Scripted {
             asked: Mutex::default(),
         })
     }
-    fn asked(&self) -> Vec<String> {
+    pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().clone()
     }
 }
@@ -286,7 +290,7 @@ impl Leases for Scripted {
     }
 }
 
-fn events(events: Vec<Result<WatchEvent>>) -> Events {
+pub(crate) fn events(events: Vec<Result<WatchEvent>>) -> Events {
     futures::stream::iter(events).boxed()
 }
 fn broken() -> Result<WatchEvent> {

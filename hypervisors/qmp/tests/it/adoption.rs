@@ -73,7 +73,7 @@ async fn a_guest_that_shut_down_while_nobody_looked_is_stopped_not_crashed() {
     let socket = host.vm_dir(spec.id).join("run/qmp.sock");
     until("shutdown", async || {
         let (client, connection) = connect(&socket, Duration::from_secs(5)).await.ok()?;
-        let status = tokio::select! { s = client.query_status(PATIENCE) => s.unwrap(), _ = connection.run() => return None };
+        let status = tokio::select! { biased; s = client.query_status(PATIENCE) => s.unwrap(), _ = connection.run() => return None };
         (status == "shutdown").then_some(())
     })
     .await;
@@ -113,7 +113,7 @@ async fn a_half_done_start_is_finished_with_the_same_process() {
     let (client, connection) = connect(&host.vm_dir(spec.id).join("run/qmp.sock"), PATIENCE)
         .await
         .unwrap();
-    tokio::select! { done = client.stop(PATIENCE) => done.unwrap(), why = connection.run() => panic!("{why:?}") }
+    tokio::select! { biased; done = client.stop(PATIENCE) => done.unwrap(), why = connection.run() => panic!("{why:?}") }
 
     let hypervisor = host.open().await;
     let paused = Inspection::Found {
@@ -357,7 +357,7 @@ async fn a_held_guest_is_not_asked_but_forced() {
     let (client, connection) = connect(&host.vm_dir(spec.id).join("run/qmp.sock"), PATIENCE)
         .await
         .unwrap();
-    tokio::select! { done = client.stop(PATIENCE) => done.unwrap(), why = connection.run() => panic!("{why:?}") }
+    tokio::select! { biased; done = client.stop(PATIENCE) => done.unwrap(), why = connection.run() => panic!("{why:?}") }
     drop(client);
     let hypervisor = host.open().await;
     // Longer than the test may take.

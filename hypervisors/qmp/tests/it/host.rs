@@ -16,7 +16,7 @@ use crate::guest::{Mode, tiny_disk};
 /// How long anything may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Dropped, it leaves no process behind.
+/// Dropped, it leaves neither process nor file behind.
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) temp: TempDir,
@@ -24,9 +24,27 @@ pub(crate) struct Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        for pid in pids(|p| fs::read_link(p.join("cwd")).is_ok_and(|cwd| cwd.starts_with(self.temp.path()))) {
-            signal(pid, Signal::KILL);
+        let root = self.temp.path();
+        // A dropped hypervisor may be in the middle of writing a file, and a killed process takes a while to end.
+        for _ in 0..1_000 {
+            let alive = pids(|p| fs::read_link(p.join("cwd")).is_ok_and(|cwd| cwd.starts_with(root)));
+            for pid in &alive {
+                signal(*pid, Signal::KILL);
+            }
+            if alive.is_empty() && (fs::remove_dir_all(root).is_ok() || !root.exists()) {
+                return;
+            }
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "waits for other processes, and drop cannot await"
+            )]
+            std::thread::sleep(Duration::from_millis(10));
         }
+        assert!(
+            std::thread::panicking(),
+            "{} cannot be left clean",
+            root.display()
+        );
     }
 }
 

@@ -1,6 +1,10 @@
 //! What tests can do with the fake host: step, break, crash, look.
 #![allow(clippy::unwrap_used, reason = "test helpers may panic")]
 
+mod late;
+mod orders;
+mod records;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -106,6 +110,7 @@ async fn every_point_meets_its_fault() {
             FaultPoint::Undefine => hypervisor.undefine(spec.id, 3).await.err(),
             FaultPoint::Inspect => hypervisor.inspect(spec.id).await.err(),
             FaultPoint::Recover => hypervisor.recover().await.err(),
+            FaultPoint::List => hypervisor.list().await.err(),
             FaultPoint::Console => console.console_tail(spec.id, 1).await.err(),
             FaultPoint::CachedImage => storage.cached_image(&image).await.err(),
             FaultPoint::CacheImage => storage
@@ -117,6 +122,7 @@ async fn every_point_meets_its_fault() {
             FaultPoint::DeleteDisk => storage.delete_disk(spec.id, "root").await.err(),
             FaultPoint::DeleteServer => storage.delete_server(spec.id).await.err(),
             FaultPoint::Disks => storage.disks(spec.id).await.err(),
+            FaultPoint::Servers => storage.servers().await.err(),
             _ => {
                 assert_eq!(point, FaultPoint::Event);
                 assert_eq!(
@@ -211,7 +217,7 @@ async fn events_can_be_lost_doubled_and_late() {
     assert!(!world.crash_guest(spec.id).unwrap(), "it is dead already");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn deaf_guest_is_forced_off() {
     let (world, spec) = world().await;
     let hypervisor = world.hypervisor();

@@ -1,0 +1,159 @@
+//! Which jobs wait for their turn, and whose turn it is. Pure: time and records are handed in.
+//!
+//! Projects take turns: first the one with the fewest jobs running, then the one that was served longest ago; within a
+//! project the oldest job goes first. Jobs of one subject never run at the same time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use skyloom_model::{JobRecord, Scope, Timestamp};
+use skyloom_store::{Key, Revision, Versioned};
+use uuid::Uuid;
+
+/// Projects whose last turn is remembered; beyond them the older half is forgotten.
+const MOST_SCOPES: usize = 4096;
+
+/// The open jobs of one place.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    /// Where each waiting job is filed.
+    waiting: BTreeMap<Key, Filed>,
+    ready: BTreeMap<Scope, BTreeSet<(Revision, Key)>>,
+    later: BTreeSet<(Timestamp, Key)>,
+    running: BTreeMap<Key, (Scope, Uuid)>,
+    /// The revision up to which a job's record is old news.
+    seen: BTreeMap<Key, Revision>,
+    /// When a job is looked at again though its record has not changed.
+    again: BTreeMap<Key, Timestamp>,
+    served: BTreeMap<Scope, u64>,
+    turns: u64,
+}
+
+#[derive(Debug)]
+struct Filed {
+    scope: Scope,
+    subject: Uuid,
+    created: Revision,
+    later: Option<Timestamp>,
+}
+
+impl Queue {
+    /// Takes in what the record under `key` is now; `None` when there is none that a worker has something to do with.
+    pub(super) fn put(&mut self, key: &Key, record: Option<&Versioned<JobRecord>>) {
+        self.unfile(key);
+        let Some(record) = record else {
+            self.seen.remove(key);
+            self.again.remove(key);
+            return;
+        };
+        let fresh = self.seen.get(key).is_none_or(|seen| record.modified > *seen);
+        if !fresh || self.running.contains_key(key) {
+            return;
+        }
+        let filed = Filed {
+            scope: record.value.scope,
+            subject: record.value.subject.id,
+            created: record.created,
+            later: self.again.get(key).copied().max(record.value.not_before),
+        };
+        match filed.later {
+            Some(at) => {
+                self.later.insert((at, key.clone()));
+            }
+            None => self.make_ready(&filed, key),
+        }
+        self.waiting.insert(key.clone(), filed);
+    }
+
+    /// The keys that something is known of.
+    pub(super) fn keys(&self) -> BTreeSet<Key> {
+        let known = self.waiting.keys().chain(self.seen.keys());
+        known.chain(self.again.keys()).cloned().collect()
+    }
+
+    /// Whether the job under `key` runs.
+    pub(super) fn runs(&self, key: &Key) -> bool {
+        self.running.contains_key(key)
+    }
+
+    /// Takes out the job whose turn it is at `now`.
+    pub(super) fn next(&mut self, now: Timestamp) -> Option<Key> {
+        self.ripen(now);
+        let busy: BTreeSet<Uuid> = self.running.values().map(|(_, subject)| *subject).collect();
+        let mut best: Option<((usize, u64, Revision), Scope, Key)> = None;
+        for (scope, jobs) in &self.ready {
+            let free = |key: &Key| self.waiting.get(key).is_some_and(|w| !busy.contains(&w.subject));
+            let Some((created, key)) = jobs.iter().find(|(_, key)| free(key)) else {
+                continue;
+            };
+            let running = self.running.values().filter(|(of, _)| of == scope).count();
+            let served = self.served.get(scope).copied().unwrap_or_default();
+            let turn = (running, served, *created);
+            if best.as_ref().is_none_or(|(first, ..)| turn < *first) {
+                best = Some((turn, *scope, key.clone()));
+            }
+        }
+        let (_, scope, key) = best?;
+        let filed = self.unfile(&key)?;
+        self.turns += 1;
+        self.served.insert(scope, self.turns);
+        if self.served.len() > MOST_SCOPES {
+            let old = self.turns.saturating_sub(MOST_SCOPES as u64 / 2);
+            self.served.retain(|_, served| *served > old);
+        }
+        self.running.insert(key.clone(), (filed.scope, filed.subject));
+        Some(key)
+    }
+
+    /// The job under `key` runs no more; records up to `seen` are old news.
+    pub(super) fn done(&mut self, key: &Key, seen: Revision) {
+        self.running.remove(key);
+        self.again.remove(key);
+        self.seen.insert(key.clone(), seen);
+    }
+
+    /// The job under `key` runs no more, and is to be looked at again at `at`.
+    pub(super) fn put_off(&mut self, key: &Key, at: Timestamp) {
+        self.running.remove(key);
+        self.again.insert(key.clone(), at);
+    }
+
+    /// When the next job becomes ready by time alone.
+    pub(super) fn wake(&self) -> Option<Timestamp> {
+        self.later.first().map(|(at, _)| *at)
+    }
+
+    fn ripen(&mut self, now: Timestamp) {
+        while let Some((at, key)) = self.later.first().cloned().filter(|(at, _)| *at <= now) {
+            self.later.remove(&(at, key.clone()));
+            self.again.remove(&key);
+            if let Some(mut filed) = self.waiting.remove(&key) {
+                filed.later = None;
+                self.make_ready(&filed, &key);
+                self.waiting.insert(key, filed);
+            }
+        }
+    }
+
+    fn make_ready(&mut self, filed: &Filed, key: &Key) {
+        let jobs = self.ready.entry(filed.scope).or_default();
+        jobs.insert((filed.created, key.clone()));
+    }
+
+    fn unfile(&mut self, key: &Key) -> Option<Filed> {
+        let filed = self.waiting.remove(key)?;
+        match filed.later {
+            Some(at) => {
+                self.later.remove(&(at, key.clone()));
+            }
+            None => {
+                if let Some(jobs) = self.ready.get_mut(&filed.scope) {
+                    jobs.remove(&(filed.created, key.clone()));
+                    if jobs.is_empty() {
+                        self.ready.remove(&filed.scope);
+                    }
+                }
+            }
+        }
+        Some(filed)
+    }
+}
