@@ -225,7 +225,7 @@ pub(super) fn task(flow: &str) -> Task {
         cancel: false,
         priority: skyloom_model::Priority::Normal,
         deadline: None,
-        plan_version: 0,
+        stages: 0,
         resume: None,
         orders: Vec::new(),
         result: None,
