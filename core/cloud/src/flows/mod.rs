@@ -9,7 +9,7 @@ mod server_power;
 
 use serde::Serialize;
 use serde_json::Value;
-use skyloom_flow::FlowRegistry;
+use skyloom_flow::{FlowRegistry, SettleContext};
 use skyloom_model::{JobId, JobSpec, Place, Reason, RetryPolicy};
 
 pub use image::{ImageDelete, ImageImport};
@@ -30,6 +30,9 @@ pub fn cloud_flows() -> FlowRegistry {
         .with(ImageImport)
         .with(ImageDelete)
 }
+
+/// How long a start may take: the hypervisor answers when the guest's CPUs execute, not when it has booted.
+const START_SECONDS: u64 = 300;
 
 /// A job of a plan; its id is its kind unless said otherwise.
 struct Step {
@@ -58,8 +61,8 @@ impl Step {
             },
         })
     }
-    fn id(mut self, id: &str) -> Self {
-        self.spec.id = JobId::new(id);
+    fn id(mut self, id: JobId) -> Self {
+        self.spec.id = id;
         self
     }
     fn after(mut self, after: impl IntoIterator<Item = JobId>) -> Self {
@@ -68,6 +71,11 @@ impl Step {
     }
     fn weight(mut self, weight: u32) -> Self {
         self.spec.weight = weight;
+        self
+    }
+    /// How long one try may take.
+    fn within(mut self, seconds: u64) -> Self {
+        self.spec.timeout_ms = Some(seconds.saturating_mul(1000));
         self
     }
     fn attempts(mut self, max_attempts: u32, backoff_ms: u64) -> Self {
@@ -90,6 +98,13 @@ fn params<T: serde::de::DeserializeOwned>(task: &skyloom_model::Task) -> Result<
             format!("the task's parameters cannot be read: {e}"),
         )
     })
+}
+
+/// What the latest job of a kind gave that gave anything, as a `T`.
+fn last_output<T: serde::de::DeserializeOwned>(cx: &SettleContext<'_>, kind: &str) -> Option<T> {
+    let jobs = cx.plan?.jobs.iter().rev();
+    jobs.filter(|job| job.kind == kind)
+        .find_map(|job| output(cx.outputs, job.id.as_str()))
 }
 
 /// What a job gave, as a `T`; nothing if there is no such job or it gave something else.

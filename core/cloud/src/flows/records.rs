@@ -1,9 +1,9 @@
 //! The records that server flows read and write.
 
-use skyloom_flow::Records;
+use skyloom_flow::{PlanContext, Records, SettleContext};
 use skyloom_model::{
-    Claim, HostId, HostLedger, Port, PortId, Reason, Resource as _, Server, ServerId, Task, VmObservation,
-    paths,
+    Claim, HostId, HostLedger, Port, PortId, Reason, Resource as _, Server, ServerId, Task, TaskEnd,
+    VmObservation, paths,
 };
 use skyloom_scheduler::release;
 use skyloom_store::{Key, Txn};
@@ -45,14 +45,23 @@ fn seen_key(host: HostId, server: ServerId) -> Result<Key, Reason> {
     key(&paths::host_vm(host, server))
 }
 
-/// Takes over what the host's agent last saw, if it is of the server's generation. The agent reports with each job's
-/// result, so this is never older than the outputs, and it is newer when the guest has ended since.
-pub(super) fn take_seen(server: &mut Server, records: &Records) -> Result<(), Reason> {
+/// A new order for a server: hosts refuse older ones from the moment that they have carried it out.
+pub(super) fn order(server: &mut Server, cx: &PlanContext<'_>) {
+    server.meta.generation += 1;
+    server.meta.updated_at = cx.now;
+}
+
+/// Takes over what the host's agent last saw. The agent reports with each job's result, so this is never older than the
+/// outputs, and it is newer when the guest has ended since. When the task is done its order has reached the domain, and
+/// what was seen under an older one is old news; otherwise the domain may never have heard of the order.
+pub(super) fn take_seen(server: &mut Server, cx: &SettleContext<'_>) -> Result<(), Reason> {
     let Some(placement) = &server.status.placement else {
         return Ok(());
     };
-    let seen: Option<VmObservation> = records.get(&seen_key(placement.host, server.id())?)?;
-    if let Some(seen) = seen.filter(|s| s.generation == server.meta.generation) {
+    let seen: Option<VmObservation> = cx.records.get(&seen_key(placement.host, server.id())?)?;
+    let current = server.meta.generation;
+    let oldest = if cx.end == TaskEnd::Done { current } else { 0 };
+    if let Some(seen) = seen.filter(|s| (oldest..=current).contains(&s.generation)) {
         server.status.power = seen.power;
         server.status.accelerator = seen.accelerator.or(server.status.accelerator.take());
     }

@@ -1,17 +1,19 @@
-//! `server.create`: choose a host, then image → disk → (config drive) → domain → power.
+//! `server.create`: choose a host, then image → disk → (config drive) → domain → power; when that host cannot, the next best.
+
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd, TaskFlow};
 use skyloom_hypervisor::OverlaySpec;
 use skyloom_model::{
-    JobId, JobSpec, Lifecycle, Place, Placement, PowerState, Reason, Resource as _, Scope, Server, Task,
-    TaskEnd, paths,
+    HostId, JobId, JobSpec, Lifecycle, Place, Placement, Plan, PowerState, Reason, Resource as _, Scope,
+    Server, StageOutcome, Task, TaskEnd, paths,
 };
 use skyloom_scheduler::Request;
 use skyloom_store::{Guard, Key, Revision, Txn, Value as Document};
 
-use super::records::{bind_ports, key, release_claim, server_reads, subject_key, take_seen};
-use super::{CreateParams, Step, output, params};
+use super::records::{bind_ports, key, order, release_claim, server_reads, subject_key, take_seen};
+use super::{CreateParams, START_SECONDS, Step, last_output, params};
 use crate::jobs::{CacheInput, DefineInput, SeedInput, ServerInput, Started};
 
 /// Makes a server on a host.
@@ -28,60 +30,27 @@ impl TaskFlow for ServerCreate {
     }
 
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
-        let at = subject_key(task)?;
-        let mut server: Server = cx.records.need(&at)?;
-        let params: CreateParams = params(task)?;
-        let Scope::Project(project) = task.scope else {
-            return Err(Reason::new("task.bad_scope", "a server belongs to a project").into());
-        };
-        let request = request(&server, &params, task.scope);
-        let placed = cx
-            .scheduler
-            .place(&request, cx.inventory)
-            .map_err(|no| Refusal::Fail(no.reason()))?;
-        server.meta.generation += 1;
-        server.meta.updated_at = cx.now;
-        server.status.placement = Some(Placement {
-            host: placed.host,
-            host_name: placed.name,
-        });
-        let ledger_at = key(&paths::ledger(placed.host))?;
-        let ledger_as_read = match placed.ledger_revision {
-            0 => Guard::Absent(ledger_at.clone()),
-            revision => Guard::Revision(ledger_at.clone(), Revision(revision)),
-        };
-        let changes = Txn::new()
-            .guard(ledger_as_read)
-            .put(ledger_at, document(&placed.ledger_after)?)
-            .create(
-                key(&paths::claim(placed.host, server.id()))?,
-                document(&placed.claim)?,
-            );
-        let changes = cx.records.put(changes, &at, &server)?;
-        let explanation = serde_json::to_value(&placed.explanation)
-            .map_err(|e| Reason::new("placement.unencodable", e.to_string()))?;
-        let lend = if server.spec.config_drive {
-            vec![(project, server.id(), placed.host)]
-        } else {
-            Vec::new()
-        };
-        Ok(Planned {
-            jobs: jobs(&server, &params, Place::Host(placed.host))?,
-            placement: Some(explanation),
-            changes,
-            generation: server.meta.generation,
-            lend,
-            ..Planned::default()
-        })
+        on_a_host(task, cx, BTreeSet::new())
     }
 
     fn next(
         &self,
-        _task: &Task,
-        _end: &StageEnd<'_>,
-        _cx: &mut PlanContext<'_>,
+        task: &Task,
+        end: &StageEnd<'_>,
+        cx: &mut PlanContext<'_>,
     ) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
+        let StageOutcome::Undone(reason) = end.outcome else {
+            return Ok(None);
+        };
+        let tried: BTreeSet<HostId> = hosts_of(end.plan).collect();
+        if task.cancel || tried.len() >= MAX_HOSTS || !another_host_may_do(&reason.code) {
+            return Ok(None);
+        }
+        match on_a_host(task, cx, tried) {
+            // Why the last host could not is worth more than that there is no other.
+            Err(Refusal::Fail(no)) if no.code == NO_HOST => Ok(None),
+            other => other.map(Some),
+        }
     }
 
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
@@ -100,12 +69,12 @@ impl TaskFlow for ServerCreate {
                 server.status.power = PowerState::Stopped;
                 server.status.fault = None;
                 server.status.addresses = params.ports.iter().map(|p| p.address.to_string()).collect();
-                if let Some(started) = output::<Started>(cx.outputs, "vm.start") {
+                if let Some(started) = last_output::<Started>(cx, "vm.start") {
                     server.status.power = started.power;
                     server.status.accelerator = started.accelerator;
                     server.status.launched_at = Some(cx.now);
                 }
-                take_seen(&mut server, cx.records)?;
+                take_seen(&mut server, cx)?;
                 changes = bind_ports(changes, task, &server, cx.records, true)?;
                 result = Some(result_of(&server));
             }
@@ -130,13 +99,106 @@ impl TaskFlow for ServerCreate {
     }
 }
 
+/// Hosts that are tried before a create is given up.
+const MAX_HOSTS: usize = 3;
+/// The scheduler's refusal.
+const NO_HOST: &str = "placement.no_host";
+
+/// Whether a create that failed with this code may succeed on another host. What is not named here may: a try costs little.
+///
+/// | code | why no other host can |
+/// | --- | --- |
+/// | `task.…` | it was given up: cancelled, too late, too many tries |
+/// | `plan.…`, `record.…`, `job.bad_input`, `job.bad_output` | the records or the code are wrong, everywhere |
+/// | `image.…` but `image.content_unavailable` | the content is gone or refused by what it is |
+/// | `seed.…`, `secrets.…` but `secrets.not_lent` | the config drive cannot be made from what was asked for |
+/// | `host.invalid` | the request makes no sense |
+fn another_host_may_do(code: &str) -> bool {
+    let (area, what) = code.split_once('.').unwrap_or((code, ""));
+    match area {
+        "task" | "plan" | "record" | "seed" => false,
+        "image" => what == "content_unavailable",
+        "secrets" => what == "not_lent",
+        "job" => !matches!(what, "bad_input" | "bad_output"),
+        "host" => what != "invalid",
+        _ => true,
+    }
+}
+
+/// The hosts that a plan's stages were for.
+fn hosts_of(plan: &Plan) -> impl Iterator<Item = HostId> {
+    plan.jobs.iter().filter_map(|job| match job.place {
+        Place::Host(host) => Some(host),
+        Place::Engine => None,
+    })
+}
+
+/// The stage on a host that was not tried: the share of the host before it is given back in the same commit.
+fn on_a_host(task: &Task, cx: &PlanContext<'_>, tried: BTreeSet<HostId>) -> Result<Planned, Refusal> {
+    let at = subject_key(task)?;
+    let mut server: Server = cx.records.need(&at)?;
+    let params: CreateParams = params(task)?;
+    let Scope::Project(project) = task.scope else {
+        return Err(Reason::new("task.bad_scope", "a server belongs to a project").into());
+    };
+    let attempt = tried.len() + 1;
+    let request = request(&server, &params, task.scope, tried);
+    let placed = cx
+        .scheduler
+        .place(&request, cx.inventory)
+        .map_err(|no| Refusal::Fail(no.reason()))?;
+    let mut changes = release_claim(Txn::new(), &server, cx.records)?;
+    if let Some(before) = &server.status.placement {
+        // Not read here: nobody but the lender needs to see it.
+        changes = changes.delete(key(&paths::lent(before.host, server.id()))?);
+    }
+    order(&mut server, cx);
+    server.status.placement = Some(Placement {
+        host: placed.host,
+        host_name: placed.name,
+    });
+    let ledger_at = key(&paths::ledger(placed.host))?;
+    let ledger_as_read = match placed.ledger_revision {
+        0 => Guard::Absent(ledger_at.clone()),
+        revision => Guard::Revision(ledger_at.clone(), Revision(revision)),
+    };
+    let changes = changes
+        .guard(ledger_as_read)
+        .put(ledger_at, document(&placed.ledger_after)?)
+        .create(
+            key(&paths::claim(placed.host, server.id()))?,
+            document(&placed.claim)?,
+        );
+    let changes = cx.records.put(changes, &at, &server)?;
+    let explanation = serde_json::to_value(&placed.explanation)
+        .map_err(|e| Reason::new("placement.unencodable", e.to_string()))?;
+    let lend = if server.spec.config_drive {
+        vec![(project, server.id(), placed.host)]
+    } else {
+        Vec::new()
+    };
+    Ok(Planned {
+        stage: if attempt == 1 {
+            String::new()
+        } else {
+            format!("host-{attempt}")
+        },
+        jobs: jobs(&server, &params, Place::Host(placed.host), attempt)?,
+        placement: Some(explanation),
+        changes,
+        generation: server.meta.generation,
+        lend,
+    })
+}
+
 fn document<T: serde::Serialize>(value: &T) -> Result<Document, Reason> {
     Document::json(value).map_err(|e| Reason::new("record.unencodable", skyloom_model::report(&e)))
 }
 
-fn request(server: &Server, params: &CreateParams, scope: Scope) -> Request {
+fn request(server: &Server, params: &CreateParams, scope: Scope, exclude: BTreeSet<HostId>) -> Request {
     let flavor = &server.spec.flavor.spec;
     let mut request = Request::new(server.id(), flavor.resources, params.architecture.clone());
+    request.exclude = exclude;
     request.labels = flavor.host_labels.clone();
     request.labels.extend(server.spec.host_labels.clone());
     // A group is the project's own; ledgers hold groups of all projects.
@@ -148,10 +210,19 @@ fn request(server: &Server, params: &CreateParams, scope: Scope) -> Request {
     request
 }
 
-fn jobs(server: &Server, params: &CreateParams, place: Place) -> Result<Vec<JobSpec>, Reason> {
+/// The jobs of the `attempt`th host; job names are unique over all stages.
+fn jobs(
+    server: &Server,
+    params: &CreateParams,
+    place: Place,
+    attempt: usize,
+) -> Result<Vec<JobSpec>, Reason> {
     let (id, spec) = (server.id(), &server.spec);
     let image = params.image.spec();
-    let job = JobId::new;
+    let job = |name: &str| match attempt {
+        1 => JobId::new(name),
+        n => JobId::new(format!("{name}@{n}")),
+    };
     let mut jobs = vec![
         Step::new(
             "image.cache",
@@ -159,6 +230,7 @@ fn jobs(server: &Server, params: &CreateParams, place: Place) -> Result<Vec<JobS
             place,
             &CacheInput { image: image.clone() },
         )?
+        .id(job("image.cache"))
         .attempts(5, 1000)
         .weight(10)
         .done(),
@@ -173,9 +245,10 @@ fn jobs(server: &Server, params: &CreateParams, place: Place) -> Result<Vec<JobS
                 size_bytes: spec.flavor.spec.resources.disk_gib.saturating_mul(1 << 30),
             },
         )?
-        .id("disk.root")
+        .id(job("disk.root"))
         .after([job("image.cache")])
         .weight(2)
+        .within(120)
         .done(),
     ];
     let mut disks = vec![job("disk.root")];
@@ -190,7 +263,9 @@ fn jobs(server: &Server, params: &CreateParams, place: Place) -> Result<Vec<JobS
         // The secrets are lent in the plan's commit; an agent behind a slow link may see the job first.
         jobs.push(
             Step::new("disk.seed", "make the config drive", place, &input)?
+                .id(job("disk.seed"))
                 .attempts(5, 500)
+                .within(120)
                 .done(),
         );
         disks.push(job("disk.seed"));
@@ -198,8 +273,10 @@ fn jobs(server: &Server, params: &CreateParams, place: Place) -> Result<Vec<JobS
     let define = DefineInput::of(server, params);
     jobs.push(
         Step::new("vm.define", "define the virtual machine", place, &define)?
+            .id(job("vm.define"))
             .after(disks)
             .weight(2)
+            .within(120)
             .done(),
     );
     if params.start {
@@ -209,7 +286,8 @@ fn jobs(server: &Server, params: &CreateParams, place: Place) -> Result<Vec<JobS
             place,
             &ServerInput { server: id },
         )?;
-        jobs.push(start.after([job("vm.define")]).weight(5).done());
+        let start = start.id(job("vm.start")).after([job("vm.define")]);
+        jobs.push(start.weight(5).within(START_SECONDS).done());
     }
     Ok(jobs)
 }
@@ -220,4 +298,41 @@ fn result_of(server: &Server) -> Value {
         "host": server.status.placement.as_ref().map(|p| p.host_name.as_str()),
         "addresses": server.status.addresses,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_another_host_may_do_is_tried_elsewhere() {
+        for code in [
+            "host.full",
+            "host.unavailable",
+            "host.timeout",
+            "host.cannot_tell",
+            "job.timeout",
+            "job.unknown_kind",
+            "image.content_unavailable",
+            "secrets.not_lent",
+            "store.failed",
+            "of.tomorrow",
+        ] {
+            assert!(another_host_may_do(code), "{code}");
+        }
+        for code in [
+            "task.cancelled",
+            "task.deadline",
+            "plan.bad_input",
+            "record.gone",
+            "job.bad_input",
+            "image.content_missing",
+            "image.checksum_mismatch",
+            "seed.ssh_key",
+            "secrets.bad_key",
+            "host.invalid",
+        ] {
+            assert!(!another_host_may_do(code), "{code}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use skyloom_model::{JobId, Lifecycle, Place, Reason, Resource as _, Scope, Serve
 use skyloom_store::{Key, Txn};
 
 use super::Step;
-use super::records::{delete_ports, key, release_claim, server_reads, subject_key};
+use super::records::{delete_ports, key, order, release_claim, server_reads, subject_key};
 use crate::jobs::ServerInput;
 
 /// Removes a server with everything that is its own.
@@ -22,9 +22,12 @@ impl TaskFlow for ServerDelete {
     }
 
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
-        let server: Server = cx.records.need(&subject_key(task)?)?;
+        let at = subject_key(task)?;
+        let mut server: Server = cx.records.need(&at)?;
+        order(&mut server, cx);
         let mut planned = Planned {
             generation: server.meta.generation,
+            changes: cx.records.put(Txn::new(), &at, &server)?,
             ..Planned::default()
         };
         if let Some(placement) = &server.status.placement {
@@ -34,8 +37,12 @@ impl TaskFlow for ServerDelete {
             let undefine = Step::new("vm.undefine", "remove the virtual machine", place, &input)?;
             let disks = Step::new("disk.delete_all", "delete its disks", place, &input)?;
             planned.jobs = vec![
-                undefine.attempts(10, 1000).weight(2).done(),
-                disks.after([JobId::new("vm.undefine")]).attempts(10, 1000).done(),
+                undefine.attempts(10, 1000).weight(2).within(300).done(),
+                disks
+                    .after([JobId::new("vm.undefine")])
+                    .attempts(10, 1000)
+                    .within(600)
+                    .done(),
             ];
         }
         Ok(planned)

@@ -6,8 +6,8 @@ use skyloom_model::{
 };
 use skyloom_store::{Key, Txn};
 
-use super::records::{power_reads, subject_key, take_seen};
-use super::{Step, StopParams, output, params};
+use super::records::{order, power_reads, subject_key, take_seen};
+use super::{START_SECONDS, Step, StopParams, output, params};
 use crate::jobs::{ServerInput, Started, StopInput};
 
 /// Turns a server on.
@@ -129,7 +129,7 @@ fn start(server: ServerId, place: Place) -> Result<JobSpec, Reason> {
         place,
         &ServerInput { server },
     )?;
-    Ok(step.weight(5).done())
+    Ok(step.weight(5).within(START_SECONDS).done())
 }
 
 fn stop(server: ServerId, place: Place, how: StopParams) -> Result<JobSpec, Reason> {
@@ -138,8 +138,11 @@ fn stop(server: ServerId, place: Place, how: StopParams) -> Result<JobSpec, Reas
         force: how.force,
         timeout_seconds: how.timeout_seconds,
     };
+    // What the guest may take, and what forcing it off may take then.
+    let seconds = u64::from(how.timeout_seconds) + 120;
     Ok(Step::new("vm.stop", "stop the virtual machine", place, &input)?
         .weight(5)
+        .within(seconds)
         .done())
 }
 
@@ -148,14 +151,17 @@ fn planned(
     cx: &PlanContext<'_>,
     jobs: impl FnOnce(ServerId, Place) -> Result<Vec<JobSpec>, Reason>,
 ) -> Result<Planned, Refusal> {
-    let server: Server = cx.records.need(&subject_key(task)?)?;
+    let at = subject_key(task)?;
+    let mut server: Server = cx.records.need(&at)?;
     let Some(placement) = &server.status.placement else {
         return Err(Reason::new("server.not_placed", "the server is on no host").into());
     };
     let jobs = jobs(server.id(), Place::Host(placement.host))?;
+    order(&mut server, cx);
     Ok(Planned {
         jobs,
         generation: server.meta.generation,
+        changes: cx.records.put(Txn::new(), &at, &server)?,
         ..Planned::default()
     })
 }
@@ -178,7 +184,7 @@ fn settled(task: &Task, cx: &SettleContext<'_>, change: impl FnOnce(&mut Server)
         }
     }
     change(&mut server);
-    take_seen(&mut server, cx.records)?;
+    take_seen(&mut server, cx)?;
     Ok(Settled {
         changes: cx.records.put(Txn::new(), &at, &server)?,
         result: None,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use skyloom_flow::{Job, JobContext, JobError, Undo};
 use skyloom_hypervisor::{HostStorage, ImageSpec};
+use skyloom_model::ablation::{Rule, kept};
 
 use super::host_error;
 use crate::ImageContent;
@@ -33,12 +34,13 @@ impl Job for CacheImage {
 
     async fn run(&self, cx: &JobContext<'_>) -> Result<Value, JobError> {
         let CacheInput { image } = cx.input()?;
-        if self
-            .storage
-            .cached_image(&image)
-            .await
-            .map_err(host_error)?
-            .is_some()
+        if kept(Rule::ObserveBeforeAct)
+            && self
+                .storage
+                .cached_image(&image)
+                .await
+                .map_err(host_error)?
+                .is_some()
         {
             return Ok(json!({ "already_there": true }));
         }

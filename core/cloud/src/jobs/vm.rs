@@ -10,6 +10,7 @@ use skyloom_flow::{Job, JobContext, JobError, Undo};
 use skyloom_hypervisor::{
     DiskSpec, ErrorKind, HostStorage, Hypervisor, Inspection, NicSpec, StopMode, Stopped, VmSpec,
 };
+use skyloom_model::ablation::{Rule, kept};
 use skyloom_model::{Name, PowerState, ProjectId, Resource as _, Scope, Server, ServerId};
 use uuid::Uuid;
 
@@ -151,6 +152,19 @@ pub(super) struct Start {
     pub(super) hypervisor: Arc<dyn Hypervisor>,
 }
 
+impl Start {
+    /// Whether the domain runs under this order. When nobody can tell, nothing is started.
+    async fn runs(&self, server: ServerId, wanted: u64) -> Result<bool, JobError> {
+        match self.hypervisor.inspect(server).await.map_err(host_error)? {
+            Inspection::Found { generation, power } => {
+                Ok(generation == wanted && power == PowerState::Running)
+            }
+            Inspection::Absent => Ok(false),
+            Inspection::CannotTell { reason } => Err(cannot_tell(&reason)),
+        }
+    }
+}
+
 #[async_trait]
 impl Job for Start {
     fn kind(&self) -> &'static str {
@@ -160,21 +174,17 @@ impl Job for Start {
     async fn run(&self, cx: &JobContext<'_>) -> Result<Value, JobError> {
         let ServerInput { server } = cx.input()?;
         let wanted = cx.record.generation;
-        let power = match self.hypervisor.inspect(server).await.map_err(host_error)? {
-            Inspection::Found {
-                generation,
-                power: PowerState::Running,
-            } if generation == wanted => PowerState::Running,
-            Inspection::CannotTell { reason } => return Err(cannot_tell(&reason)),
-            Inspection::Found { .. } | Inspection::Absent => {
-                self.hypervisor.start(server, wanted).await.map_err(host_error)?;
-                match self.hypervisor.inspect(server).await.map_err(host_error)? {
-                    // A guest may well have ended again by itself.
-                    Inspection::Found { power, .. } => power,
-                    // The start was confirmed; it can only have been removed since, or be silent for a moment.
-                    Inspection::Absent => PowerState::Stopped,
-                    Inspection::CannotTell { .. } => PowerState::Running,
-                }
+        let power = if kept(Rule::ObserveBeforeAct) && self.runs(server, wanted).await? {
+            PowerState::Running
+        } else {
+            cx.may_act()?;
+            self.hypervisor.start(server, wanted).await.map_err(host_error)?;
+            match self.hypervisor.inspect(server).await.map_err(host_error)? {
+                // A guest may well have ended again by itself.
+                Inspection::Found { power, .. } => power,
+                // The start was confirmed; it can only have been removed since, or be silent for a moment.
+                Inspection::Absent => PowerState::Stopped,
+                Inspection::CannotTell { .. } => PowerState::Running,
             }
         };
         let facts = self.hypervisor.facts().await.ok();
