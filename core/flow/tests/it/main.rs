@@ -5,4 +5,6 @@
 mod calls;
 mod decide;
 mod drive;
+mod host;
+mod journal;
 mod world;
