@@ -7,4 +7,6 @@ mod decide;
 mod drive;
 mod host;
 mod journal;
+mod keeper;
+mod worker;
 mod world;
