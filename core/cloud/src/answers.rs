@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use skyloom_model::{Host, Image, JobRecord, Plan, Project, Server, Task, TaskId, Token};
+use skyloom_model::{Host, Image, JobId, JobRecord, Plan, Project, Server, Task, TaskId, Token};
 
 /// A secret on its only way out: serialises as text, never shows in debug prints, is kept nowhere.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +114,9 @@ pub struct TaskDetail {
     pub plan: Option<Plan>,
     /// Its jobs that were begun, in plan order.
     pub jobs: Vec<JobRecord>,
+    /// Jobs of the engine that run now: they have a record only when they have ended.
+    #[serde(default)]
+    pub running: Vec<JobId>,
 }
 
 /// A task to follow.

@@ -20,6 +20,8 @@ pub struct Caller {
     pub idempotency_key: Option<String>,
     /// "Only if it still is at this revision": honoured by deletes and actions.
     pub if_match: Option<Revision>,
+    /// "Show what would be done, and do nothing": mutations end with [`crate::ErrorKind::Previewed`].
+    pub dry_run: bool,
 }
 
 impl Caller {

@@ -1,5 +1,7 @@
 //! Why a call was refused or failed.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use skyloom_model::Reason;
 
@@ -23,6 +25,8 @@ pub enum ErrorKind {
     TooLarge,
     /// 422: understood, and wrong.
     Invalid,
+    /// 429: too much is under way already.
+    TooManyRequests,
     /// 500: a bug or damaged data.
     Internal,
     /// 503: try again later.
@@ -65,6 +69,7 @@ struct Inner {
     kind: ErrorKind,
     reason: Reason,
     fields: Vec<FieldError>,
+    retry_after: Option<Duration>,
 }
 
 impl CloudError {
@@ -75,6 +80,7 @@ impl CloudError {
             kind,
             reason,
             fields: Vec::new(),
+            retry_after: None,
         }))
     }
     /// [`ErrorKind::BadRequest`].
@@ -109,11 +115,9 @@ impl CloudError {
     #[must_use]
     pub fn field(field: FieldError) -> Self {
         let reason = Reason::new(field.code.clone(), format!("{}: {}", field.field, field.message));
-        Self(Box::new(Inner {
-            kind: ErrorKind::Invalid,
-            reason,
-            fields: vec![field],
-        }))
+        let mut this = Self::invalid(reason);
+        this.0.fields = vec![field];
+        this
     }
     /// [`ErrorKind::Invalid`] because of several fields; `None` when there are none.
     #[must_use]
@@ -123,13 +127,20 @@ impl CloudError {
             1 => fields.pop().map(Self::field),
             n => {
                 let reason = Reason::new("request.invalid", format!("{n} fields are wrong"));
-                Some(Self(Box::new(Inner {
-                    kind: ErrorKind::Invalid,
-                    reason,
-                    fields,
-                })))
+                let mut this = Self::invalid(reason);
+                this.0.fields = fields;
+                Some(this)
             }
         }
+    }
+    /// [`ErrorKind::Conflict`]: others were faster every time.
+    pub(crate) fn contended() -> Self {
+        let what = "others changed the same records again and again";
+        Self::conflict(
+            Reason::new("conflict.contended", what)
+                .hint("try again")
+                .retryable(),
+        )
     }
     /// [`ErrorKind::Internal`].
     #[must_use]
@@ -140,6 +151,12 @@ impl CloudError {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.reason.hint = Some(hint.into());
+        self
+    }
+    /// Adds when to ask again.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.0.retry_after = Some(wait);
         self
     }
 
@@ -157,6 +174,11 @@ impl CloudError {
     #[must_use]
     pub fn code(&self) -> &str {
         &self.0.reason.code
+    }
+    /// How long to wait before asking again, where that is known.
+    #[must_use]
+    pub fn wait(&self) -> Option<Duration> {
+        self.0.retry_after
     }
     /// The wrong fields, if that is why.
     #[must_use]

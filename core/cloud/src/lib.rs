@@ -29,7 +29,7 @@ pub use answers::{
 };
 pub use caller::Caller;
 pub use error::{CloudError, ErrorKind, FieldError, Result};
-pub use facade::{Cloud, CloudParts};
+pub use facade::{Cloud, CloudParts, TaskLimits};
 pub use flows::{
     BaseImage, CreateParams, ImageDelete, ImageImport, ImportParams, PortPlan, ServerCreate, ServerDelete,
     ServerReboot, ServerStart, ServerStop, StopParams, cloud_flows,
@@ -42,5 +42,5 @@ pub use jobs::{EngineParts, HostParts, engine_jobs, host_jobs};
 pub use query::{Answer, MAX_CONSOLE_BYTES, Query, Question, ResponderParts, answer_queries};
 pub use requests::{
     CreateFlavor, CreateHost, CreateImage, CreateKeypair, CreateProject, CreateServer, CreateToken,
-    ListQuery, NetworkRequest, PatchHost, StopOptions, TaskQuery,
+    EventQuery, ListQuery, NetworkRequest, OrderTask, PatchHost, StopOptions, SweepHost, TaskQuery,
 };

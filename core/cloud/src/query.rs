@@ -104,6 +104,7 @@ async fn answered(backend: DynBackend, host: HostId, key: &Key) -> Result<Option
         None
     };
     tokio::select! {
+        biased;
         answer = look => Ok(answer),
         () = driver.run(CancellationToken::new()) => Ok(None),
     }
@@ -144,8 +145,9 @@ pub async fn answer_queries(parts: ResponderParts, shutdown: CancellationToken) 
         }
     };
     tokio::select! {
-        () = respond => {}
+        biased;
         () = driver.run(shutdown) => {}
+        () = respond => {}
     }
     Ok(())
 }

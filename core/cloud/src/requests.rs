@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use skyloom_model::{DiskFormat, Resources, Role, Secret, TaskState, Timestamp};
+use skyloom_model::{DiskFormat, EventKind, Resources, Role, Secret, TaskId, TaskState, Timestamp};
 use uuid::Uuid;
 
 /// Makes a server.
@@ -313,4 +313,45 @@ pub struct TaskQuery {
     pub flow: Option<String>,
     /// Only those that change this resource.
     pub subject: Option<Uuid>,
+}
+
+/// Which events.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema, utoipa::IntoParams))]
+#[cfg_attr(feature = "openapi", into_params(parameter_in = Query))]
+pub struct EventQuery {
+    /// Most items in the answer: 1 to 1000, by default 100.
+    #[cfg_attr(feature = "openapi", param(minimum = 1, maximum = 1000))]
+    pub limit: Option<u32>,
+    /// The `next` of the page before.
+    pub cursor: Option<String>,
+    /// Only of this kind, such as `task_ended`.
+    pub kind: Option<EventKind>,
+    /// Only those of this task.
+    pub task: Option<TaskId>,
+    /// Only those that happened to this resource.
+    pub subject: Option<Uuid>,
+}
+
+/// An operator's reason for an order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OrderTask {
+    /// Why, for the record: 1 to 500 characters.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(example = "the disk was deleted by hand", min_length = 1, max_length = 500)
+    )]
+    pub why: String,
+}
+
+/// How to sweep a host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SweepHost {
+    /// Whether what belongs to no server is removed; otherwise it is only named.
+    pub remove: bool,
 }

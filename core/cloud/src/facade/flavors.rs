@@ -45,10 +45,7 @@ impl Cloud {
                     let claim = self
                         .claim_name::<Flavor>("flavor", Scope::System, &flavor.meta.name, id)
                         .await?;
-                    Ok(Change {
-                        txn: create_resource(&flavor)?.and(claim),
-                        answer: flavor,
-                    })
+                    Ok(Change::new(create_resource(&flavor)?.and(claim), flavor))
                 }
                 .boxed()
             })
@@ -87,10 +84,7 @@ impl Cloud {
             async move {
                 let flavor = self.get_flavor(caller, id).await?;
                 precondition(caller, flavor.modified)?;
-                Ok(Change {
-                    txn: self.remove_named(&flavor).await?,
-                    answer: (),
-                })
+                Ok(Change::new(self.remove_named(&flavor).await?, ()))
             }
             .boxed()
         })

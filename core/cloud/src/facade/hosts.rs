@@ -58,10 +58,7 @@ impl Cloud {
                     let claim = self
                         .claim_name::<Host>("host", Scope::System, &host.meta.name, host.meta.id)
                         .await?;
-                    Ok(Change {
-                        txn: part.and(claim),
-                        answer: HostAccepted { host, token: None },
-                    })
+                    Ok(Change::new(part.and(claim), HostAccepted { host, token: None }))
                 }
                 .boxed()
             })
@@ -128,10 +125,7 @@ impl Cloud {
                     }
                     host.meta.generation += 1;
                     host.meta.updated_at = self.now();
-                    Ok(Change {
-                        txn: found.replace(&host)?,
-                        answer: host,
-                    })
+                    Ok(Change::new(found.replace(&host)?, host))
                 }
                 .boxed()
             })
@@ -156,10 +150,7 @@ impl Cloud {
                 for token in tokens.iter().take(32) {
                     txn = txn.and(token.delete());
                 }
-                Ok(Change {
-                    txn: txn.delete(key(&paths::agent_status(id))?),
-                    answer: (),
-                })
+                Ok(Change::new(txn.delete(key(&paths::agent_status(id))?), ()))
             }
             .boxed()
         })

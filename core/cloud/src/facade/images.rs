@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::Cloud;
 use super::once::Change;
-use super::records::{create_resource, precondition, prefix, submit};
+use super::records::{create_resource, precondition, prefix};
 use crate::flows::ImportParams;
 use crate::images::{ByteStream, PublishedContent, RepoError};
 use crate::jobs::CacheInput;
@@ -92,18 +92,16 @@ impl Cloud {
                 fault: None,
             },
         };
-        let mut txn = create_resource(&image)?;
+        let txn = create_resource(&image)?;
         let task = match &request.url {
             Some(url) => Some(self.import_task(caller, &image, self.parts.ids.uuid(), Some(url.clone()))?),
             None => None,
         };
-        if let Some(task) = &task {
-            txn = txn.and(submit(task)?);
-        }
-        Ok(Change {
-            txn,
-            answer: ImageAccepted { image, task },
-        })
+        let answer = ImageAccepted {
+            image,
+            task: task.clone(),
+        };
+        Ok(Change::new(txn, answer).task(task))
     }
 
     fn import_task(&self, caller: &Caller, image: &Image, upload: Uuid, url: Option<String>) -> Result<Task> {
@@ -182,14 +180,12 @@ impl Cloud {
                     image.status.fault = None;
                     image.meta.updated_at = self.now();
                     let task = self.import_task(caller, &image, upload, None)?;
-                    let txn = found.replace(&image)?.and(submit(&task)?);
-                    Ok(Change {
-                        txn,
-                        answer: ImageAccepted {
-                            image,
-                            task: Some(task),
-                        },
-                    })
+                    let txn = found.replace(&image)?;
+                    let answer = ImageAccepted {
+                        image,
+                        task: Some(task.clone()),
+                    };
+                    Ok(Change::new(txn, answer).task(task))
                 }
                 .boxed()
             })
@@ -284,14 +280,12 @@ impl Cloud {
                     image.status.state = ImageState::Deleting;
                     image.meta.updated_at = self.now();
                     let task = self.task(caller, "image.delete", &image, json!({}));
-                    let txn = found.replace(&image)?.and(submit(&task)?);
-                    Ok(Change {
-                        txn,
-                        answer: ImageAccepted {
-                            image,
-                            task: Some(task),
-                        },
-                    })
+                    let txn = found.replace(&image)?;
+                    let answer = ImageAccepted {
+                        image,
+                        task: Some(task.clone()),
+                    };
+                    Ok(Change::new(txn, answer).task(task))
                 }
                 .boxed()
             })

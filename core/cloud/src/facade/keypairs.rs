@@ -31,10 +31,7 @@ impl Cloud {
                     let claim = self
                         .claim_name::<Keypair>("keypair", caller.scope(), &keypair.meta.name, id)
                         .await?;
-                    Ok(Change {
-                        txn: create_resource(&keypair)?.and(claim),
-                        answer: keypair,
-                    })
+                    Ok(Change::new(create_resource(&keypair)?.and(claim), keypair))
                 }
                 .boxed()
             })
@@ -71,10 +68,7 @@ impl Cloud {
             async move {
                 let keypair = self.get_keypair(caller, id).await?;
                 precondition(caller, keypair.modified)?;
-                Ok(Change {
-                    txn: self.remove_named(&keypair).await?,
-                    answer: (),
-                })
+                Ok(Change::new(self.remove_named(&keypair).await?, ()))
             }
             .boxed()
         })

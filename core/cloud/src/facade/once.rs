@@ -7,7 +7,8 @@ use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
-use skyloom_model::{Reason, Timestamp, paths};
+use skyloom_model::ablation::{Rule, kept};
+use skyloom_model::{Reason, Task, Timestamp, paths};
 use skyloom_store::Txn;
 
 use super::Cloud;
@@ -19,10 +20,29 @@ const TRIES: usize = 16;
 
 /// A mutation ready to be committed.
 pub(crate) struct Change<T> {
-    /// All writes with their guards.
-    pub(crate) txn: Txn,
+    /// The writes with their guards.
+    txn: Txn,
+    /// The task that does the rest.
+    task: Option<Task>,
     /// What is answered, without secrets.
-    pub(crate) answer: T,
+    answer: T,
+}
+
+impl<T> Change<T> {
+    /// Writes that are all there is to do.
+    pub(crate) fn new(txn: Txn, answer: T) -> Self {
+        Self {
+            txn,
+            task: None,
+            answer,
+        }
+    }
+
+    /// With a task that does the rest, submitted in the same commit.
+    pub(crate) fn task(mut self, task: impl Into<Option<Task>>) -> Self {
+        self.task = task.into();
+        self
+    }
 }
 
 /// A mutation that happened.
@@ -41,7 +61,7 @@ pub(crate) struct Remembered {
     /// The answer.
     answer: Json,
     /// When.
-    pub(super) at: Timestamp,
+    at: Timestamp,
 }
 
 /// The address of an answer, and the request that it must fit.
@@ -71,8 +91,15 @@ impl Cloud {
             {
                 return Ok(Done { answer, fresh: false });
             }
-            let Change { mut txn, answer } = make().await?;
-            if let Some(slot) = &slot {
+            let Change {
+                mut txn,
+                task,
+                answer,
+            } = make().await?;
+            let seat = task.as_ref().map(|t| self.admission.admit(t)).transpose()?;
+            if let Some(slot) = &slot
+                && kept(Rule::IdempotencyRecord)
+            {
                 let answer =
                     serde_json::to_value(&answer).map_err(|e| CloudError::internal(e.to_string()))?;
                 let record = Remembered {
@@ -82,15 +109,23 @@ impl Cloud {
                 };
                 txn = txn.and(create(&slot.path, &record)?);
             }
-            if self.commit(txn).await? {
+            let submission = match &task {
+                Some(task) => self.submission(task)?,
+                None => Txn::new(),
+            };
+            let (txn, later) = if kept(Rule::OneCommit) {
+                (txn.and(submission), None)
+            } else {
+                (txn, Some(submission))
+            };
+            if self.commit_seated(txn, seat).await? {
+                if let Some(later) = later {
+                    self.commit(later).await?;
+                }
                 return Ok(Done { answer, fresh: true });
             }
         }
-        let reason = Reason::new(
-            "conflict.contended",
-            "others changed the same records again and again",
-        );
-        Err(CloudError::conflict(reason.hint("try again").retryable()))
+        Err(CloudError::contended())
     }
 
     async fn remembered<T: DeserializeOwned>(&self, slot: &Slot) -> Result<Option<T>> {

@@ -39,10 +39,7 @@ impl Cloud {
                     let claim = self
                         .claim_name::<Project>("project", Scope::System, &project.meta.name, id)
                         .await?;
-                    Ok(Change {
-                        txn: create_resource(&project)?.and(claim),
-                        answer: project,
-                    })
+                    Ok(Change::new(create_resource(&project)?.and(claim), project))
                 }
                 .boxed()
             })

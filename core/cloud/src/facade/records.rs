@@ -1,16 +1,18 @@
 //! Reading records of a scope and putting the parts of commits together.
 
+use jiff::SignedDuration;
 use serde::Serialize;
 use serde_json::Value as Json;
+use skyloom_model::ablation::{Rule, kept};
 use skyloom_model::{
-    ActiveTask, FORMAT, Name, Progress, Resource, Scope, Subject, Task, TaskId, TaskState, Timestamp, paths,
+    FORMAT, Name, Priority, Progress, Reason, Resource, Scope, Subject, Task, TaskId, TaskState, Timestamp,
+    paths,
 };
 use skyloom_store::{Document, ErrorKind, Key, Outcome, Prefix, Revision, Txn, Value, Versioned, Write};
 use uuid::Uuid;
 
 use super::Cloud;
 use crate::{Caller, CloudError, ErrorKind as CloudErrorKind, Result, hash};
-use skyloom_model::Reason;
 
 /// The key of a path made of ids and fixed words.
 pub(crate) fn key(path: &str) -> Result<Key> {
@@ -122,7 +124,7 @@ impl Cloud {
 
     /// A task as it is asked for.
     pub(crate) fn task<R: Resource>(&self, caller: &Caller, flow: &str, subject: &R, params: Json) -> Task {
-        let meta = subject.meta();
+        let (meta, now) = (subject.meta(), self.now());
         Task {
             format: FORMAT,
             id: TaskId::fresh(&*self.parts.ids),
@@ -142,13 +144,13 @@ impl Cloud {
             progress: Progress::default(),
             owner: None,
             cancel: false,
-            priority: skyloom_model::Priority::Normal,
-            deadline: None,
+            priority: Priority::Normal,
+            deadline: now.checked_add(time_for(flow)).ok(),
             stages: 0,
             resume: None,
             orders: Vec::new(),
             result: None,
-            created_at: self.now(),
+            created_at: now,
             planned_at: None,
             ended_at: None,
         }
@@ -161,6 +163,9 @@ impl Cloud {
             Ok(Outcome::Committed { .. }) => Ok(true),
             Ok(Outcome::Conflict { .. }) => Ok(false),
             Err(error) if error.kind() == ErrorKind::Unknown => {
+                if !kept(Rule::ReadBackUnknown) {
+                    return Ok(false);
+                }
                 let happened = match &probe {
                     Some(probe) => self.happened(probe).await,
                     None => false,
@@ -187,10 +192,19 @@ impl Cloud {
     }
 }
 
-/// The part of a commit that submits a task.
-pub(crate) fn submit(task: &Task) -> Result<Txn> {
-    let mark = ActiveTask::of(task);
-    Ok(create(&paths::task(task.scope, task.id), task)?.and(create(&paths::active(task.id), &mark)?))
+/// How long a task may take in all, from the request on; then it is given up and undone.
+///
+/// | flow | time |
+/// | --- | --- |
+/// | `image.import` | 12 hours: a large file over a slow line |
+/// | `host.sweep` | 6 hours: the next sweep looks again anyway |
+/// | all others | 24 hours |
+fn time_for(flow: &str) -> SignedDuration {
+    SignedDuration::from_hours(match flow {
+        "image.import" => 12,
+        "host.sweep" => 6,
+        _ => 24,
+    })
 }
 
 /// Lets through what still is at the revision that the caller read.

@@ -6,7 +6,7 @@ use skyloom_model::{Activity, Lifecycle, Server, ServerAction, ServerId};
 
 use super::Cloud;
 use super::once::Change;
-use super::records::{precondition, submit};
+use super::records::precondition;
 use crate::flows::StopParams;
 use crate::{Caller, CloudError, Result, ServerTask, StopOptions, checks};
 
@@ -93,11 +93,12 @@ impl Cloud {
                         ServerAction::Delete => server.status.lifecycle = Lifecycle::Deleting,
                     }
                     server.meta.updated_at = self.now();
-                    let txn = found.replace(&server)?.and(submit(&task)?);
-                    Ok(Change {
-                        txn,
-                        answer: ServerTask { server, task },
-                    })
+                    let txn = found.replace(&server)?;
+                    let answer = ServerTask {
+                        server,
+                        task: task.clone(),
+                    };
+                    Ok(Change::new(txn, answer).task(task))
                 }
                 .boxed()
             })

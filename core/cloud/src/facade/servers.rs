@@ -13,7 +13,7 @@ use skyloom_store::Versioned;
 
 use super::Cloud;
 use super::once::Change;
-use super::records::{create, create_resource, prefix, submit};
+use super::records::{create, create_resource, prefix};
 use crate::flows::{BaseImage, CreateParams, PortPlan};
 use crate::{
     Caller, CloudError, CreateServer, ListQuery, Listed, Result, ServerAccepted, ShownOnce, checks, hash,
@@ -150,15 +150,13 @@ impl Cloud {
             txn = txn.and(create(&paths::server_secrets(caller.project, id), &secrets)?);
         }
         // The image must not be deleted between the check and the commit.
-        let txn = txn.and(submit(&task)?).guard(chosen.image.unchanged());
-        Ok(Change {
-            txn,
-            answer: ServerAccepted {
-                server,
-                task,
-                password: None,
-            },
-        })
+        let txn = txn.guard(chosen.image.unchanged());
+        let answer = ServerAccepted {
+            server,
+            task: task.clone(),
+            password: None,
+        };
+        Ok(Change::new(txn, answer).task(task))
     }
 
     /// Looks up what the request names.

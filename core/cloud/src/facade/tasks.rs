@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::FutureExt as _;
 use serde_json::json;
-use skyloom_model::{ActiveTask, JobId, JobRecord, Place, Plan, Reason, Run, Scope, Task, TaskId, paths};
+use skyloom_model::{
+    ActiveTask, JobId, JobRecord, JobState, Place, Plan, Reason, Run, Scope, Task, TaskId, TaskState, paths,
+};
 use skyloom_scheduler::Explanation;
 use skyloom_store::{Prefix, Table, Value, Versioned};
 
@@ -62,6 +64,10 @@ impl Cloud {
             Some(plan) => self.jobs_of(plan).await?,
             None => Vec::new(),
         };
+        let running = match &plan {
+            Some(plan) => running(&task.value, plan, &jobs),
+            None => Vec::new(),
+        };
         let plan = plan.map(|p| Plan {
             placement: rendered(caller, p.placement),
             ..p
@@ -74,7 +80,12 @@ impl Cloud {
         } = task;
         Ok(Versioned {
             key,
-            value: TaskDetail { task, plan, jobs },
+            value: TaskDetail {
+                task,
+                plan,
+                jobs,
+                running,
+            },
             created,
             modified,
         })
@@ -106,7 +117,7 @@ impl Cloud {
     /// Asks for a task's end: what has not begun is dropped, the rest is undone. Asking again changes nothing.
     ///
     /// # Errors
-    /// `task.not_found`, `task.ended`, `precondition.failed`, `role.denied`.
+    /// `task.not_found`, `task.ended`, `task.stuck`, `precondition.failed`, `role.denied`.
     pub async fn cancel_task(&self, caller: &Caller, id: TaskId) -> Result<TaskAccepted> {
         caller.may_write()?;
         let done = self
@@ -117,12 +128,7 @@ impl Cloud {
                     if found.value.scope == Scope::System {
                         caller.may_operate()?;
                     }
-                    if found.value.state.ended() {
-                        return Err(CloudError::conflict(Reason::new(
-                            "task.ended",
-                            "the task has ended already",
-                        )));
-                    }
+                    cancellable(&found.value)?;
                     let task = Task {
                         cancel: true,
                         ..found.value.clone()
@@ -132,10 +138,7 @@ impl Cloud {
                     let txn = found
                         .replace(&task)?
                         .put(key(&paths::active(id))?, Value::json(&mark)?);
-                    Ok(Change {
-                        txn,
-                        answer: TaskAccepted { task },
-                    })
+                    Ok(Change::new(txn, TaskAccepted { task }))
                 }
                 .boxed()
             })
@@ -144,8 +147,40 @@ impl Cloud {
     }
 }
 
+/// Whether the task can still be asked to end.
+fn cancellable(task: &Task) -> Result<()> {
+    let reason = match task.state {
+        TaskState::Done | TaskState::Failed | TaskState::Cancelled => {
+            Reason::new("task.ended", "the task has ended already")
+        }
+        TaskState::Stuck => Reason::new("task.stuck", "the task is stuck: what is left cannot be undone by itself")
+            .hint(format!(
+                "an operator can leave it as it is with `skyloom task abandon {} --why …`, or retry or skip the step",
+                task.id
+            )),
+        TaskState::Queued | TaskState::Waiting | TaskState::Running | TaskState::Unwinding => return Ok(()),
+    };
+    Err(CloudError::conflict(reason))
+}
+
+/// The steps of an engine that run: they have no record before they end, so whatever may run counts as running.
+fn running(task: &Task, plan: &Plan, jobs: &[JobRecord]) -> Vec<JobId> {
+    if task.state != TaskState::Running {
+        return Vec::new();
+    }
+    let record = |id: &JobId| jobs.iter().find(|job| job.spec.id == *id);
+    let done = |id: &JobId| record(id).is_some_and(|job| job.state == JobState::Succeeded);
+    let now = |id: &JobId| plan.last_stage().is_none_or(|stage| stage.jobs.contains(id));
+    plan.jobs
+        .iter()
+        .filter(|job| job.place == Place::Engine && now(&job.id) && record(&job.id).is_none())
+        .filter(|job| job.after.iter().all(done))
+        .map(|job| job.id.clone())
+        .collect()
+}
+
 /// Whose tasks a caller sees.
-fn scopes(caller: &Caller) -> Vec<Scope> {
+pub(super) fn scopes(caller: &Caller) -> Vec<Scope> {
     if caller.is_admin() {
         vec![caller.scope(), Scope::System]
     } else {

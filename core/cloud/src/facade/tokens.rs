@@ -54,10 +54,8 @@ impl Cloud {
                 let (token, part, role) = (token.clone(), part.clone(), request.role.clone());
                 async move {
                     let guard = self.role_exists(&role).await?;
-                    Ok(Change {
-                        txn: part.and(guard),
-                        answer: TokenAccepted { token, secret: None },
-                    })
+                    let answer = TokenAccepted { token, secret: None };
+                    Ok(Change::new(part.and(guard), answer))
                 }
                 .boxed()
             })
@@ -87,10 +85,7 @@ impl Cloud {
             async move {
                 let found = self.tokens_where(|t| t.meta.id == id.uuid()).await?;
                 let token = found.first().ok_or_else(|| CloudError::not_found("token"))?;
-                Ok(Change {
-                    txn: token.delete(),
-                    answer: (),
-                })
+                Ok(Change::new(token.delete(), ()))
             }
             .boxed()
         })

@@ -1,4 +1,4 @@
-//! Waiting for a task to end, without polling.
+//! Waiting for a task to come to rest, without polling.
 
 use futures::StreamExt as _;
 use skyloom_model::{Task, TaskId, paths};
@@ -9,15 +9,15 @@ use super::records::prefix;
 use crate::{Caller, Result};
 
 impl Cloud {
-    /// Waits until the task has ended: done, failed, cancelled or stuck. Drop the future to stop waiting; the task
-    /// goes on.
+    /// Waits until the task has ended, or is stuck and no operator's order is being carried out. Drop the future to stop
+    /// waiting; the task goes on.
     ///
     /// # Errors
     /// `task.not_found`, and those of the store.
     pub async fn wait_for_task(&self, caller: &Caller, id: TaskId) -> Result<Task> {
         loop {
             let task = self.get_task(caller, id).await?;
-            if task.value.state.ended() {
+            if task.value.rests() {
                 return Ok(task.value);
             }
             let mut changes = self.parts.backend.watch(

@@ -46,14 +46,11 @@ async fn one_request_is_one_commit_and_the_password_is_nowhere() {
     let new: Vec<&String> = after.keys().filter(|k| !before.1.contains_key(*k)).collect();
     let project = member.project;
     let port = made.server.spec.ports[0];
-    let idempotency = new
-        .iter()
-        .find(|k| k.starts_with("idempotency/"))
-        .unwrap()
-        .to_string();
+    let below = |area: &str| new.iter().find(|k| k.starts_with(area)).unwrap().to_string();
     let mut expected = [
         paths::active(task.id),
-        idempotency,
+        below("events/"),
+        below("idempotency/"),
         paths::resource("ports", member.scope(), port.uuid()),
         paths::resource("servers", member.scope(), id.uuid()),
         paths::server_secrets(project, id),

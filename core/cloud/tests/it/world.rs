@@ -205,6 +205,7 @@ pub(crate) fn caller(role: Role, project: ProjectId) -> Caller {
         request_id: "req-test".to_owned(),
         idempotency_key: None,
         if_match: None,
+        dry_run: false,
     }
 }
 

@@ -1,0 +1,36 @@
+//! What can be asked of a host beyond its record.
+
+use futures::FutureExt as _;
+use serde_json::json;
+use skyloom_model::HostId;
+
+use super::Cloud;
+use super::once::Change;
+use super::records::precondition;
+use crate::{Caller, Result, SweepHost, TaskAccepted};
+
+impl Cloud {
+    /// Looks for what lies on a host and belongs to no server: domains, disks, claims. With `remove` it is taken away,
+    /// otherwise only named in the task's result. Administrators only.
+    ///
+    /// # Errors
+    /// `host.not_found`, `precondition.failed`, `role.denied`.
+    pub async fn sweep_host(&self, caller: &Caller, id: HostId, options: SweepHost) -> Result<TaskAccepted> {
+        caller.may_operate()?;
+        let done = self
+            .once(caller, "hosts.sweep", json!([id, options]), || {
+                async move {
+                    let host = self.get_host(caller, id).await?;
+                    precondition(caller, host.modified)?;
+                    let params = json!({ "remove": options.remove });
+                    let task = self.task(caller, "host.sweep", &host.value, params);
+                    // A host that is deleted meanwhile is not swept.
+                    let txn = skyloom_store::Txn::new().guard(host.unchanged());
+                    Ok(Change::new(txn, TaskAccepted { task: task.clone() }).task(task))
+                }
+                .boxed()
+            })
+            .await?;
+        Ok(done.answer)
+    }
+}
