@@ -70,6 +70,20 @@ pub struct Task {
     pub ended_at: Option<Timestamp>,
 }
 
+impl Task {
+    /// The operator's order that no engine has carried out yet.
+    #[must_use]
+    pub fn open_order(&self) -> Option<&Order> {
+        self.orders.iter().rev().find(|order| !order.carried_out)
+    }
+
+    /// Whether waiting for it is no use: it has ended, or is stuck and no order for it is open.
+    #[must_use]
+    pub fn rests(&self) -> bool {
+        self.state.ended() || (self.state.rests() && self.open_order().is_none())
+    }
+}
+
 /// The mark of an unfinished task: engines watch these few, not the history of all tasks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActiveTask {

@@ -157,3 +157,108 @@ impl Queue {
         Some(filed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn key(number: usize) -> Key {
+        Key::parse(&format!("jobs/h/t/{number:03}")).unwrap()
+    }
+
+    fn record(number: usize, project: u8, subject: u8, not_before: Option<i64>) -> Versioned<JobRecord> {
+        let value = json!({
+            "format": 2,
+            "task": Uuid::from_u128(1),
+            "scope": { "project": Uuid::from_u128(project.into()) },
+            "subject": { "kind": "things", "id": Uuid::from_u128(subject.into()), "name": "thing" },
+            "generation": 1,
+            "request_id": "r",
+            "spec": {
+                "id": number.to_string(), "kind": "k", "title": "t", "input": null, "weight": 1,
+                "place": "engine",
+            },
+            "want": "run",
+            "attempt": 1,
+            "not_before": not_before.map(at),
+            "state": "ready",
+        });
+        let number = Revision(number as u64);
+        Versioned {
+            key: key(number.0 as usize),
+            value: serde_json::from_value(value).unwrap(),
+            created: number,
+            modified: number,
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    proptest! {
+        /// Jobs that take a while each, on some slots: everything runs once, one of a subject at a time, and no project
+        /// waits with a free job while another has two more running than it.
+        #[test]
+        fn all_run_once_and_projects_share_the_slots(
+            jobs in prop::collection::vec((0..4_u8, 0..30_u8, prop::option::of(0..20_i64)), 1..40),
+            slots in 1..5_usize,
+            takes in 1..4_i64,
+        ) {
+            let mut queue = Queue::default();
+            for (number, (project, subject, not_before)) in jobs.iter().enumerate() {
+                queue.put(&key(number), Some(&record(number, *project, *subject, *not_before)));
+            }
+            let mut running: Vec<(i64, usize)> = Vec::new();
+            let mut ran = BTreeSet::new();
+            for now in 0..1000 {
+                let (ended, on): (Vec<_>, Vec<_>) = running.iter().partition(|(end, _)| *end <= now);
+                running = on;
+                for (_, number) in ended {
+                    queue.done(&key(number), Revision(number as u64));
+                    queue.put(&key(number), Some(&record(number, jobs[number].0, jobs[number].1, None)));
+                }
+                while running.len() < slots {
+                    let Some(next) = queue.next(at(now)) else { break };
+                    let number = (0..jobs.len()).find(|n| key(*n) == next).unwrap();
+                    let (project, subject, not_before) = jobs[number];
+                    prop_assert!(ran.insert(number), "twice");
+                    prop_assert!(not_before.is_none_or(|at| at <= now), "too early");
+                    prop_assert!(running.iter().all(|(_, n)| jobs[*n].1 != subject), "one subject twice");
+                    let of = |p: u8| running.iter().filter(|(_, n)| jobs[*n].0 == p).count();
+                    for (other, (p, s, not_before)) in jobs.iter().enumerate() {
+                        let free = !ran.contains(&other)
+                            && not_before.is_none_or(|at| at <= now)
+                            && running.iter().all(|(_, n)| jobs[*n].1 != *s);
+                        prop_assert!(!free || of(project) <= of(*p), "{p} waits while {project} has more");
+                        prop_assert!(!free || *p != project || number < other, "the younger first");
+                    }
+                    running.push((now + takes, number));
+                }
+                if running.is_empty() && queue.wake().is_none() {
+                    break;
+                }
+            }
+            prop_assert_eq!(ran.len(), jobs.len());
+        }
+    }
+
+    #[test]
+    fn what_is_gone_is_not_run_and_what_is_put_off_waits() {
+        let mut queue = Queue::default();
+        queue.put(&key(1), Some(&record(1, 1, 1, None)));
+        queue.put(&key(1), None);
+        assert_eq!(queue.next(at(0)), None);
+        assert!(queue.keys().is_empty());
+        queue.put(&key(2), Some(&record(2, 1, 1, None)));
+        assert_eq!(queue.next(at(0)), Some(key(2)));
+        assert!(queue.runs(&key(2)));
+        queue.put_off(&key(2), at(5));
+        queue.put(&key(2), Some(&record(2, 1, 1, None)));
+        assert_eq!((queue.next(at(4)), queue.wake()), (None, Some(at(5))));
+        assert_eq!(queue.next(at(5)), Some(key(2)));
+    }
+}

@@ -5,4 +5,8 @@
 mod calls;
 mod decide;
 mod drive;
+mod host;
+mod journal;
+mod keeper;
+mod worker;
 mod world;
