@@ -140,7 +140,7 @@ impl Agent {
         ));
         let worker = Worker::new(WorkerParts {
             backend: backend.clone(),
-            host: config.host,
+            place: Place::Host(config.host),
             jobs,
             clock: clock.clone(),
             fence: fence.clone(),
