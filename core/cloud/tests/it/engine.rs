@@ -5,15 +5,21 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use skyloom_cloud::{EngineParts, ImageFetch, cloud_flows, engine_jobs};
-use skyloom_flow::{Driver, DriverParts, Fence, InventoryFeed, JobContext, JobError, JobRegistry, Step};
+use skyloom_flow::{
+    Driver, DriverParts, Fence, InventoryFeed, Job, JobContext, JobError, JobRegistry, Life, Rest, Slot, Undo,
+};
 use skyloom_image::Limits;
 use skyloom_model::{
     ActiveTask, Clock as _, HostId, JobRecord, JobState, JobWant, Place, Reason, Task, paths,
 };
 use skyloom_scheduler::FilterScheduler;
-use skyloom_store::{Grant, LeaseMode, LeaseName, ListOptions, Outcome, Prefix, Txn, Value, Versioned};
+use skyloom_store::{
+    Grant, LeaseMode, LeaseName, ListOptions, Outcome, Prefix, Revision, Txn, Value, Versioned,
+};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -60,13 +66,74 @@ impl ImageFetch for FixedFetch {
     }
 }
 
+type FateOf = Box<dyn Fn(&JobRecord) -> Fate + Send>;
+
+/// The fates of the engine's own jobs, and what was done.
+struct Script {
+    fate: FateOf,
+    trace: Vec<String>,
+}
+
+/// A job of the engine that meets its fate.
+struct Fated {
+    job: Arc<dyn Job>,
+    script: Arc<Mutex<Script>>,
+}
+
+impl std::fmt::Debug for Fated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.job.fmt(f)
+    }
+}
+
+fn injected() -> JobError {
+    JobError::permanent("test.injected", "the test wants it so")
+}
+
+impl Fated {
+    fn fate(&self, cx: &JobContext<'_>, undo: bool) -> Fate {
+        let mut script = self.script.lock();
+        script
+            .trace
+            .push(format!("{}{}", if undo { "-" } else { "" }, self.job.kind()));
+        (script.fate)(cx.record)
+    }
+}
+
+#[async_trait]
+impl Job for Fated {
+    fn kind(&self) -> &'static str {
+        self.job.kind()
+    }
+    async fn run(&self, cx: &JobContext<'_>) -> Result<serde_json::Value, JobError> {
+        match self.fate(cx, false) {
+            Fate::FailBefore => Err(injected()),
+            Fate::FailAfter => self.job.run(cx).await.and(Err(injected())),
+            Fate::Run => self.job.run(cx).await,
+            Fate::Twice => {
+                self.job.run(cx).await?;
+                self.job.run(cx).await
+            }
+        }
+    }
+    async fn undo(&self, cx: &JobContext<'_>) -> Result<Undo, JobError> {
+        match self.fate(cx, true) {
+            Fate::FailBefore => Err(injected()),
+            Fate::FailAfter => self.job.undo(cx).await.and(Err(injected())),
+            Fate::Run => self.job.undo(cx).await,
+            Fate::Twice => {
+                self.job.undo(cx).await?;
+                self.job.undo(cx).await
+            }
+        }
+    }
+}
+
 pub(crate) struct Engine<'w> {
     world: &'w World,
     driver: Driver,
     fence: Fence,
-    jobs: JobRegistry,
-    /// Kinds of the jobs that were run or undone, in order; an undo has a `-` before it.
-    pub(crate) trace: Vec<String>,
+    script: Arc<Mutex<Script>>,
     _feed: JoinSet<()>,
 }
 
@@ -94,16 +161,11 @@ impl<'w> Engine<'w> {
         while inventory.with(|i| !all.iter().all(|h| i.get(*h).is_some_and(|v| v.reachable))) {
             tokio::task::yield_now().await;
         }
-        let driver = Driver::new(DriverParts {
-            backend: world.store.clone(),
-            flows: cloud_flows(),
-            scheduler: Arc::new(FilterScheduler::default()),
-            inventory,
-            clock: Arc::new(world.clock.clone()),
-            ids: world.ids.clone(),
-            engine: "e1".to_owned(),
-        });
-        let jobs = engine_jobs(&EngineParts {
+        let script = Arc::new(Mutex::new(Script {
+            fate: Box::new(|_| Fate::Run),
+            trace: Vec::new(),
+        }));
+        let real = engine_jobs(&EngineParts {
             images: world.repo.clone(),
             fetch: Arc::new(fetch),
             limits: Limits {
@@ -111,12 +173,31 @@ impl<'w> Engine<'w> {
                 ..Limits::default()
             },
         });
+        let jobs = real
+            .kinds()
+            .filter_map(|k| real.get(k))
+            .fold(JobRegistry::new(), |jobs, job| {
+                jobs.with(Fated {
+                    job: job.clone(),
+                    script: script.clone(),
+                })
+            });
+        let driver = Driver::new(DriverParts {
+            backend: world.store.clone(),
+            flows: cloud_flows(),
+            jobs,
+            scheduler: Arc::new(FilterScheduler::default()),
+            inventory,
+            clock: Arc::new(world.clock.clone()),
+            ids: world.ids.clone(),
+            engine: "e1".to_owned(),
+            job_slots: 1,
+        });
         Self {
             world,
             driver,
             fence: Fence::new(name, epoch, std::time::Duration::MAX),
-            jobs,
-            trace: Vec::new(),
+            script,
             _feed: running,
         }
     }
@@ -126,49 +207,70 @@ impl<'w> Engine<'w> {
         self.carry_with(task, |_| Fate::Run).await
     }
 
-    /// Carries a task to its end.
-    pub(crate) async fn carry_with(&mut self, task: &Task, fate: impl Fn(&JobRecord) -> Fate) -> Task {
-        let mark = ActiveTask {
-            scope: task.scope,
-            task: task.id,
-            priority: skyloom_model::Priority::Normal,
-        };
+    /// Kinds of the jobs that were run or undone, in order; an undo has a `-` before it.
+    pub(crate) fn trace(&self) -> Vec<String> {
+        self.script.lock().trace.clone()
+    }
+
+    /// Carries a task until it ends or is stuck.
+    pub(crate) async fn carry_with(
+        &mut self,
+        task: &Task,
+        fate: impl Fn(&JobRecord) -> Fate + Send + 'static,
+    ) -> Task {
+        self.script.lock().fate = Box::new(fate);
         for _ in 0..1000 {
-            if self.driver.step(&mark, &self.fence).await.unwrap() == Step::Ended {
-                let at = key(&paths::task(task.scope, task.id));
-                return self
-                    .world
-                    .store
-                    .get(&at)
-                    .await
-                    .unwrap()
-                    .unwrap()
-                    .value
-                    .parse()
-                    .unwrap();
+            let rest = self.drive(task).await;
+            let at = key(&paths::task(task.scope, task.id));
+            let now: Task = self
+                .world
+                .store
+                .get(&at)
+                .await
+                .unwrap()
+                .unwrap()
+                .value
+                .parse()
+                .unwrap();
+            if rest == Rest::Ended || now.state.rests() {
+                return now;
+            }
+            if let Rest::Until(Some(at)) = rest {
+                let wait = at.duration_since(self.world.clock.now());
+                self.world
+                    .clock
+                    .advance(std::time::Duration::try_from(wait).unwrap_or_default());
             }
             // One job at a time, so that every order of ends is that of the plan.
             if let Some(job) = self.due().await {
-                self.attempt(job, &fate).await;
+                self.attempt(job).await;
             }
         }
         panic!("the task {} does not end", task.flow);
     }
 
-    /// One step of the driver.
-    pub(crate) async fn step(&mut self, task: &Task) -> Step {
-        let mark = ActiveTask {
-            scope: task.scope,
-            task: task.id,
-            priority: skyloom_model::Priority::Normal,
+    /// One turn of the driver.
+    pub(crate) async fn drive(&mut self, task: &Task) -> Rest {
+        let mark = ActiveTask::of(task);
+        let life = Life {
+            fence: self.fence.clone(),
+            born: Revision(0),
         };
-        self.driver.step(&mark, &self.fence).await.unwrap()
+        let slots = Arc::new(Semaphore::new(1));
+        let permit = slots.clone().acquire_owned().await.unwrap();
+        let mut slot = Slot::taken(slots, permit);
+        let (nudge, shutdown) = (Notify::new(), CancellationToken::new());
+        self.driver
+            .drive(&mark, &life, &mut slot, &nudge, &shutdown)
+            .await
+            .unwrap()
     }
 
     /// Does one job that is due, if there is one.
     pub(crate) async fn work(&mut self) {
         if let Some(job) = self.due().await {
-            self.attempt(job, &|_: &JobRecord| Fate::Run).await;
+            self.script.lock().fate = Box::new(|_| Fate::Run);
+            self.attempt(job).await;
         }
     }
 
@@ -187,18 +289,20 @@ impl<'w> Engine<'w> {
         jobs.into_iter().find(|j| j.value.state.for_worker())
     }
 
-    async fn attempt(&mut self, mut job: Versioned<JobRecord>, fate: &impl Fn(&JobRecord) -> Fate) {
+    async fn attempt(&mut self, mut job: Versioned<JobRecord>) {
         let kind = job.value.spec.kind.clone();
         let undo = job.value.want == JobWant::Undo;
-        self.trace.push(if undo { format!("-{kind}") } else { kind });
+        self.script
+            .lock()
+            .trace
+            .push(if undo { format!("-{kind}") } else { kind });
         let (started, ok, failed) = if undo {
             (JobState::UndoStarted, JobState::Undone, JobState::UndoFailed)
         } else {
             (JobState::Started, JobState::Succeeded, JobState::Failed)
         };
         self.write(&mut job, started).await;
-        let fate = fate(&job.value);
-        let injected = || JobError::permanent("test.injected", "the test wants it so");
+        let fate = (self.script.lock().fate)(&job.value);
         let result = match fate {
             Fate::FailBefore => Err(injected()),
             Fate::FailAfter => self.once(&job.value).await.and(Err(injected())),
@@ -222,11 +326,10 @@ impl<'w> Engine<'w> {
 
     /// Runs or undoes the real job.
     async fn once(&self, record: &JobRecord) -> Result<Option<serde_json::Value>, JobError> {
-        let registry = match record.spec.place {
-            Place::Engine => &self.jobs,
-            Place::Host(host) => &self.world.hosts[&host].jobs,
+        let Place::Host(host) = record.spec.place else {
+            panic!("an engine's job among those of hosts");
         };
-        let job = registry.get(&record.spec.kind).unwrap();
+        let job = self.world.hosts[&host].jobs.get(&record.spec.kind).unwrap();
         let cx = JobContext {
             outputs: &std::collections::BTreeMap::new(),
             record,

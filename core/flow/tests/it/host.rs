@@ -125,7 +125,7 @@ impl Host {
             reached: Arc::default(),
             go: Arc::default(),
             fence: watch::channel(None).0,
-            place: Place::Host(HostId::from_uuid(Uuid::from_u128(7))),
+            host: HostId::from_uuid(Uuid::from_u128(7)),
             task: Uuid::from_u128(1),
             slots: 4,
             companion: None,
