@@ -10,6 +10,7 @@ use skyloom_cloud::{
     host_jobs,
 };
 use skyloom_engine::{Engine, EngineConfig, EngineParts};
+use skyloom_flow::journal::{Journal, NoJournal};
 use skyloom_hypervisor::{HostStorage, Hypervisor};
 use skyloom_image::Limits;
 use skyloom_model::{Actor, Clock, HostId, Ids, Phase, Readiness, Resource as _, Role};
@@ -48,10 +49,12 @@ pub struct LocalHost {
     pub hypervisor: Arc<dyn Hypervisor>,
     /// Its disks.
     pub storage: Arc<dyn HostStorage>,
+    /// Its agent's journal.
+    pub journal: Arc<dyn Journal>,
 }
 
 impl LocalHost {
-    /// A host without labels.
+    /// A host without labels and without a journal: for guests that end with this process.
     #[must_use]
     pub fn new(
         name: impl Into<String>,
@@ -63,7 +66,15 @@ impl LocalHost {
             labels: BTreeMap::new(),
             hypervisor,
             storage,
+            journal: Arc::new(NoJournal),
         }
+    }
+
+    /// The same with a journal: for guests that run on without this process.
+    #[must_use]
+    pub fn with_journal(mut self, journal: Arc<dyn Journal>) -> Self {
+        self.journal = journal;
+        self
     }
 }
 
@@ -217,6 +228,7 @@ impl LocalCloud {
                 backend: backend.clone(),
                 hypervisor: host.hypervisor,
                 jobs,
+                journal: host.journal,
                 clock: clock.clone(),
                 readiness: readiness.clone(),
                 config: AgentConfig::new(id, host.name),

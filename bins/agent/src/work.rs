@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use skyloom::agent::{Agent, AgentConfig as Settings, AgentParts, HttpContent, HttpContentConfig};
+use skyloom::agent::{Agent, AgentConfig as Settings, AgentParts, FileJournal, HttpContent, HttpContentConfig};
 use skyloom::cloud::{HostParts as HostJobParts, host_jobs};
 use skyloom::hypervisor::{FakeOptions, FakeWorld, HostStorage, Hypervisor};
 use skyloom::model::{HostId, OsIds, Readiness, SystemClock};
@@ -31,6 +31,8 @@ pub(crate) async fn run(
         HttpContentConfig::new(&config.store.uri, token).with_ca_pem(config.store.ca_pem()?),
     )
     .map_err(|e| MainError::usage("images cannot be read", e))?;
+    let journal = FileJournal::open(&config.agent.data_dir.join("journal"))
+        .map_err(|e| MainError::failed("the journal does not open", e))?;
     let (hypervisor, storage) = open_host(&config, clock.clone()).await?;
     let store = config
         .store
@@ -48,11 +50,13 @@ pub(crate) async fn run(
         backend: store.backend,
         hypervisor,
         jobs,
+        journal: Arc::new(journal),
         clock,
         readiness: readiness.clone(),
         config: Settings::new(host, config.agent.name),
     });
     tokio::select! {
+        biased;
         ended = agent.run(shutdown.clone()) => ended.map_err(|e| MainError::failed("the agent cannot work", e)),
         ended = health::serve_health(config.health.listen, readiness, metrics, shutdown) => ended,
     }

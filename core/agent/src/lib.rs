@@ -5,27 +5,35 @@
 //!                             │ result + VmObservation in one commit, under the host's lease
 //!  Hypervisor::events ──> Reporter ──> vms/{host}/{server}
 //!  queries/{host}/ ──> answers (console tail)
+//!
+//!  lease hosts/{host} ──> Admission: journal has the epoch ──> all of them
 //! ```
 //!
 //! The agent touches nothing in the store but its own host's areas ([`skyloom_model::paths::agent_areas`]) and acts only
 //! on jobs bound to its host. Guests are not its children: it may die and come back at any time, and adopts them.
 
+mod admit;
 #[cfg(feature = "http")]
 mod content;
+mod journal;
 mod report;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use skyloom_flow::journal::Journal;
 use skyloom_flow::{Fence, JobRegistry, LeaseKeeper, Worker, WorkerParts};
 use skyloom_hypervisor::Hypervisor;
-use skyloom_model::{AgentStatus, Clock, HostId, Phase, Place, Readiness, Timestamp, paths};
+use skyloom_model::{AgentStatus, Clock, HostId, Phase, Readiness, Timestamp, paths};
 use skyloom_store::{DynBackend, Error, ErrorKind, Key, LeaseName, Outcome, Result, Txn, Value};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "http")]
 pub use content::{HttpContent, HttpContentConfig};
+pub use journal::FileJournal;
+
+use admit::Admission;
 use report::Reporter;
 
 /// How an agent works.
@@ -64,6 +72,8 @@ pub struct AgentParts {
     pub hypervisor: Arc<dyn Hypervisor>,
     /// The jobs that this host can do.
     pub jobs: JobRegistry,
+    /// What it is about to do and what came of it, across its own death.
+    pub journal: Arc<dyn Journal>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Where it reports its boot phases.
@@ -97,6 +107,7 @@ impl Agent {
             backend,
             hypervisor,
             jobs,
+            journal,
             clock,
             readiness,
             config,
@@ -123,13 +134,24 @@ impl Agent {
 
         let lease = LeaseName::parse(&paths::host_lease(config.host))
             .map_err(|e| Error::new(ErrorKind::Internal, "start agent").because(e))?;
-        let (keeper, fence) = LeaseKeeper::new(
+        let (keeper, granted) = LeaseKeeper::new(
             backend.clone(),
             clock.clone(),
             lease,
             &config.name,
             config.lease_ttl,
         );
+        let (admitted, fence) = watch::channel(None);
+        let give_back = shutdown.child_token();
+        let admission = Admission {
+            granted,
+            admitted,
+            journal: journal.clone(),
+            readiness: readiness.clone(),
+            part: part.clone(),
+            give_back: give_back.clone(),
+        };
+        let kinds: Vec<String> = jobs.kinds().map(str::to_owned).collect();
         let reporter = Arc::new(Reporter::new(
             backend.clone(),
             hypervisor.clone(),
@@ -140,10 +162,11 @@ impl Agent {
         ));
         let worker = Worker::new(WorkerParts {
             backend: backend.clone(),
-            place: Place::Host(config.host),
+            host: config.host,
             jobs,
             clock: clock.clone(),
             fence: fence.clone(),
+            journal,
             companion: Some(reporter.clone()),
             concurrency: config.concurrency,
         })?;
@@ -171,6 +194,7 @@ impl Agent {
                 &backend,
                 &config,
                 &facts,
+                &kinds,
                 started_at,
                 fence.clone(),
                 |epoch| {
@@ -192,8 +216,10 @@ impl Agent {
             .await;
         };
         tokio::select! {
+            biased;
             () = async { tokio::join!(
-                keeper.run(shutdown.clone()),
+                keeper.run(give_back),
+                admission.run(shutdown.clone()),
                 worker.run(shutdown.clone()),
                 reporter.run(shutdown.clone()),
                 async {
@@ -213,6 +239,7 @@ async fn introduce(
     backend: &DynBackend,
     config: &AgentConfig,
     facts: &skyloom_model::HostFacts,
+    kinds: &[String],
     started_at: Timestamp,
     mut fence: watch::Receiver<Option<Fence>>,
     done: impl Fn(u64),
@@ -226,7 +253,7 @@ async fn introduce(
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at,
             facts: facts.clone(),
-            kinds: Vec::new(),
+            kinds: kinds.to_vec(),
         };
         match write_status(backend, config.host, &status, &held).await {
             Ok(Outcome::Committed { .. }) => {

@@ -76,6 +76,7 @@ impl Reporter {
         let mut events = self.hypervisor.events();
         loop {
             let event = tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 event = events.next() => event,
             };

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use skyloom::agent::FileJournal;
 use skyloom::api::{ApiLimits, ApiParts, ServeLimits, router, serve};
 use skyloom::cloud::{Caller, Cloud, CreateToken, DirImageRepo, ListQuery};
 use skyloom::hypervisor::{FakeOptions, FakeWorld, Hypervisor, Inspection, StopMode};
@@ -148,6 +149,7 @@ pub(super) async fn run(
         std::future::pending::<()>().await;
     };
     let ended = tokio::select! {
+        biased;
         ended = all(&mut parts) => ended,
         () = announce => Ok(()),
     };
@@ -180,7 +182,9 @@ async fn open_host(
 ) -> Result<LocalHost, MainError> {
     let name = format!("host-{number}");
     let dir = folder.join("hosts").join(&name);
-    match args.hypervisor {
+    let journal = FileJournal::open(&dir.join("journal"))
+        .map_err(|e| MainError::failed(format!("the journal of {name} does not open"), e))?;
+    let host = match args.hypervisor {
         DevHypervisor::Fake => {
             let options = match args.store {
                 DevStore::Memory => FakeOptions::in_memory(),
@@ -188,11 +192,7 @@ async fn open_host(
             };
             let world = FakeWorld::open(options)
                 .map_err(|e| MainError::failed(format!("{name} does not open"), e))?;
-            Ok(LocalHost::new(
-                name,
-                Arc::new(world.hypervisor()),
-                Arc::new(world.storage()),
-            ))
+            LocalHost::new(name, Arc::new(world.hypervisor()), Arc::new(world.storage()))
         }
         DevHypervisor::Qmp => {
             let mut config = QmpConfig::new(dir.join("vms"), clock.clone());
@@ -206,9 +206,10 @@ async fn open_host(
             let pool = DirPool::open(PoolConfig::new(dir.join("pool")))
                 .await
                 .map_err(|e| MainError::failed(format!("the pool of {name} does not open"), e))?;
-            Ok(LocalHost::new(name, Arc::new(hypervisor), Arc::new(pool)))
+            LocalHost::new(name, Arc::new(hypervisor), Arc::new(pool))
         }
-    }
+    };
+    Ok(host.with_journal(Arc::new(journal)))
 }
 
 /// The administrator's token: made by the first start, kept in the folder, made anew when the file is gone.
