@@ -22,6 +22,8 @@ pub mod compose;
 mod context;
 mod decide;
 mod driver;
+#[cfg(feature = "harness")]
+pub mod harness;
 mod inventory;
 pub mod journal;
 mod keeper;

@@ -7,6 +7,8 @@ mod server_create;
 mod server_delete;
 mod server_power;
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::Value;
 use skyloom_flow::{FlowRegistry, SettleContext};
@@ -90,6 +92,9 @@ impl Step {
     }
 }
 
+/// What the jobs of a task gave.
+type Outputs = BTreeMap<JobId, Value>;
+
 /// A task's parameters as a `T`.
 fn params<T: serde::de::DeserializeOwned>(task: &skyloom_model::Task) -> Result<T, Reason> {
     T::deserialize(&task.params).map_err(|e| {
@@ -108,9 +113,6 @@ fn last_output<T: serde::de::DeserializeOwned>(cx: &SettleContext<'_>, kind: &st
 }
 
 /// What a job gave, as a `T`; nothing if there is no such job or it gave something else.
-fn output<T: serde::de::DeserializeOwned>(
-    outputs: &std::collections::BTreeMap<JobId, Value>,
-    job: &str,
-) -> Option<T> {
+fn output<T: serde::de::DeserializeOwned>(outputs: &Outputs, job: &str) -> Option<T> {
     T::deserialize(outputs.get(&JobId::new(job))?).ok()
 }

@@ -13,7 +13,7 @@ use skyloom_scheduler::Request;
 use skyloom_store::{Guard, Key, Revision, Txn, Value as Document};
 
 use super::records::{bind_ports, key, order, release_claim, server_reads, subject_key, take_seen};
-use super::{CreateParams, START_SECONDS, Step, last_output, params};
+use super::{CreateParams, Outputs, START_SECONDS, Step, last_output, params};
 use crate::jobs::{CacheInput, DefineInput, SeedInput, ServerInput, Started};
 
 /// Makes a server on a host.
@@ -25,7 +25,7 @@ impl TaskFlow for ServerCreate {
         "server.create"
     }
 
-    fn reads(&self, task: &Task, have: &Records) -> Vec<Key> {
+    fn reads(&self, task: &Task, have: &Records, _outputs: &Outputs) -> Vec<Key> {
         server_reads(task, have).unwrap_or_default()
     }
 
@@ -87,7 +87,7 @@ impl TaskFlow for ServerCreate {
                     server.meta.generation += 1;
                 }
             }
-            TaskEnd::Stuck => {
+            TaskEnd::Abandoned => {
                 server.status.lifecycle = Lifecycle::Error;
                 server.status.fault = cx.reason.cloned();
             }

@@ -4,8 +4,8 @@ use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settle
 use skyloom_model::{JobId, Lifecycle, Place, Reason, Resource as _, Scope, Server, Task, TaskEnd, paths};
 use skyloom_store::{Key, Txn};
 
-use super::Step;
 use super::records::{delete_ports, key, order, release_claim, server_reads, subject_key};
+use super::{Outputs, Step};
 use crate::jobs::ServerInput;
 
 /// Removes a server with everything that is its own.
@@ -17,7 +17,7 @@ impl TaskFlow for ServerDelete {
         "server.delete"
     }
 
-    fn reads(&self, task: &Task, have: &Records) -> Vec<Key> {
+    fn reads(&self, task: &Task, have: &Records, _outputs: &Outputs) -> Vec<Key> {
         server_reads(task, have).unwrap_or_default()
     }
 
@@ -73,7 +73,7 @@ impl TaskFlow for ServerDelete {
                     Scope::System => txn,
                 }
             }
-            TaskEnd::Failed | TaskEnd::Cancelled | TaskEnd::Stuck => {
+            TaskEnd::Failed | TaskEnd::Cancelled | TaskEnd::Abandoned => {
                 // What is gone is gone: a server whose deletion did not end can only be deleted again.
                 server.status.lifecycle = Lifecycle::Error;
                 server.status.activity = None;

@@ -7,7 +7,7 @@ use skyloom_model::{
 use skyloom_store::{Key, Txn};
 
 use super::records::{order, power_reads, subject_key, take_seen};
-use super::{START_SECONDS, Step, StopParams, output, params};
+use super::{Outputs, START_SECONDS, Step, StopParams, output, params};
 use crate::jobs::{ServerInput, Started, StopInput};
 
 /// Turns a server on.
@@ -24,7 +24,7 @@ impl TaskFlow for ServerStart {
     fn name(&self) -> &'static str {
         "server.start"
     }
-    fn reads(&self, task: &Task, have: &Records) -> Vec<Key> {
+    fn reads(&self, task: &Task, have: &Records, _outputs: &Outputs) -> Vec<Key> {
         power_reads(task, have).unwrap_or_default()
     }
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
@@ -49,7 +49,7 @@ impl TaskFlow for ServerStart {
                     server.status.power = PowerState::Stopped;
                 }
             }
-            TaskEnd::Stuck => {}
+            TaskEnd::Abandoned => {}
         })
     }
 }
@@ -58,7 +58,7 @@ impl TaskFlow for ServerStop {
     fn name(&self) -> &'static str {
         "server.stop"
     }
-    fn reads(&self, task: &Task, have: &Records) -> Vec<Key> {
+    fn reads(&self, task: &Task, have: &Records, _outputs: &Outputs) -> Vec<Key> {
         power_reads(task, have).unwrap_or_default()
     }
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
@@ -89,7 +89,7 @@ impl TaskFlow for ServerReboot {
     fn name(&self) -> &'static str {
         "server.reboot"
     }
-    fn reads(&self, task: &Task, have: &Records) -> Vec<Key> {
+    fn reads(&self, task: &Task, have: &Records, _outputs: &Outputs) -> Vec<Key> {
         power_reads(task, have).unwrap_or_default()
     }
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
@@ -117,7 +117,7 @@ impl TaskFlow for ServerReboot {
                 server.spec.running = false;
                 server.status.power = PowerState::Stopped;
             }
-            TaskEnd::Failed | TaskEnd::Cancelled | TaskEnd::Stuck => {}
+            TaskEnd::Failed | TaskEnd::Cancelled | TaskEnd::Abandoned => {}
         })
     }
 }
@@ -178,7 +178,7 @@ fn settled(task: &Task, cx: &SettleContext<'_>, change: impl FnOnce(&mut Server)
         TaskEnd::Done => server.status.fault = None,
         TaskEnd::Cancelled => {}
         TaskEnd::Failed => server.status.fault = cx.reason.cloned(),
-        TaskEnd::Stuck => {
+        TaskEnd::Abandoned => {
             server.status.lifecycle = Lifecycle::Error;
             server.status.fault = cx.reason.cloned();
         }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use skyloom_flow::{Job, JobContext, JobError, Undo};
 use skyloom_image::{Limits, Refusal};
-use skyloom_model::{DiskFormat, ImageId, Reason};
+use skyloom_model::{DiskFormat, ImageId};
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::io::ReaderStream;
 use uuid::Uuid;
@@ -75,9 +75,6 @@ pub(crate) struct InspectInput {
     pub(crate) upload: Uuid,
     /// The claimed format.
     pub(crate) format: DiskFormat,
-    /// The claimed SHA-256.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) sha256: Option<String>,
 }
 
 /// What `image.inspect` gives.
@@ -102,18 +99,6 @@ fn inspect(mut file: StagedFile, input: &InspectInput, limits: &Limits) -> Resul
     let unreadable =
         |e: io::Error| JobError::transient("image.repository_failed", format!("staged content: {e}"));
     let digest = skyloom_image::sha256_of(&mut file.content).map_err(unreadable)?;
-    if let Some(claimed) = &input.sha256
-        && *claimed != digest.sha256
-    {
-        let message = format!(
-            "the content has the SHA-256 {}, not the claimed {claimed}",
-            digest.sha256
-        );
-        let hint = "the source has changed or is damaged: compare with what its publisher says";
-        return Err(JobError(
-            Reason::new("image.checksum_mismatch", message).hint(hint),
-        ));
-    }
     file.content.seek(SeekFrom::Start(0)).map_err(unreadable)?;
     let facts = skyloom_image::inspect(&mut file.content, digest.bytes, input.format, limits).map_err(
         |e| match e {
