@@ -177,6 +177,7 @@ impl FromRequestParts<AppState> for User {
             request_id: RequestId::of(&parts.extensions),
             idempotency_key,
             if_match,
+            dry_run: false,
         }))
     }
 }

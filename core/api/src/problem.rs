@@ -251,6 +251,7 @@ impl From<CloudError> for ApiError {
             Kind::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Kind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+            Kind::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Kind::Timeout => StatusCode::GATEWAY_TIMEOUT,
@@ -262,6 +263,7 @@ impl From<CloudError> for ApiError {
         }
         let mut this = Self::new(status, error.reason().clone());
         this.0.fields = error.wrong_fields().to_vec();
+        this.0.retry_after = error.wait();
         this
     }
 }

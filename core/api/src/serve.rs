@@ -157,11 +157,12 @@ impl Connection {
         let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router));
         tokio::pin!(connection);
         let ended = tokio::select! {
-            ended = &mut connection => ended,
+            biased;
             () = self.shutdown.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
+            ended = &mut connection => ended,
         };
         ended.map_err(io::Error::other)
     }

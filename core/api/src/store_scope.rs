@@ -1,4 +1,5 @@
-//! What the bearer of a token may see and change through the store protocol.
+//! What the bearer of a token may see and change through the store protocol, and an agent without a token through
+//! [`crate::AgentScoped`].
 //!
 //! Engines and administrators have the whole store. An agent has its own host's areas ([`paths::agent_areas`]) and its
 //! own lease, and of these:
@@ -16,6 +17,7 @@
 //! and when it changed.
 
 use skyloom_cloud::Query;
+use skyloom_model::ablation::{Rule, kept};
 use skyloom_model::{
     AgentStatus, HostId, JobRecord, JobState, Reason, Role, VmObservation, WorkerMark, paths,
 };
@@ -60,17 +62,27 @@ impl StoreScope {
         }
     }
 
+    /// The host in whose areas the caller has to stay.
+    fn confined_to(self) -> Option<HostId> {
+        match self {
+            Self::Areas(host) if kept(Rule::HostScope) => Some(host),
+            Self::All | Self::Areas(_) => None,
+        }
+    }
+
     /// Refuses keys that may not be read.
     pub(crate) fn read(self, key: &Key) -> Result<()> {
-        match self {
-            Self::Areas(host) if area(host, key).is_none() => Err(denied("get")),
-            Self::All | Self::Areas(_) => Ok(()),
+        match self.confined_to() {
+            Some(host) if area(host, key).is_none() => Err(denied("get")),
+            _ => Ok(()),
         }
     }
 
     /// Refuses prefixes that reach out of what may be read.
     pub(crate) fn below(self, prefix: &Prefix, operation: &'static str) -> Result<()> {
-        let Self::Areas(host) = self else { return Ok(()) };
+        let Some(host) = self.confined_to() else {
+            return Ok(());
+        };
         let inside = paths::agent_areas(host)
             .iter()
             .any(|area| Prefix::parse(area).is_ok_and(|area| area.includes(prefix)));
@@ -79,23 +91,34 @@ impl StoreScope {
 
     /// Refuses leases of others.
     pub(crate) fn lease(self, name: &LeaseName, operation: &'static str) -> Result<()> {
-        match self {
-            Self::Areas(host) if name.as_key().as_str() != paths::host_lease(host) => Err(denied(operation)),
-            Self::All | Self::Areas(_) => Ok(()),
+        match self.confined_to() {
+            Some(host) if name.as_key().as_str() != paths::host_lease(host) => Err(denied(operation)),
+            _ => Ok(()),
         }
     }
 
     /// Refuses lists of leases: they tell of others.
     pub(crate) fn leases(self) -> Result<()> {
-        match self {
-            Self::All => Ok(()),
-            Self::Areas(_) => Err(denied("list leases")),
+        match self.confined_to() {
+            None => Ok(()),
+            Some(_) => Err(denied("list leases")),
+        }
+    }
+
+    /// Commits what may be committed.
+    pub(crate) async fn commit_through(self, backend: &DynBackend, txn: Txn) -> Result<Outcome> {
+        txn.check(&backend.capability())?;
+        match self.commit(backend, &txn).await? {
+            Some(outcome) => Ok(outcome),
+            None => backend.commit(txn).await,
         }
     }
 
     /// Refuses transactions that touch what they may not. `Some` is an answer already: a guard that does not hold.
-    pub(crate) async fn commit(self, backend: &DynBackend, txn: &Txn) -> Result<Option<Outcome>> {
-        let Self::Areas(host) = self else { return Ok(None) };
+    async fn commit(self, backend: &DynBackend, txn: &Txn) -> Result<Option<Outcome>> {
+        let Some(host) = self.confined_to() else {
+            return Ok(None);
+        };
         for guard in &txn.guards {
             match guard {
                 Guard::Absent(key) | Guard::Revision(key, _) => {
@@ -240,8 +263,8 @@ fn same_query(current: &Query, new: &Query) -> bool {
 fn worker_may(from: JobState, to: JobState) -> bool {
     match to {
         JobState::Ready | JobState::UndoReady => false,
-        // Taking back what nobody has started is the engine's.
-        JobState::Undone if from == JobState::Ready => false,
+        // Taking back what nobody has started, and skipping what cannot be undone, is the engine's.
+        JobState::Undone if matches!(from, JobState::Ready | JobState::UndoFailed) => false,
         JobState::Started
         | JobState::Succeeded
         | JobState::Failed

@@ -27,6 +27,7 @@ use crate::routes;
         (name = "keypairs", description = "Public SSH keys."),
         (name = "ports", description = "The NICs of servers."),
         (name = "tasks", description = "What was asked for and how far it is."),
+        (name = "events", description = "What happened."),
         (name = "watch", description = "Changes as they happen."),
         (name = "kinds", description = "States, and what can be asked in each."),
         (name = "hosts", description = "The machines that run servers. For administrators."),

@@ -181,7 +181,11 @@ const ERRORS: [(u16, &str); 14] = [
     (413, "The body is too long."),
     (415, "The body is of another type."),
     (422, "Understood, and wrong; `errors` names the fields."),
-    (429, "This token has too many requests under way."),
+    (
+        429,
+        "Too many requests of this token are under way, or too many tasks are unfinished: `tasks.too_many` says whose. \
+         `Retry-After` says in how many seconds to ask again.",
+    ),
     (500, "A mistake of the server."),
     (
         503,

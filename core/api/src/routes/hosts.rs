@@ -3,20 +3,21 @@
 use axum::Json as Answer;
 use axum::extract::State;
 use http::StatusCode;
-use skyloom_cloud::{CreateHost, HostAccepted, ListQuery, Listed, PatchHost};
+use skyloom_cloud::{CreateHost, HostAccepted, ListQuery, Listed, PatchHost, SweepHost, TaskAccepted};
 use skyloom_model::Host;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::answer::{Result, created, tagged};
+use crate::answer::{Result, accepted, created, tagged};
 use crate::auth::User;
-use crate::extract::{Json, Query, RawId};
+use crate::extract::{Json, OptionalJson, Query, RawId};
 use crate::parts::AppState;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(create, list))
         .routes(routes!(get, patch, delete))
+        .routes(routes!(sweep))
 }
 
 /// Register a host
@@ -87,4 +88,25 @@ async fn patch(
 async fn delete(State(state): State<AppState>, User(caller): User, id: RawId) -> Result<StatusCode> {
     state.parts.cloud.delete_host(&caller, id.of("host")?).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Sweep a host
+///
+/// Looks for what lies on a host and belongs to no server, such as disks that a crash left behind. It is named in the
+/// task's result, and with `remove` taken away. Follow the task. Administrators only.
+#[utoipa::path(post, path = "/v1/hosts/{id}/actions/sweep", operation_id = "sweep_host", tag = "hosts",
+    request_body = Option<SweepHost>,
+    responses((status = 202, description = "The task that sweeps.", body = TaskAccepted)))]
+async fn sweep(
+    State(state): State<AppState>,
+    User(caller): User,
+    id: RawId,
+    OptionalJson(options): OptionalJson<SweepHost>,
+) -> Result {
+    let asked = state
+        .parts
+        .cloud
+        .sweep_host(&caller, id.of("host")?, options)
+        .await?;
+    Ok(accepted(asked.task.id, asked))
 }

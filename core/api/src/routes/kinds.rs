@@ -224,7 +224,7 @@ fn idle(lifecycle: Lifecycle, power: PowerState) -> ServerStatus {
 fn task() -> Kind {
     let states = TaskState::ALL.iter().map(|s| State {
         value: word(s),
-        steady: s.ended(),
+        steady: s.rests(),
         labels: match s {
             TaskState::Queued => labels("queued", "排队中"),
             TaskState::Waiting => labels("waiting", "等待中"),
@@ -245,18 +245,40 @@ fn task() -> Kind {
             labels: labels("state", "状态"),
             states: states.collect(),
         }],
-        actions: vec![Action {
-            name: word("cancel"),
-            labels: labels("cancel", "取消"),
-            method: "POST",
-            path: "/v1/tasks/{id}/cancel".to_owned(),
-            permission: "task:cancel",
-            flow: None,
-            allowed: TaskState::ALL
-                .iter()
-                .filter(|s| !s.ended())
-                .map(|s| BTreeMap::from([("state", word(s))]))
-                .collect(),
-        }],
+        actions: vec![
+            task_action("cancel", "取消", "cancel", "task:cancel", |s| !s.rests()),
+            task_action("retry", "重试", "actions/retry", "task:order", waits_for_order),
+            task_action("skip", "跳过", "actions/skip", "task:order", waits_for_order),
+            task_action(
+                "abandon",
+                "放弃",
+                "actions/abandon",
+                "task:order",
+                waits_for_order,
+            ),
+        ],
+    }
+}
+
+fn waits_for_order(state: TaskState) -> bool {
+    state == TaskState::Stuck
+}
+
+fn task_action(
+    name: &'static str,
+    zh: &'static str,
+    path: &str,
+    permission: &'static str,
+    allowed: impl Fn(TaskState) -> bool,
+) -> Action {
+    let states = TaskState::ALL.into_iter().filter(|s| allowed(*s));
+    Action {
+        name: word(name),
+        labels: labels(name, zh),
+        method: "POST",
+        path: format!("/v1/tasks/{{id}}/{path}"),
+        permission,
+        flow: None,
+        allowed: states.map(|s| BTreeMap::from([("state", word(s))])).collect(),
     }
 }

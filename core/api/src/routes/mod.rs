@@ -1,5 +1,6 @@
 //! All routes, a file for each kind of thing. Handlers are thin: take apart, call the facade, put together.
 
+mod events;
 mod flavors;
 mod health;
 mod hosts;
@@ -33,6 +34,7 @@ pub(crate) fn timed() -> OpenApiRouter<AppState> {
         .merge(ports::router())
         .merge(hosts::router())
         .merge(tasks::router())
+        .merge(events::router())
         .merge(kinds::router())
         .merge(projects::router())
         .merge(tokens::router())

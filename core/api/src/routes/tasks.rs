@@ -7,15 +7,15 @@ use axum::extract::State;
 use axum::response::sse::Event;
 use futures::stream::{self, BoxStream, SelectAll};
 use futures::{FutureExt as _, StreamExt as _};
-use skyloom_cloud::{Caller, Cloud, Listed, TaskAccepted, TaskDetail, TaskQuery};
-use skyloom_model::{Place, Task, TaskId, paths};
+use skyloom_cloud::{Caller, Cloud, Listed, OrderTask, TaskAccepted, TaskDetail, TaskQuery};
+use skyloom_model::{OrderVerb, Place, Task, TaskId, paths};
 use skyloom_store::{DynBackend, Key, ListOptions, Prefix, Revision, WatchEvent, WatchOptions};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::answer::{Result, accepted, tagged};
 use crate::auth::{Identity, User};
-use crate::extract::{Query, RawId};
+use crate::extract::{Json, Query, RawId};
 use crate::parts::AppState;
 use crate::problem::ApiError;
 use crate::sse;
@@ -27,6 +27,9 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(get))
         .routes(routes!(events))
         .routes(routes!(cancel))
+        .routes(routes!(retry))
+        .routes(routes!(skip))
+        .routes(routes!(abandon))
 }
 
 /// List tasks
@@ -55,7 +58,8 @@ async fn get(State(state): State<AppState>, User(caller): User, id: RawId) -> Re
 
 /// Cancel a task
 ///
-/// Asks for the task's end: what has not begun is dropped, the rest is undone. Asking again changes nothing.
+/// Asks for the task's end: what has not begun is dropped, the rest is undone. Asking again changes nothing. A stuck task
+/// cannot be cancelled; an operator can abandon it.
 #[utoipa::path(post, path = "/v1/tasks/{id}/cancel", operation_id = "cancel_task", tag = "tasks",
     responses((status = 202, description = "The task as it is now.", body = TaskAccepted)))]
 async fn cancel(State(state): State<AppState>, User(caller): User, id: RawId) -> Result {
@@ -63,12 +67,66 @@ async fn cancel(State(state): State<AppState>, User(caller): User, id: RawId) ->
     Ok(accepted(asked.task.id, asked))
 }
 
+/// Retry a stuck task
+///
+/// Orders that the step at which the task got stuck is tried again, tries counted anew: when its cause is repaired. The
+/// order is kept in the task with who gave it and why. Follow the task. Administrators only.
+#[utoipa::path(post, path = "/v1/tasks/{id}/actions/retry", operation_id = "retry_task", tag = "tasks",
+    request_body = OrderTask,
+    responses((status = 202, description = "The task with the order.", body = TaskAccepted)))]
+async fn retry(
+    State(state): State<AppState>,
+    User(caller): User,
+    id: RawId,
+    Json(order): Json<OrderTask>,
+) -> Result {
+    self::order(&state, &caller, &id, OrderVerb::Retry, &order).await
+}
+
+/// Skip what a stuck task cannot undo
+///
+/// Orders that the undo at which the task got stuck is taken as done: when it was dealt with by hand. The rest is undone.
+/// The order is kept in the task with who gave it and why. Follow the task. Administrators only.
+#[utoipa::path(post, path = "/v1/tasks/{id}/actions/skip", operation_id = "skip_task", tag = "tasks",
+    request_body = OrderTask,
+    responses((status = 202, description = "The task with the order.", body = TaskAccepted)))]
+async fn skip(
+    State(state): State<AppState>,
+    User(caller): User,
+    id: RawId,
+    Json(order): Json<OrderTask>,
+) -> Result {
+    self::order(&state, &caller, &id, OrderVerb::Skip, &order).await
+}
+
+/// Abandon a stuck task
+///
+/// Orders that the task ends as failed and what is left is left as it is. The order is kept in the task with who gave it
+/// and why. Follow the task. Administrators only.
+#[utoipa::path(post, path = "/v1/tasks/{id}/actions/abandon", operation_id = "abandon_task", tag = "tasks",
+    request_body = OrderTask,
+    responses((status = 202, description = "The task with the order.", body = TaskAccepted)))]
+async fn abandon(
+    State(state): State<AppState>,
+    User(caller): User,
+    id: RawId,
+    Json(order): Json<OrderTask>,
+) -> Result {
+    self::order(&state, &caller, &id, OrderVerb::Abandon, &order).await
+}
+
+async fn order(state: &AppState, caller: &Caller, id: &RawId, verb: OrderVerb, order: &OrderTask) -> Result {
+    let cloud = &state.parts.cloud;
+    let asked = cloud.order_task(caller, id.of("task")?, verb, &order.why).await?;
+    Ok(accepted(asked.task.id, asked))
+}
+
 /// Follow a task
 ///
 /// Server-sent events: `task` with the same document as `GET /v1/tasks/{id}`, at once and at each change, until the
-/// task has ended. Whoever comes back gets the newest document first, so nothing is lost in between.
+/// task has ended, or is stuck and waits for an operator's order. Whoever comes back gets the newest document first, so nothing is lost in between.
 #[utoipa::path(get, path = "/v1/tasks/{id}/events", operation_id = "follow_task", tag = "tasks",
-    responses((status = 200, description = "Events until the task has ended.",
+    responses((status = 200, description = "Events until the task has ended or is stuck.",
         body = String, content_type = "text/event-stream")))]
 async fn events(State(state): State<AppState>, identity: Identity, User(caller): User, id: RawId) -> Result {
     let id = id.of("task")?;
@@ -175,7 +233,7 @@ impl Follower {
                 self.watch(jobs, position);
             }
         }
-        self.ended = detail.task.state.ended();
+        self.ended = detail.task.rests();
         if self.shown.as_ref() == Some(&detail) {
             return Some(None);
         }

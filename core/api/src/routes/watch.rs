@@ -31,8 +31,8 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct WatchQuery {
-    /// Kinds, with commas between them: `servers`, `tasks`, `images`, `keypairs`, `ports`, `flavors`; for administrators
-    /// also `hosts` and `projects`.
+    /// Kinds, with commas between them: `servers`, `tasks`, `events`, `images`, `keypairs`, `ports`, `flavors`; for
+    /// administrators also `hosts` and `projects`.
     #[param(example = "servers,tasks")]
     kinds: Option<String>,
 }
@@ -120,6 +120,8 @@ fn areas(caller: &Caller, kinds: &str) -> Result<Areas> {
             Server::KIND => (Server::KIND, &[own]),
             "tasks" if admin => ("tasks", &[own, Scope::System]),
             "tasks" => ("tasks", &[own]),
+            "events" if admin => ("events", &[own, Scope::System]),
+            "events" => ("events", &[own]),
             Image::KIND => (Image::KIND, &[own, Scope::System]),
             Keypair::KIND => (Keypair::KIND, &[own]),
             Port::KIND => (Port::KIND, &[own]),
@@ -134,10 +136,10 @@ fn areas(caller: &Caller, kinds: &str) -> Result<Areas> {
             }
         };
         for scope in scopes {
-            let path = if kind == "tasks" {
-                paths::tasks(*scope)
-            } else {
-                paths::scoped(kind, *scope)
+            let path = match kind {
+                "tasks" => paths::tasks(*scope),
+                "events" => paths::events(*scope),
+                _ => paths::scoped(kind, *scope),
             };
             let prefix = Prefix::parse(&path).map_err(|_| ApiError::internal())?;
             if !areas.iter().any(|(_, known)| *known == prefix) {

@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 use http::{HeaderMap, Request, StatusCode};
 use serde_json::{Value as Json, json};
 use skyloom_api::{ApiLimits, ApiParts, router};
-use skyloom_cloud::{Caller, Cloud, CloudParts, CreateProject, CreateToken, DirImageRepo};
+use skyloom_cloud::{Caller, Cloud, CloudParts, CreateProject, CreateToken, DirImageRepo, TaskLimits};
 use skyloom_model::{
     Actor, HostId, ManualClock, Phase, ProjectId, Readiness, Resource as _, Role, SeededIds,
 };
@@ -45,6 +45,7 @@ pub(crate) struct Setup {
     pub(crate) wrap: fn(DynBackend) -> DynBackend,
     pub(crate) readiness: Readiness,
     pub(crate) metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    pub(crate) tasks: TaskLimits,
 }
 
 impl Default for Setup {
@@ -58,6 +59,7 @@ impl Default for Setup {
             wrap: |backend| backend,
             readiness,
             metrics: Arc::new(|| "up 1\n".to_owned()),
+            tasks: TaskLimits::default(),
         }
     }
 }
@@ -76,12 +78,13 @@ impl Api {
         let backend = (setup.wrap)(memory.clone());
         let dir = tempfile::tempdir().expect("a folder");
         let images = Arc::new(DirImageRepo::open(dir.path(), 1 << 20).expect("a repository"));
-        let cloud = Arc::new(Cloud::new(CloudParts {
+        let cloud = Cloud::new(CloudParts {
             backend: backend.clone(),
             clock: shared.clone(),
             ids: ids.clone(),
             images: images.clone(),
-        }));
+        });
+        let cloud = Arc::new(cloud.with_limits(setup.tasks));
         let made = cloud.bootstrap().await.expect("a new cloud");
         let shutdown = CancellationToken::new();
         let router = router(ApiParts {
@@ -122,6 +125,7 @@ impl Api {
             request_id: "req-test".to_owned(),
             idempotency_key: None,
             if_match: None,
+            dry_run: false,
         }
     }
 

@@ -13,4 +13,5 @@ mod resources;
 mod scopes;
 mod server;
 mod store;
+mod tasks;
 mod watch;

@@ -3,6 +3,7 @@
 mod records;
 
 use serde_json::{Value, json};
+use skyloom_model::OrderVerb;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::{Content, RefOr};
 
@@ -91,6 +92,8 @@ pub(super) fn request(operation: &str) -> Option<Value> {
         "create_keypair" => json!({"name": "laptop", "public_key": r::PUBLIC_KEY}),
         "create_host" => json!({"name": "rack1-07", "labels": {"disk": "nvme"}, "cpu_ratio": 4.0}),
         "patch_host" => json!({"enabled": false}),
+        "sweep_host" => json!({"remove": false}),
+        "retry_task" | "skip_task" | "abandon_task" => json!({"why": "the disk was deleted by hand"}),
         "create_project" => json!({"name": "shop", "description": "The web shop."}),
         "create_token" => json!({"name": "ci", "role": {"type": "member", "project": ID}}),
         "store_capability" => json!({}),
@@ -149,9 +152,16 @@ pub(super) fn answer(operation: &str) -> Option<Value> {
         "create_token" => json!({"token": r::token(), "secret": r::SECRET}),
         "list_tokens" => list(json!(r::token())),
         "list_tasks" => list(json!(r::task("server.create"))),
-        "get_task" => json!({"task": r::task("server.create"), "plan": null, "jobs": []}),
+        "get_task" => json!({"task": r::task("server.create"), "plan": null, "jobs": [], "running": []}),
         "cancel_task" => json!({"task": r::task("server.create")}),
-        "follow_task" => json!("event: task\nid: 42\ndata: {\"task\":{…},\"plan\":null,\"jobs\":[]}\n\n"),
+        "retry_task" => json!({"task": r::stuck(OrderVerb::Retry)}),
+        "skip_task" => json!({"task": r::stuck(OrderVerb::Skip)}),
+        "abandon_task" => json!({"task": r::stuck(OrderVerb::Abandon)}),
+        "sweep_host" => json!({"task": r::task("host.sweep")}),
+        "list_events" => list(json!(r::event())),
+        "follow_task" => {
+            json!("event: task\nid: 42\ndata: {\"task\":{…},\"plan\":null,\"jobs\":[],\"running\":[]}\n\n")
+        }
         "watch" => json!(
             "event: put\nid: 42\ndata: {\"kind\":\"servers\",\"id\":\"…\",\"revision\":42,\"record\":{…}}\n\n"
         ),
@@ -199,6 +209,11 @@ mod tests {
         read::<c::CreateKeypair>("create_keypair", request("create_keypair"));
         read::<c::CreateHost>("create_host", request("create_host"));
         read::<c::PatchHost>("patch_host", request("patch_host"));
+        read::<c::SweepHost>("sweep_host", request("sweep_host"));
+        for order in ["retry_task", "skip_task", "abandon_task"] {
+            read::<c::OrderTask>(order, request(order));
+            read::<c::TaskAccepted>(order, answer(order));
+        }
         read::<c::CreateProject>("create_project", request("create_project"));
         read::<c::CreateToken>("create_token", request("create_token"));
         read::<wire::GetRequest>("store_get", request("store_get"));
@@ -222,6 +237,8 @@ mod tests {
         read::<c::TaskDetail>("get_task", answer("get_task"));
         read::<c::TaskAccepted>("cancel_task", answer("cancel_task"));
         read::<c::Listed<skyloom_model::Port>>("list_ports", answer("list_ports"));
+        read::<c::Listed<skyloom_model::Event>>("list_events", answer("list_events"));
+        read::<c::TaskAccepted>("sweep_host", answer("sweep_host"));
         read::<wire::GetAnswer>("store_get", answer("store_get"));
         read::<wire::ListAnswer>("store_list", answer("store_list"));
         read::<skyloom_store::Outcome>("store_commit", answer("store_commit"));

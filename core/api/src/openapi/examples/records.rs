@@ -5,11 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::json;
 use skyloom_model::{
-    Actor, DiskFormat, FORMAT, Flavor, FlavorRef, FlavorSpec, Host, HostFacts, HostSpec, HostStatus,
-    Hostname, Id, Image, ImageRef, ImageSource, ImageSpec, ImageState, ImageStatus, Keypair, KeypairSpec,
-    Lifecycle, MacAddr, Meta, Name, NicKind, Overlays, Placement, Port, PortSpec, PortStatus, PowerState,
-    Progress, Project, ProjectSpec, Resources, Role, Scope, Server, ServerSpec, ServerStatus, Subject, Task,
-    TaskState, Timestamp, Token, TokenSpec,
+    Actor, DiskFormat, Event, EventKind, FORMAT, Flavor, FlavorRef, FlavorSpec, Host, HostFacts, HostSpec,
+    HostStatus, Hostname, Id, Image, ImageRef, ImageSource, ImageSpec, ImageState, ImageStatus, Keypair,
+    KeypairSpec, Lifecycle, MacAddr, Meta, Name, NicKind, Order, OrderVerb, Overlays, Placement, Port,
+    PortSpec, PortStatus, PowerState, Priority, Progress, Project, ProjectSpec, Reason, Resources, Role,
+    Scope, Server, ServerSpec, ServerStatus, Subject, Task, TaskState, Timestamp, Token, TokenSpec,
 };
 use uuid::Uuid;
 
@@ -17,8 +17,12 @@ pub(super) const PUBLIC_KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJX0NWVkXQ5sbKdNNMgH4k1kcaaz4Qw7oJkqHeT0iKsl me@laptop";
 pub(super) const SECRET: &str = "sky_0000000000000000000000000000000000000000000";
 
+fn moment(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
 pub(super) fn now() -> Timestamp {
-    Timestamp::from_second(1_767_225_600).unwrap_or(Timestamp::UNIX_EPOCH)
+    moment(1_767_225_600)
 }
 
 fn id(n: u128) -> Uuid {
@@ -195,21 +199,64 @@ pub(super) fn server() -> Server {
     }
 }
 
+/// A task that was stuck until an operator gave this order.
+pub(super) fn stuck(verb: OrderVerb) -> Task {
+    let task = task("server.create");
+    let order = Order {
+        verb,
+        by: Actor {
+            id: id(7).to_string(),
+            name: "ops".to_owned(),
+        },
+        at: now(),
+        request_id: task.request_id.clone(),
+        why: "the disk was deleted by hand".to_owned(),
+        carried_out: false,
+    };
+    Task {
+        state: TaskState::Stuck,
+        reason: Some(Reason::new(
+            "task.undo_failed",
+            "cannot undo disk.root: the pool does not answer",
+        )),
+        resume: Some(TaskState::Unwinding),
+        priority: Priority::High,
+        orders: vec![order],
+        ..task
+    }
+}
+
+pub(super) fn event() -> Event {
+    let task = task("server.create");
+    Event {
+        format: FORMAT,
+        id: Id::from_uuid(id(11)),
+        at: now(),
+        scope: own(),
+        kind: EventKind::TaskAccepted,
+        subject: task.subject,
+        task: Some(task.id),
+        request_id: Some(task.request_id),
+        message: "server.create of web-1 was asked for by ci".to_owned(),
+        reason: None,
+    }
+}
+
 pub(super) fn task(flow: &str) -> Task {
-    let (kind, subject) = if flow.starts_with("image.") {
-        ("images", 3)
-    } else {
-        ("servers", 1)
+    let (kind, subject, called) = match flow.split('.').next() {
+        Some("image") => ("images", 3, "debian-13"),
+        Some("host") => ("hosts", 6, "rack1-07"),
+        _ => ("servers", 1, "web-1"),
     };
     Task {
         format: FORMAT,
         id: Id::from_uuid(id(8)),
-        scope: own(),
+        scope: if kind == "hosts" { Scope::System } else { own() },
         flow: flow.to_owned(),
         subject: Subject {
             kind: kind.to_owned(),
             id: id(subject),
-            name: name(if subject == 3 { "debian-13" } else { "web-1" }),
+            name: name(called),
         },
         params: json!({}),
         actor: Actor {
@@ -223,9 +270,9 @@ pub(super) fn task(flow: &str) -> Task {
         progress: Progress::default(),
         owner: None,
         cancel: false,
-        priority: skyloom_model::Priority::Normal,
-        deadline: None,
-        stages: 0,
+        priority: Priority::Normal,
+        deadline: Some(moment(1_767_225_600 + 24 * 3600)),
+        plan_version: 0,
         resume: None,
         orders: Vec::new(),
         result: None,

@@ -116,15 +116,7 @@ async fn commit(
     StoreJson(request): StoreJson<CommitRequest>,
 ) -> Result<Outcome> {
     let scope = StoreScope::of(&identity.role)?;
-    let backend = &state.parts.backend;
-    let txn = Txn::from(request);
-    let outcome = async {
-        txn.check(&backend.capability())?;
-        match scope.commit(backend, &txn).await? {
-            Some(outcome) => Ok(outcome),
-            None => backend.commit(txn).await,
-        }
-    };
+    let outcome = scope.commit_through(&state.parts.backend, Txn::from(request));
     outcome.await.map(Answer).map_err(|e| ApiError::store(&e))
 }
 
