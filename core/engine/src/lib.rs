@@ -145,14 +145,20 @@ impl Engine {
             scheduler,
             inventory: inventory.clone(),
             clock: clock.clone(),
-            ids,
+            ids: ids.clone(),
             engine: config.name.clone(),
             job_slots: config.job_slots,
         });
         let queue = queue::Queue::new(&backend, driver, clock.clone(), fence.clone(), &config)?;
         let queue_ready = queue.ready();
-        let observers =
-            observe::Observers::new(&backend, clock, fence.clone(), inventory.hosts().clone(), &config)?;
+        let observers = observe::Observers::new(
+            &backend,
+            clock,
+            ids,
+            fence.clone(),
+            inventory.hosts().clone(),
+            &config,
+        )?;
         let observers_ready = observers.mirrors();
 
         let boot = async {

@@ -255,7 +255,11 @@ pub(crate) fn lent_keys(plan: &Plan, task: &Task) -> Result<BTreeSet<Key>> {
         .collect()
 }
 
-pub(crate) fn key(path: &str) -> Result<Key> {
+/// The key of a path made of ids and fixed words.
+///
+/// # Errors
+/// Never in practice.
+pub fn key(path: &str) -> Result<Key> {
     Key::parse(path).map_err(|e| Error::new(ErrorKind::Internal, "address record").because(e))
 }
 

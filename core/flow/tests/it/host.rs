@@ -105,7 +105,7 @@ pub(crate) struct Host {
     pub(crate) reached: Arc<Notify>,
     pub(crate) go: Arc<Notify>,
     pub(crate) fence: watch::Sender<Option<Fence>>,
-    pub(crate) place: Place,
+    pub(crate) host: HostId,
     pub(crate) task: Uuid,
     pub(crate) slots: usize,
     pub(crate) companion: Option<Arc<dyn Companion>>,
@@ -175,7 +175,7 @@ impl Host {
         };
         let worker = Worker::new(WorkerParts {
             backend: self.store.clone(),
-            place: self.place,
+            host: self.host,
             jobs: JobRegistry::new().with(job),
             clock: self.clock.clone(),
             fence: self.fence.subscribe(),
@@ -209,7 +209,7 @@ impl Host {
                 title: name.into(),
                 input: json!(how),
                 after: Vec::new(),
-                place: self.place,
+                place: Place::Host(self.host),
                 retry: RetryPolicy::default(),
                 weight: 1,
                 timeout_ms: None,
@@ -227,7 +227,7 @@ impl Host {
     }
 
     pub(crate) fn key(&self, record: &JobRecord) -> Key {
-        Key::parse(&paths::job(self.place, record.task, &record.spec.id)).unwrap()
+        Key::parse(&paths::job(Place::Host(self.host), record.task, &record.spec.id)).unwrap()
     }
 
     /// Writes a record, whatever is there.

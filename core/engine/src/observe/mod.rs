@@ -3,15 +3,19 @@
 //! Level-based: each look compares what is recorded with what is seen and commits the difference, so events may be lost,
 //! doubled or late. It never touches `spec` and never starts work.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod hosts;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skyloom_flow::Fence;
+use skyloom_flow::{Fence, compose};
+use skyloom_model::ablation::{Rule, kept};
 use skyloom_model::{
-    AgentStatus, Clock, Host, HostId, HostStatus, PowerState, Resource, Scope, Server, VmObservation, paths,
+    AgentStatus, Clock, Event, EventId, EventKind, FORMAT, Host, HostId, Ids, PowerState, Resource, Scope,
+    Server, Subject, VmObservation, paths,
 };
-use skyloom_store::{Changed, DynBackend, Key, LeaseInfo, Mirror, MirrorDriver, Outcome, Result, Versioned};
+use skyloom_store::{Changed, DynBackend, Key, Mirror, MirrorDriver, Outcome, Result, Txn, Value, Versioned};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +28,7 @@ const TRIES: usize = 5;
 pub(crate) struct Observers {
     backend: DynBackend,
     clock: Arc<dyn Clock>,
+    ids: Arc<dyn Ids>,
     fence: watch::Receiver<Option<Fence>>,
     resync: Duration,
     vms: (Mirror<VmObservation>, MirrorDriver<VmObservation>),
@@ -35,6 +40,7 @@ pub(crate) struct Observers {
 struct Looker {
     backend: DynBackend,
     clock: Arc<dyn Clock>,
+    ids: Arc<dyn Ids>,
     fence: watch::Receiver<Option<Fence>>,
 }
 
@@ -42,6 +48,7 @@ impl Observers {
     pub(crate) fn new(
         backend: &DynBackend,
         clock: Arc<dyn Clock>,
+        ids: Arc<dyn Ids>,
         fence: watch::Receiver<Option<Fence>>,
         hosts: Mirror<Host>,
         config: &EngineConfig,
@@ -50,6 +57,7 @@ impl Observers {
             hosts,
             backend: backend.clone(),
             clock,
+            ids,
             fence,
             resync: config.resync,
             vms: Mirror::new(backend.clone(), prefix(paths::VMS)?),
@@ -65,6 +73,7 @@ impl Observers {
         let Self {
             backend,
             clock,
+            ids,
             fence,
             resync,
             vms,
@@ -74,13 +83,15 @@ impl Observers {
         let looker = Looker {
             backend,
             clock,
+            ids,
             fence,
         };
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => {}
             () = async { tokio::join!(vms.1.run(shutdown.clone()), agents.1.run(shutdown.clone())); } => {}
             () = looker.follow_vms(&vms.0, resync) => {}
-            () = looker.follow_hosts(&agents.0, &hosts, resync) => {}
+            () = looker.follow_hosts(&agents.0, &hosts, &vms.0, resync) => {}
         }
     }
 }
@@ -93,11 +104,12 @@ impl Looker {
         let mut unsettled: BTreeSet<Key> = BTreeSet::new();
         loop {
             let keys: Vec<Key> = tokio::select! {
+                biased;
+                _ = tick.tick() => std::mem::take(&mut unsettled).into_iter().collect(),
                 Some(changed) = changes.next() => match changed {
                     Changed::Keys(keys) => keys,
                     Changed::Everything => vms.snapshot().iter().map(|v| v.key.clone()).collect(),
                 },
-                _ = tick.tick() => std::mem::take(&mut unsettled).into_iter().collect(),
             };
             for key in keys {
                 let Some(seen) = vms.get(&key) else { continue };
@@ -128,82 +140,31 @@ impl Looker {
             let here = status.placement.as_ref().is_some_and(|p| p.host == host);
             let same = status.power == seen.power
                 && (seen.accelerator.is_none() || status.accelerator == seen.accelerator);
-            if !here || same || server.value.meta.generation != seen.generation {
+            let current = here && server.value.meta.generation == seen.generation;
+            if same || (kept(Rule::ObservedGeneration) && !current) {
                 return Ok(true);
             }
             let now = self.clock.now();
             if seen.power == PowerState::Running && status.power != PowerState::Running {
                 status.launched_at = Some(now);
             }
+            let turned = status.power != seen.power && status.activity.is_none();
             status.power = seen.power;
             status.accelerator = seen.accelerator.clone().or(status.accelerator.take());
             server.value.meta.updated_at = now;
-            if self.write(&server).await? {
+            let mut told = Txn::new();
+            if turned {
+                let cause = seen.cause.as_deref().unwrap_or("no task did it");
+                let power = serde_json::to_value(seen.power).unwrap_or_default();
+                let message = format!("now {} ({cause})", power.as_str().unwrap_or_default());
+                told = self.event(&server.value, EventKind::ServerPower, message)?;
+            }
+            if self.write(&server, told).await? {
                 tracing::info!(server = %seen.server, power = ?seen.power, cause = seen.cause, "server observed");
                 return Ok(true);
             }
         }
         Ok(false)
-    }
-
-    async fn follow_hosts(&self, agents: &Mirror<AgentStatus>, hosts: &Mirror<Host>, resync: Duration) {
-        let mut changes = agents.changes();
-        let mut tick = tokio::time::interval(resync.min(Duration::from_secs(3)));
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                Some(_) = changes.next() => {}
-                _ = tick.tick() => {}
-            }
-            if let Err(error) = self.look_at_hosts(agents, hosts).await {
-                tracing::warn!(error = %skyloom_model::report(&error), "hosts cannot be looked at now");
-            }
-        }
-    }
-
-    async fn look_at_hosts(&self, agents: &Mirror<AgentStatus>, hosts: &Mirror<Host>) -> Result<()> {
-        let leases = self.backend.leases(&prefix("hosts")?).await?;
-        let leases: BTreeMap<&str, &LeaseInfo> = leases.iter().map(|l| (l.name.as_key().last(), l)).collect();
-        for agent in agents.snapshot().iter() {
-            let Some(id) = agent.key.segments().nth(1) else {
-                continue;
-            };
-            let Ok(host) = id.parse::<HostId>() else { continue };
-            // Reachable: the agent that reported holds the host's lease, or a later life of it that has yet to report.
-            let reachable = leases
-                .get(id)
-                .is_some_and(|l| !l.expired && l.epoch >= agent.value.incarnation);
-            let status = HostStatus {
-                reachable,
-                facts: Some(agent.value.facts.clone()),
-            };
-            let path = paths::resource(Host::KIND, Scope::System, host.uuid());
-            let known = Key::parse(&path).ok().and_then(|key| hosts.get(&key));
-            if known.is_none_or(|h| h.value.status != status) {
-                self.fold_host(&path, &status).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn fold_host(&self, path: &str, status: &HostStatus) -> Result<()> {
-        for _ in 0..TRIES {
-            let Some(mut record) = self.read::<Host>(path).await? else {
-                return Ok(());
-            };
-            if record.value.status == *status {
-                return Ok(());
-            }
-            if record.value.status.reachable != status.reachable {
-                tracing::info!(host = %record.value.meta.name, reachable = status.reachable, "host observed");
-            }
-            record.value.status = status.clone();
-            record.value.meta.updated_at = self.clock.now();
-            if self.write(&record).await? {
-                return Ok(());
-            }
-        }
-        Ok(())
     }
 
     async fn read<T: Resource>(&self, path: &str) -> Result<Option<Versioned<T>>> {
@@ -217,12 +178,35 @@ impl Looker {
             .transpose()
     }
 
+    /// The part of a commit that tells what was seen.
+    fn event<R: Resource>(&self, subject: &R, kind: EventKind, message: String) -> Result<Txn> {
+        let meta = subject.meta();
+        let event = Event {
+            format: FORMAT,
+            id: EventId::fresh(&*self.ids),
+            at: self.clock.now(),
+            scope: meta.scope,
+            kind,
+            subject: Subject {
+                kind: R::KIND.to_owned(),
+                id: meta.id,
+                name: meta.name.clone(),
+            },
+            task: None,
+            request_id: None,
+            message,
+            reason: None,
+        };
+        let at = compose::key(&paths::event(event.scope, event.id))?;
+        Ok(Txn::new().put(at, Value::json(&event)?))
+    }
+
     /// Whether it was written: not when another was faster, or when this engine has no lease now.
-    async fn write<T: Resource>(&self, record: &Versioned<T>) -> Result<bool> {
+    async fn write<T: Resource>(&self, record: &Versioned<T>, told: Txn) -> Result<bool> {
         let Some(fence) = self.fence.borrow().clone() else {
             return Ok(false);
         };
-        let txn = record.replace(&record.value)?.guard(fence.guard());
+        let txn = record.replace(&record.value)?.guard(fence.guard()).and(told);
         Ok(matches!(
             self.backend.commit(txn).await?,
             Outcome::Committed { .. }
