@@ -345,7 +345,9 @@ impl Core {
 /// Whose directory this is, also when it is being removed.
 fn owner_of(name: &str) -> Option<ServerId> {
     let id = name.strip_prefix(GONE).unwrap_or(name);
-    id.parse().ok().filter(|parsed: &ServerId| parsed.to_string() == id)
+    id.parse()
+        .ok()
+        .filter(|parsed: &ServerId| parsed.to_string() == id)
 }
 
 fn seed_info(server: &Dir) -> DiskInfo {

@@ -230,7 +230,10 @@ fn check_disk_name(name: &str, point: FaultPoint) -> Result<()> {
 
 /// Lower-case hex.
 fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|b| format!("{b:02x}")).collect()
+    let digits = digest.iter().flat_map(|b| [b >> 4, b & 15]);
+    digits
+        .filter_map(|d| char::from_digit(u32::from(d), 16))
+        .collect()
 }
 
 /// Reads the content, which must be what was promised.

@@ -106,6 +106,21 @@ async fn leftovers_of_earlier_lives_are_swept_and_the_rest_stays() {
 }
 
 #[tokio::test]
+async fn what_is_half_removed_is_still_listed_and_can_be_removed() {
+    let temp = tempfile::tempdir().unwrap();
+    let pool = open(temp.path()).await;
+    let servers = temp.path().join("pool/servers");
+    for name in [format!(".gone-{}", server(2)), "lost+found".into()] {
+        fs::create_dir(servers.join(&name)).unwrap();
+        fs::write(servers.join(name).join("file"), b"x").unwrap();
+    }
+    assert_eq!(pool.servers().await.unwrap(), [server(2)]);
+    pool.delete_server(server(2)).await.unwrap();
+    assert_eq!(pool.servers().await.unwrap(), []);
+    assert!(servers.join("lost+found").exists(), "it is not ours");
+}
+
+#[tokio::test]
 async fn a_directory_is_used_by_one_pool() {
     let temp = tempfile::tempdir().unwrap();
     let pool = open(temp.path()).await;

@@ -283,6 +283,8 @@ async fn damaged_records_are_neither_used_nor_overwritten() {
     )
     .unwrap();
     let hypervisor = host.open().await;
+    let listed = hypervisor.list().await.unwrap();
+    assert_eq!(listed.len(), 3, "they are there: {listed:?}");
     for spec in [&desc, &live, &newer] {
         assert!(matches!(
             hypervisor.inspect(spec.id).await.unwrap(),

@@ -199,6 +199,24 @@ async fn a_refused_start_says_why_and_leaves_the_domain_off() {
 }
 
 #[tokio::test]
+async fn an_order_is_taken_on_before_it_is_carried_out() {
+    let host = Host::new();
+    let hypervisor = host.open().await;
+    let mut spec = host.spec("cannot", Mode::Idle);
+    spec.disks[0].path.set_extension("missing");
+    hypervisor.define(&spec).await.unwrap();
+    assert_eq!(kind(hypervisor.start(spec.id, 5).await), ErrorKind::NotFound);
+    drop(hypervisor);
+    let hypervisor = host.open().await;
+    let stopped = Inspection::Found {
+        generation: 5,
+        power: PowerState::Stopped,
+    };
+    assert_eq!(hypervisor.inspect(spec.id).await.unwrap(), stopped);
+    assert_eq!(kind(hypervisor.start(spec.id, 4).await), ErrorKind::Stale);
+}
+
+#[tokio::test]
 async fn a_bad_spec_leaves_nothing() {
     let host = Host::new();
     let hypervisor = host.open().await;
