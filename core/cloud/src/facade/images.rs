@@ -4,8 +4,8 @@
 use futures::FutureExt as _;
 use serde_json::json;
 use skyloom_model::{
-    HostId, Image, ImageId, ImageSource, ImageSpec, ImageState, ImageStatus, JobRecord, Meta, Name, Place,
-    Reason, Resource as _, Role, Scope, Task, paths,
+    HostId, Image, ImageId, ImageSource, ImageSpec, ImageState, ImageStatus, JobRecord, Meta, Name, Reason,
+    Resource as _, Role, Scope, Task, paths,
 };
 use skyloom_store::{ListOptions, Prefix, Table, Versioned};
 use uuid::Uuid;
@@ -222,10 +222,7 @@ impl Cloud {
 
     /// Whether an open job of the host is to cache the image: a host sees what it is told to use and nothing else.
     async fn host_needs(&self, host: HostId, id: ImageId) -> Result<bool> {
-        let jobs = Table::<JobRecord>::new(
-            self.parts.backend.clone(),
-            prefix(&paths::jobs(Place::Host(host)))?,
-        );
+        let jobs = Table::<JobRecord>::new(self.parts.backend.clone(), prefix(&paths::jobs(host))?);
         let wanted = |job: &JobRecord| {
             let input = serde_json::from_value::<CacheInput>(job.spec.input.clone());
             input.is_ok_and(|input| input.image.id == id)

@@ -146,7 +146,7 @@ impl Cloud {
             cancel: false,
             priority: Priority::Normal,
             deadline: now.checked_add(time_for(flow)).ok(),
-            stages: 0,
+            plan_version: 0,
             resume: None,
             orders: Vec::new(),
             result: None,

@@ -46,7 +46,7 @@ async fn sent_content_becomes_an_image() {
     let mut engine = Engine::new(&world).await;
     let task = engine.carry(&accepted.task.unwrap()).await;
     assert_eq!(task.state, TaskState::Done, "{:?}", task.reason);
-    assert_eq!(engine.trace, ["image.inspect", "image.publish"]);
+    assert_eq!(engine.trace(), ["image.inspect", "image.publish"]);
     let active = world.cloud.get_image(&member, id).await.unwrap().value;
     assert_eq!(active.status.state, ImageState::Active);
     assert_eq!(
@@ -234,7 +234,7 @@ async fn fetched_content_is_measured_against_the_claim() {
         (TaskState::Failed, "image.checksum_mismatch")
     );
     assert_eq!(
-        engine.trace,
+        engine.trace(),
         ["image.fetch", "image.inspect", "-image.inspect", "-image.fetch"]
     );
     assert!(world.files().is_empty());

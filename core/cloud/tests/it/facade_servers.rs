@@ -418,7 +418,7 @@ async fn tasks_show_their_jobs_while_they_run_and_afterwards() {
         None
     );
     let mut engine = Engine::new(&world).await;
-    engine.step(&made.task).await;
+    engine.drive(&made.task).await;
     let live = world.cloud.task_detail(&member, task).await.unwrap().value;
     let begun: Vec<&str> = live.jobs.iter().map(|j| j.spec.id.as_str()).collect();
     assert_eq!(begun, ["image.cache", "disk.seed"]);

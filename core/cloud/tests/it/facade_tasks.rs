@@ -6,8 +6,7 @@ use serde_json::json;
 use skyloom_cloud::{Caller, ErrorKind, EventQuery, SweepHost};
 use skyloom_model::{
     ActiveTask, Clock as _, Event, EventKind, FORMAT, JobId, JobRecord, JobSpec, JobState, JobWant,
-    OrderVerb, Place, Plan, Priority, Reason, Scope, Stage, StageOutcome, Task, TaskId,
-    TaskState, paths,
+    OrderVerb, Place, Plan, Priority, Reason, Scope, Stage, StageOutcome, Task, TaskId, TaskState, paths,
 };
 use skyloom_store::{Revision, Txn, Value, Versioned};
 
