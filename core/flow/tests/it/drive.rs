@@ -185,7 +185,11 @@ async fn the_next_life_of_the_same_engine_goes_on_at_once() {
     let ledger = world.ledger.lock();
     assert_eq!(ledger.order, ["a", "b", "c"], "I4: each effect once");
     assert_eq!((ledger.runs["a"], ledger.runs["b"]), (1, 2));
-    assert_eq!(task.owner.unwrap().claims, 0, "counted before it was tried, and survived");
+    assert_eq!(
+        task.owner.unwrap().claims,
+        0,
+        "counted before it was tried, and survived"
+    );
 }
 
 #[tokio::test]

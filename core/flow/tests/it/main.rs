@@ -8,5 +8,6 @@ mod drive;
 mod host;
 mod journal;
 mod keeper;
+mod stages;
 mod worker;
 mod world;

@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use skyloom_flow::{
     Driver, DriverParts, Fence, FlowRegistry, InventoryFeed, Job, JobContext, JobError, JobRegistry,
-    LeaseKeeper, PlanContext, Planned, Records, Refusal, Rest, SettleContext, Settled, Slot, TaskFlow, Undo,
+    LeaseKeeper, PlanContext, Planned, Records, Refusal, Rest, SettleContext, Settled, Slot, StageEnd,
+    TaskFlow, Undo,
 };
 use skyloom_model::{
     ActiveTask, Actor, Clock, FORMAT, Id, Ids, JobId, JobSpec, Name, Place, Progress, Reason, RetryPolicy,
-    Scope, SeededIds, Subject, SystemClock, Task, TaskState, paths,
+    Scope, SeededIds, StageOutcome, Subject, SystemClock, Task, TaskState, paths,
 };
 use skyloom_scheduler::FilterScheduler;
 use skyloom_store::{
@@ -49,6 +50,10 @@ pub(crate) struct Step1 {
     pub(crate) big: bool,
     /// Never return.
     pub(crate) hang: bool,
+    /// In which stage; the stage after `n` is `n + 1`, the one instead of `n` is `n + 100`.
+    pub(crate) stage: u32,
+    /// Its undo fails for good until the world is healed.
+    pub(crate) undo_fails: bool,
 }
 
 impl Step1 {
@@ -102,6 +107,9 @@ impl Job for TestJob {
         let step: Step1 = cx.input()?;
         let mut ledger = self.ledger.lock();
         *ledger.undos.entry(step.name.clone()).or_default() += 1;
+        if step.undo_fails && !ledger.healed {
+            return Err(JobError::permanent("test.undo_broken", "cannot be undone"));
+        }
         Ok(match ledger.present.remove(&step.name) {
             Some(_) => {
                 ledger.order.push(format!("-{}", step.name));
@@ -123,41 +131,25 @@ impl TaskFlow for TestFlow {
         vec![subject_key(task)]
     }
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
-        let steps: Vec<Step1> = serde_json::from_value(task.params.clone()).unwrap();
-        if steps.is_empty() {
+        let Some(planned) = stage(task, 0) else {
             return Err(Refusal::Fail(Reason::new("test.nothing", "no steps")));
-        }
-        let spec = |s: &Step1| JobSpec {
-            id: JobId::new(s.name.clone()),
-            kind: "test.step".into(),
-            title: s.name.clone(),
-            input: serde_json::to_value(s).unwrap(),
-            after: s.after.iter().map(JobId::new).collect(),
-            place: Place::Engine,
-            retry: RetryPolicy {
-                max_attempts: 3,
-                backoff_ms: 1,
-            },
-            weight: 1,
-            timeout_ms: None,
         };
         let changes = cx
             .records
             .put(Txn::new(), &subject_key(task), &json!({ "planned": true }))?;
-        Ok(Planned {
-            jobs: steps.iter().map(spec).collect(),
-            changes,
-            generation: 1,
-            ..Planned::default()
-        })
+        Ok(Planned { changes, ..planned })
     }
     fn next(
         &self,
-        _task: &Task,
-        _end: &skyloom_flow::StageEnd<'_>,
+        task: &Task,
+        end: &StageEnd<'_>,
         _cx: &mut PlanContext<'_>,
     ) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
+        let number: u32 = end.stage.parse().unwrap();
+        Ok(match end.outcome {
+            StageOutcome::Done => stage(task, number + 1),
+            StageOutcome::Undone(_) => stage(task, number + 100),
+        })
     }
 
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
@@ -172,6 +164,32 @@ impl TaskFlow for TestFlow {
             result: Some(json!({ "end": end })),
         })
     }
+}
+
+/// The jobs of a stage, if there are any.
+fn stage(task: &Task, number: u32) -> Option<Planned> {
+    let steps: Vec<Step1> = serde_json::from_value(task.params.clone()).unwrap();
+    let spec = |s: &Step1| JobSpec {
+        id: JobId::new(s.name.clone()),
+        kind: "test.step".into(),
+        title: s.name.clone(),
+        input: serde_json::to_value(s).unwrap(),
+        after: s.after.iter().map(JobId::new).collect(),
+        place: Place::Engine,
+        retry: RetryPolicy {
+            max_attempts: 3,
+            backoff_ms: 1,
+        },
+        weight: 1,
+        timeout_ms: None,
+    };
+    let jobs: Vec<JobSpec> = steps.iter().filter(|s| s.stage == number).map(spec).collect();
+    (!jobs.is_empty()).then(|| Planned {
+        stage: number.to_string(),
+        jobs,
+        generation: 1,
+        ..Planned::default()
+    })
 }
 
 fn subject_key(task: &Task) -> Key {
@@ -199,8 +217,13 @@ impl World {
     }
 
     pub(crate) async fn submit(&self, steps: &[Step1]) -> ActiveTask {
+        self.submit_as(steps, |_| {}).await
+    }
+
+    /// Submits a task that differs from the usual.
+    pub(crate) async fn submit_as(&self, steps: &[Step1], edit: impl FnOnce(&mut Task)) -> ActiveTask {
         let id = Id::fresh(&*self.ids);
-        let task = Task {
+        let mut task = Task {
             format: FORMAT,
             id,
             scope: Scope::System,
@@ -232,6 +255,7 @@ impl World {
             planned_at: None,
             ended_at: None,
         };
+        edit(&mut task);
         let mark = ActiveTask {
             scope: Scope::System,
             task: id,
@@ -251,6 +275,45 @@ impl World {
             Outcome::Committed { .. }
         ));
         mark
+    }
+
+    /// Changes a task's record, as the facade does.
+    pub(crate) async fn edit(&self, mark: &ActiveTask, edit: impl FnOnce(&mut Task)) {
+        let key = Key::parse(&paths::task(mark.scope, mark.task)).unwrap();
+        let found = self.store.get(&key).await.unwrap().unwrap();
+        let mut task: Task = found.value.parse().unwrap();
+        edit(&mut task);
+        let txn = Txn::new().replace(key, found.modified, Stored::json(&task).unwrap());
+        assert!(matches!(
+            self.store.commit(txn).await.unwrap(),
+            Outcome::Committed { .. }
+        ));
+    }
+
+    /// The revision before the task's planning commit that last wrote the task: its claim's.
+    pub(crate) async fn revision_of_claim(&self, mark: &ActiveTask) -> Revision {
+        use futures::StreamExt as _;
+        let prefix = skyloom_store::Prefix::parse("tasks").unwrap();
+        let options = skyloom_store::WatchOptions::after(Revision(0));
+        let mut history = skyloom_store::Watch::watch(&*self.store, &prefix, options);
+        let mut claimed = Revision(0);
+        while let Some(event) = history.next().await {
+            if let skyloom_store::WatchEvent::Commit { revision, changes } = event.unwrap() {
+                let put = changes.iter().any(|c| c.key().last() == mark.task.to_string());
+                let task = self.task(mark).await;
+                if put && revision < self.planned_at(&task).await {
+                    claimed = revision;
+                } else if put {
+                    return claimed;
+                }
+            }
+        }
+        claimed
+    }
+
+    async fn planned_at(&self, task: &Task) -> Revision {
+        let key = Key::parse(&paths::plan(task.id)).unwrap();
+        self.store.get(&key).await.unwrap().unwrap().created
     }
 
     /// What hung hangs no longer.
