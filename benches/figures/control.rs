@@ -70,6 +70,9 @@ impl Hypervisor for Noting {
     async fn recover(&self) -> Result<Vec<Recovered>> {
         self.inner.recover().await
     }
+    async fn list(&self) -> Result<Vec<Recovered>> {
+        self.inner.list().await
+    }
     fn events(&self) -> BoxStream<'static, VmEvent> {
         self.inner.events()
     }
@@ -148,7 +151,6 @@ impl Bench {
         let (sender, starts) = mpsc::unbounded_channel();
         let local = open_cloud(store.clone(), dir, clock, sender).await?;
         let (cloud, admin) = (local.cloud(), local.admin());
-        let ends = Ends::watch(&store).await?;
         let shutdown = CancellationToken::new();
         let mut running = JoinSet::new();
         let token = shutdown.clone();
@@ -156,29 +158,17 @@ impl Bench {
         let mut bench = Self {
             cloud,
             admin,
-            store,
             clock,
             starts,
-            ends,
+            ends: Ends::watch(&store).await?,
+            store,
             count: 0,
             shutdown,
             running,
         };
-        bench.import().await?;
+        import(&bench.cloud, &bench.admin, &bench.store).await?;
         bench.one_by_one(20).await?;
         Ok(bench)
-    }
-
-    async fn import(&mut self) -> Result<(), Anyhow> {
-        let request = CreateImage::new("figures", DiskFormat::Raw);
-        let image = self.cloud.create_image(&self.admin, request).await?.image;
-        let content = stream::once(async { Ok(vec![0; 1 << 20].into()) }).boxed();
-        let accepted = self
-            .cloud
-            .upload_image(&self.admin, image.id(), content, None)
-            .await?;
-        let task = accepted.task.ok_or("an upload without a task")?;
-        self.ends.until_done(task.id).await
     }
 
     fn request(&mut self) -> CreateServer {
@@ -259,7 +249,19 @@ impl Bench {
     }
 }
 
-async fn open_cloud(
+/// Puts the image there that all servers are made from.
+pub(crate) async fn import(cloud: &Cloud, admin: &Caller, store: &DynBackend) -> Result<(), Anyhow> {
+    let mut ends = Ends::watch(store).await?;
+    let request = CreateImage::new("figures", DiskFormat::Raw);
+    let image = cloud.create_image(admin, request).await?.image;
+    let content = stream::once(async { Ok(vec![0; 1 << 20].into()) }).boxed();
+    let accepted = cloud.upload_image(admin, image.id(), content, None).await?;
+    let task = accepted.task.ok_or("an upload without a task")?;
+    ends.until_done(task.id).await
+}
+
+/// A cloud in `store` with [`HOSTS`] hosts that say when they start a server.
+pub(crate) async fn open_cloud(
     backend: DynBackend,
     dir: &Path,
     clock: SystemClock,

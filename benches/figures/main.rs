@@ -1,18 +1,32 @@
-//! The figures of docs/performance.md, each beside a limit or peer of the same run: one Markdown table on stdout.
+//! The figures of docs/performance.md, each beside a limit or peer of the same run: Markdown tables on stdout.
 //!
-//! `tools/bench/run.sh` runs it and adds what is measured from outside (memory and CPU of an idle process).
+//! ```text
+//! figures [--peers PROGRAM]              the short ones, in some minutes: stores, control plane, workflows, recovery
+//! figures workflow [--peers PROGRAM]     the ten-step workflow alone; PROGRAM is that of benches/peers
+//! figures recovery [TASKS]               an engine dies with so many open tasks (10,000)
+//! figures history [MINUTES [RATE]]       so many minutes (10) of so many tasks a second (100)
+//! figures million [STORE [WORKFLOWS]]    memory over a million workflows on `sqlite` or `memory`
+//! ```
+//!
+//! `tools/bench/run.sh` runs them and adds what is measured from outside (memory and CPU of an idle process).
 //! Measurements that need a quiet machine cannot be had on a shared one: so the CPU time of each operation stands beside
 //! the clock, what others took of the CPUs beside both, and whatever is to be compared is measured by turns.
 //! What is measured one operation at a time comes twice: as it is, and with the CPUs kept from halting.
 
 mod control;
 mod disk;
+mod history;
 mod meter;
+mod million;
+mod recovery;
+mod rig;
 mod stores;
 mod table;
+mod ten;
+mod workflow;
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,25 +42,55 @@ const TURNS: usize = 3;
 const SECOND: Duration = Duration::from_secs(1);
 const WATCH_ROUNDS: usize = 2_000;
 const CREATES: usize = 200;
+/// Open tasks of the short recovery.
+const FEW: usize = 2_000;
 
 fn main() -> Result<(), Anyhow> {
-    if std::env::args().nth(1).as_deref() == Some("spin") {
-        Awake::spin();
+    // What `cargo bench` adds by itself is not meant for us.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let (options, arguments) = options(arguments)?;
+    let clock = SystemClock::new();
+    match arguments.first().map(String::as_str) {
+        Some("spin") => Awake::spin(),
+        Some("turn") => return workflow::turn(&arguments[1..], clock),
+        _ => {}
     }
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let bench = Figures {
         runtime: Runtime::new()?,
-        clock: SystemClock::new(),
+        clock,
         dir: dir.path(),
+        peers: options,
     };
-    write(format_args!("{}\n", machine()?))?;
-    write(HEAD)?;
-    let disk = bench.sqlite_commits()?;
-    bench.memory_commits()?;
-    for awake in [false, true] {
-        bench.one_at_a_time(awake, &disk)?;
+    write(format_args!("{}", machine()?))?;
+    let rest: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match rest.as_slice() {
+        [] => bench.short(),
+        ["workflow"] => bench.workflow(),
+        ["recovery"] => bench.recovery(10_000),
+        ["recovery", tasks] => bench.recovery(tasks.parse()?),
+        ["history"] => bench.history(10, 100),
+        ["history", minutes] => bench.history(minutes.parse()?, 100),
+        ["history", minutes, rate] => bench.history(minutes.parse()?, rate.parse()?),
+        ["million"] => bench.million("sqlite", 1_000_000),
+        ["million", store] => bench.million(store, 1_000_000),
+        ["million", store, workflows] => bench.million(store, workflows.parse()?),
+        other => Err(format!("{other:?}: see the head of benches/figures/main.rs").into()),
     }
-    Ok(())
+}
+
+/// Takes `--peers PROGRAM` out of the arguments.
+fn options(mut arguments: Vec<String>) -> Result<(Option<PathBuf>, Vec<String>), Anyhow> {
+    let Some(at) = arguments.iter().position(|a| a == "--peers") else {
+        return Ok((None, arguments));
+    };
+    if at + 1 >= arguments.len() {
+        return Err("--peers PROGRAM".into());
+    }
+    let program = arguments.drain(at..at + 2).nth(1);
+    // Absolute, so that nothing depends on where this runs.
+    let program = program.map(std::fs::canonicalize).transpose()?;
+    Ok((program, arguments))
 }
 
 fn write(line: impl std::fmt::Display) -> Result<(), Anyhow> {
@@ -74,9 +118,63 @@ struct Figures<'a> {
     runtime: Runtime,
     clock: SystemClock,
     dir: &'a Path,
+    peers: Option<PathBuf>,
 }
 
 impl Figures<'_> {
+    fn short(&self) -> Result<(), Anyhow> {
+        write(format_args!("\n{HEAD}"))?;
+        let disk = self.sqlite_commits()?;
+        self.memory_commits()?;
+        for awake in [false, true] {
+            self.one_at_a_time(awake, &disk)?;
+        }
+        self.workflow()?;
+        self.recovery(FEW)
+    }
+
+    fn workflow(&self) -> Result<(), Anyhow> {
+        workflow::table(self.dir, self.peers.as_deref(), TURNS, 2 * SECOND, self.clock)
+    }
+
+    fn recovery(&self, tasks: usize) -> Result<(), Anyhow> {
+        self.disk()?;
+        write(recovery::HEAD)?;
+        let on_disk = self.sqlite(self.dir, "recovery.db")?;
+        self.runtime.block_on(async {
+            recovery::run("memory", self.memory(), tasks, self.clock).await?;
+            recovery::run("SQLite", on_disk.clone(), tasks, self.clock).await?;
+            Ok(on_disk.close().await?)
+        })
+    }
+
+    fn history(&self, minutes: usize, per_second: usize) -> Result<(), Anyhow> {
+        self.disk()?;
+        self.runtime.block_on(history::run(
+            minutes,
+            60 * SECOND,
+            per_second,
+            self.dir,
+            self.clock,
+        ))
+    }
+
+    fn million(&self, store: &str, workflows: usize) -> Result<(), Anyhow> {
+        self.disk()?;
+        self.runtime
+            .block_on(million::run(store, workflows, self.dir, self.clock))
+    }
+
+    /// The machine's own rate of durable writes.
+    fn disk(&self) -> Result<(), Anyhow> {
+        let disk = disk::fdatasync(self.dir, SECOND, self.clock)?;
+        write(format_args!(
+            "\nDisk: write 4 KiB + fdatasync {}/s, p50 {}.",
+            Thousands(disk.rate()),
+            Short(disk.p50())
+        ))
+    }
+
     fn memory(&self) -> DynBackend {
         Arc::new(MemoryStore::new(Arc::new(self.clock), MemoryConfig::default()))
     }

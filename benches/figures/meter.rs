@@ -97,6 +97,14 @@ fn busy() -> Result<Duration, Anyhow> {
     Ok(Duration::from_millis(sum * 10))
 }
 
+/// Resident memory of this process in KiB.
+pub(crate) fn rss() -> Result<u64, Anyhow> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|l| l.split_whitespace().next());
+    Ok(kib.ok_or("no VmRSS")?.parse()?)
+}
+
 /// Keeps all CPUs from halting while it lives: waking a halted virtual CPU takes longer than most of what is measured
 /// here. One process per CPU, of the lowest priority, so that it never keeps a CPU from the work.
 pub(crate) struct Awake(Vec<Child>);

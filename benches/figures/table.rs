@@ -16,6 +16,9 @@ impl Samples {
     pub(crate) fn new(all: Vec<Duration>, cost: Cost) -> Self {
         Self { all, cost }
     }
+    pub(crate) fn all(&self) -> &[Duration] {
+        &self.all
+    }
     /// Those of two measurements after each other.
     pub(crate) fn and(mut self, more: Self) -> Self {
         self.all.extend(more.all);
@@ -39,7 +42,7 @@ impl Samples {
     pub(crate) fn p50(&self) -> Duration {
         self.quantile(0.5)
     }
-    fn cpu_each(&self) -> Duration {
+    pub(crate) fn cpu_each(&self) -> Duration {
         self.cost.cpu / u32::try_from(self.all.len().max(1)).unwrap_or(u32::MAX)
     }
 }

@@ -46,16 +46,14 @@ fn main() -> anyhow::Result<()> {
             let Turn {
                 wall,
                 cpu,
+                others,
                 syncs,
                 rss_before,
                 rss_after,
                 took,
             } = turn;
-            println!(
-                "{} {} {syncs} {rss_before} {rss_after}",
-                wall.as_nanos(),
-                cpu.as_nanos()
-            );
+            let [wall, cpu, others] = [wall, cpu, others].map(|t| t.as_nanos());
+            println!("{wall} {cpu} {others} {syncs} {rss_before} {rss_after}");
             let took: Vec<String> = took.iter().map(|t| t.as_nanos().to_string()).collect();
             println!("{}", took.join(" "));
             Ok(())
@@ -98,6 +96,8 @@ fn table(parent: &Path) -> anyhow::Result<()> {
 struct Turn {
     wall: Duration,
     cpu: Duration,
+    /// CPU time of everybody else.
+    others: Duration,
     /// Durable writes.
     syncs: u64,
     /// Resident memory in KiB.
@@ -171,7 +171,7 @@ where
         one().await?;
     }
     let syncs = wal.map_or(0, Wal::syncs);
-    let (rss_before, cpu, begin) = (rss()?, cpu(), Instant::now());
+    let (rss_before, busy, cpu, begin) = (rss()?, busy()?, cpu(), Instant::now());
     let mut callers = JoinSet::new();
     for _ in 0..in_flight {
         let one = one.clone();
@@ -189,9 +189,11 @@ where
     while let Some(caller) = callers.join_next().await {
         took.extend(caller??);
     }
+    let cpu = self::cpu().saturating_sub(cpu);
     Ok(Turn {
         wall: begin.elapsed(),
-        cpu: self::cpu().saturating_sub(cpu),
+        cpu,
+        others: self::busy()?.saturating_sub(busy).saturating_sub(cpu),
         syncs: wal.map_or(0, Wal::syncs) - syncs,
         rss_before,
         rss_after: rss()?,
@@ -206,6 +208,16 @@ fn cpu() -> Duration {
         t.tv_sec.try_into().unwrap_or(0),
         t.tv_nsec.try_into().unwrap_or(0),
     )
+}
+
+/// CPU time of the whole machine so far, without idle time and without niced processes.
+fn busy() -> anyhow::Result<Duration> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let line = stat.lines().next().unwrap_or_default();
+    let ticks: Vec<u64> = line.split_whitespace().skip(1).map_while(|n| n.parse().ok()).collect();
+    // user nice system idle iowait irq softirq steal; a tick is 10 ms.
+    let sum: u64 = [0, 2, 5, 6, 7].iter().filter_map(|&i: &usize| ticks.get(i)).sum();
+    Ok(Duration::from_millis(sum * 10))
 }
 
 /// Resident memory of this process in KiB.
