@@ -105,7 +105,7 @@ pub(crate) enum Command {
     /// Projects
     #[command(subcommand)]
     Project(project::Verb),
-    /// What changes, as it changes
+    /// What happened, and what changes as it changes
     #[command(subcommand)]
     Event(event::Verb),
     /// States and actions of a kind of resource

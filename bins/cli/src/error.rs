@@ -58,6 +58,11 @@ impl CliError {
         self.details.push(line.into());
         self
     }
+    /// Adds indented lines.
+    pub(crate) fn details(mut self, lines: impl IntoIterator<Item = String>) -> Self {
+        self.details.extend(lines);
+        self
+    }
     /// Says what to do about it.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

@@ -36,7 +36,10 @@ impl Exit {
             Self::Conflict,
             "conflict: it exists already, is busy or in the wrong state, or has changed meanwhile",
         ),
-        (Self::Capacity, "quota or capacity: no room for what was asked"),
+        (
+            Self::Capacity,
+            "quota or capacity: no room for what was asked, or too much under way",
+        ),
         (
             Self::TimedOut,
             "timed out waiting: the task is still running, nothing has failed",
@@ -81,7 +84,7 @@ impl Exit {
             403 => Self::Forbidden,
             404 | 410 => Self::NotFound,
             409 | 412 | 428 => Self::Conflict,
-            507 => Self::Capacity,
+            429 | 507 => Self::Capacity,
             400 | 405 | 411 | 413 | 415 | 422 => Self::Usage,
             _ => Self::Unexpected,
         }
@@ -112,6 +115,7 @@ mod tests {
             (412, "precondition.failed", Exit::Conflict),
             (422, "idempotency.key_reused", Exit::Conflict),
             (507, "", Exit::Capacity),
+            (429, "tasks.too_many", Exit::Capacity),
             (409, "quota.exceeded", Exit::Capacity),
             (409, "placement.no_host", Exit::Capacity),
             (422, "metadata.invalid", Exit::Usage),

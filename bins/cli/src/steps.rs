@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use skyloom_model::{JobId, JobRecord, JobSpec, JobState};
+use skyloom_model::{JobId, JobRecord, JobSpec, JobState, Stage, StageOutcome, Task, TaskState};
 
 use crate::client::types::TaskDocument;
 use crate::out;
@@ -15,6 +15,8 @@ use crate::text::{clean, took, word};
 pub(crate) struct Step<'a> {
     pub(crate) spec: &'a JobSpec,
     pub(crate) record: Option<&'a JobRecord>,
+    /// Whether it runs without a record: in the engine.
+    pub(crate) running: bool,
     /// How many jobs must come before, on the longest way.
     pub(crate) depth: usize,
 }
@@ -32,7 +34,13 @@ pub(crate) fn steps(document: &TaskDocument) -> Vec<Step<'_>> {
         let depth = before.map_or(0, |depth| depth + 1);
         depths.insert(&spec.id, depth);
         let record = document.jobs.iter().find(|job| job.spec.id == spec.id);
-        steps.push(Step { spec, record, depth });
+        let running = document.running.contains(&spec.id);
+        steps.push(Step {
+            spec,
+            record,
+            running,
+            depth,
+        });
     }
     steps
 }
@@ -45,6 +53,7 @@ impl Step<'_> {
     /// A sign for where it stands.
     pub(crate) fn sign(&self) -> &'static str {
         match self.state() {
+            None if self.running => "●",
             None | Some(JobState::Ready) => "·",
             Some(JobState::Started) => "●",
             Some(JobState::Succeeded) => "✓",
@@ -81,13 +90,51 @@ impl Step<'_> {
     }
 }
 
-/// The tree of `task show`.
+/// The step at which a task is stuck, and why.
+pub(crate) fn stuck_at(document: &TaskDocument) -> Option<String> {
+    let wanted = match document.task.resume {
+        Some(TaskState::Unwinding) => JobState::UndoFailed,
+        _ => JobState::Failed,
+    };
+    let job = document.jobs.iter().find(|job| job.state == wanted)?;
+    let why = job.error.as_ref().map(|e| format!(": {e}")).unwrap_or_default();
+    Some(format!("stuck at {} ({}){why}", job.spec.id, job.spec.title))
+}
+
+/// What an operator can order for a stuck task, as commands.
+pub(crate) fn orders(task: &Task) -> Vec<String> {
+    [
+        ("retry", "the cause is repaired: try again"),
+        (
+            "skip",
+            "what cannot be undone was dealt with by hand: take it as undone",
+        ),
+        ("abandon", "leave what is left; the task ends as failed"),
+    ]
+    .map(|(verb, when)| format!("skyloom task {verb} {} --why …  # {when}", task.id))
+    .to_vec()
+}
+
+/// The tree of `task show`. Stages have heads when there are several.
 pub(crate) fn tree(document: &TaskDocument) -> String {
     let steps = steps(document);
+    let stages = document.plan.as_ref().map_or(&[][..], |plan| &plan.stages);
+    let head = |step: &Step<'_>| {
+        let begins = |stage: &&Stage| stage.jobs.first() == Some(&step.spec.id);
+        stages.iter().find(begins).filter(|_| stages.len() > 1)
+    };
     let width = |step: &Step<'_>| step.depth * 2 + step.spec.id.as_str().chars().count();
     let column = steps.iter().map(width).max().unwrap_or(0);
     let mut text = String::new();
     for step in &steps {
+        if let Some(stage) = head(step) {
+            let outcome = match &stage.outcome {
+                None => "under way".to_owned(),
+                Some(StageOutcome::Done) => "done".to_owned(),
+                Some(StageOutcome::Undone(why)) => format!("undone, {why}"),
+            };
+            text.push_str(&format!("{}: {}\n", clean(&stage.name), clean(&outcome)));
+        }
         let gap = column - width(step) + 2;
         text.push_str(&format!(
             "{:indent$}{} {}{:gap$}{}\n",
@@ -136,7 +183,7 @@ impl Show {
         let reason = task
             .reason
             .as_ref()
-            .filter(|_| !task.state.ended())
+            .filter(|_| !task.state.rests())
             .map(|reason| format!("{}: {}", word(&task.state), clean(&reason.to_string())));
         match self {
             Self::Live { list, bars, waits } => {
@@ -179,7 +226,7 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 fn draw(bar: &ProgressBar, step: &Step<'_>) {
-    let running = step.state().is_some_and(JobState::for_worker);
+    let running = step.running || step.state().is_some_and(JobState::for_worker);
     if running {
         bar.set_style(style("{spinner} {msg}"));
         bar.enable_steady_tick(Duration::from_millis(120));
@@ -238,6 +285,36 @@ mod tests {
              ✗ seed        make seed  1.5s  try 2  failed  no room [seed.bad]\n  \
              · vm.start  make vm.start\n"
         );
+    }
+
+    #[test]
+    fn what_runs_in_an_engine_is_shown_running() {
+        let mut document = document();
+        document.jobs.truncate(1);
+        document.running = vec![JobId::new("seed")];
+        assert!(
+            tree(&document).contains("● seed        make seed\n"),
+            "{}",
+            tree(&document)
+        );
+    }
+
+    #[test]
+    fn several_stages_have_heads() {
+        let mut document = document();
+        let stage = |name: &str, jobs: &[&str], outcome: serde_json::Value| json!({"name": name, "jobs": jobs, "generation": 1, "made_at": "2026-01-01T00:00:00Z", "outcome": outcome});
+        let undone = json!({"undone": {"code": "host.full", "message": "no room"}});
+        let both = json!([
+            stage("first", &["disk"], undone),
+            stage("second", &["seed", "vm.start"], json!(null))
+        ]);
+        document.plan.as_mut().unwrap().stages = serde_json::from_value(both).unwrap();
+        let text = tree(&document);
+        assert!(
+            text.starts_with("first: undone, no room [host.full]\n✓ disk "),
+            "{text}"
+        );
+        assert!(text.contains("\nsecond: under way\n✗ seed "), "{text}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use skyloom_model::{Task, TaskId, TaskState};
+use skyloom_model::{OrderVerb, Task, TaskId, TaskState};
 
 use crate::app::App;
 use crate::client::Client;
@@ -11,7 +11,7 @@ use crate::error::{CliError, Result};
 use crate::exit::Exit;
 use crate::out;
 use crate::resolve::task_target;
-use crate::steps::Show;
+use crate::steps::{self, Show};
 use crate::text::word;
 
 /// How often in a row a lost connection is opened again, a second apart.
@@ -28,12 +28,17 @@ pub(crate) async fn done(
     if document.task.state == TaskState::Done {
         Ok(document)
     } else {
-        Err(failure(&document.task))
+        Err(failure(&document))
     }
 }
 
-/// Waits until the task ended, well or badly.
-async fn ended(app: &App, client: &Client, id: TaskId, timeout: Option<Duration>) -> Result<TaskDocument> {
+/// Waits until the task ended, well or badly, or is stuck with nobody's order open.
+pub(crate) async fn ended(
+    app: &App,
+    client: &Client,
+    id: TaskId,
+    timeout: Option<Duration>,
+) -> Result<TaskDocument> {
     *app.waiting.lock() = Some(id);
     let follow = follow(app, client, id);
     let result = match timeout {
@@ -67,7 +72,7 @@ async fn follow(app: &App, client: &Client, id: TaskId) -> Result<TaskDocument> 
                         CliError::unexpected(format!("the task's event is not understood: {error}"))
                     })?;
                     show.update(&document);
-                    if document.task.state.ended() {
+                    if document.task.rests() {
                         return Ok(document);
                     }
                 }
@@ -93,29 +98,32 @@ async fn follow(app: &App, client: &Client, id: TaskId) -> Result<TaskDocument> 
 }
 
 /// A task that ended otherwise than done, as an error.
-pub(crate) fn failure(task: &Task) -> CliError {
+pub(crate) fn failure(document: &TaskDocument) -> CliError {
+    let task = &document.task;
     let what = format!("{} of {}", task.flow, task.subject.name);
-    let (message, hint) = match task.state {
-        TaskState::Cancelled => (format!("{what} was cancelled"), None),
-        TaskState::Stuck => (
-            format!("{what} is stuck and needs an operator"),
-            Some(format!("see `skyloom task show {}`", task.id)),
-        ),
-        TaskState::Failed => (format!("{what} failed; everything is as before"), None),
-        other => (format!("{what} is {}", word(&other)), None),
+    let message = match task.state {
+        TaskState::Cancelled => format!("{what} was cancelled"),
+        TaskState::Stuck => format!("{what} is stuck and needs an operator"),
+        TaskState::Failed if abandoned(task) => {
+            format!("{what} failed: an operator abandoned it, and what was left is left")
+        }
+        TaskState::Failed => format!("{what} failed; everything is as before"),
+        other => format!("{what} is {}", word(&other)),
     };
     let code = task.reason.as_ref().map_or("", |reason| reason.code.as_str());
     let mut error = CliError::new(Exit::of_task(code), message);
     if let Some(reason) = &task.reason {
         error = error.detail(reason.message.clone());
     }
-    if let Some(hint) = task
-        .reason
-        .as_ref()
-        .and_then(|reason| reason.hint.clone())
-        .or(hint)
-    {
-        error = error.hint(hint);
+    let advice = task.reason.as_ref().and_then(|reason| reason.hint.clone());
+    if task.state == TaskState::Stuck {
+        if let Some(step) = steps::stuck_at(document) {
+            error = error.detail(step);
+        }
+        error = error.details(advice).details(steps::orders(task));
+        error = error.hint("repair the cause and let an operator give one of these orders");
+    } else if let Some(advice) = advice {
+        error = error.hint(advice);
     }
     if !code.is_empty() {
         error = error.note("code", code);
@@ -123,4 +131,11 @@ pub(crate) fn failure(task: &Task) -> CliError {
     error
         .note("request", task.request_id.clone())
         .note("task", task.id.to_string())
+}
+
+/// Whether an operator let it end as it was.
+fn abandoned(task: &Task) -> bool {
+    task.orders
+        .last()
+        .is_some_and(|order| order.verb == OrderVerb::Abandon)
 }

@@ -12,8 +12,8 @@ pub(crate) mod types;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Method, Response, Url};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::{Method, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -30,6 +30,10 @@ const MAX_ANSWER: usize = 64 * 1024 * 1024;
 const PAGE: usize = 500;
 /// How often a request is sent when the connection fails.
 const TRIES: u32 = 3;
+/// How often a request is sent again when the cloud has too much to do.
+const BUSY_TRIES: u32 = 3;
+/// Longest wait that a cloud with too much to do may ask for.
+const LONGEST_BUSY: u64 = 60;
 /// How long an ordinary request may take in all.
 const REQUEST_TIME: Duration = Duration::from_secs(60);
 
@@ -196,7 +200,7 @@ impl Client {
         let headers = self.headers(!method.is_safe())?;
         let url = self.url(&target);
         self.show(&method, &url, &headers, body);
-        let mut tried = 0;
+        let (mut tried, mut busy) = (0, 0);
         loop {
             let mut request = self
                 .http
@@ -207,7 +211,16 @@ impl Client {
                 request = request.json(body);
             }
             match request.send().await {
-                Ok(answer) => return self.checked(answer, &headers).await,
+                Ok(answer) => match busy_for(&answer) {
+                    Some(seconds) if busy < BUSY_TRIES => {
+                        busy += 1;
+                        crate::out::message(&format!(
+                            "the cloud has too much to do; asking again in {seconds} s"
+                        ));
+                        tokio::time::sleep(Duration::from_secs(seconds)).await;
+                    }
+                    _ => return self.checked(answer, &headers).await,
+                },
                 Err(error) => {
                     tried += 1;
                     if tried >= TRIES {
@@ -316,6 +329,15 @@ impl Client {
             error.hint("check the endpoint: --endpoint, SKYLOOM_ENDPOINT or `skyloom context show`")
         }
     }
+}
+
+/// When a cloud with too much to do wants to be asked again, in seconds.
+fn busy_for(answer: &Response) -> Option<u64> {
+    if answer.status() != StatusCode::TOO_MANY_REQUESTS {
+        return None;
+    }
+    let seconds: u64 = answer.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    (seconds <= LONGEST_BUSY).then_some(seconds)
 }
 
 fn is_loopback(url: &Url) -> bool {

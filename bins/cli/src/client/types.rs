@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use skyloom_model::{Host, Image, JobRecord, Plan, Role, Server, Task, TaskId, Timestamp, Token};
+use skyloom_model::{Host, Image, JobId, JobRecord, Plan, Role, Server, Task, TaskId, Timestamp, Token};
 use uuid::Uuid;
 
 /// One page of a list.
@@ -25,6 +25,9 @@ pub(crate) struct TaskDocument {
     pub(crate) plan: Option<Plan>,
     #[serde(default)]
     pub(crate) jobs: Vec<JobRecord>,
+    /// Jobs of the engine that run now, without a record.
+    #[serde(default)]
+    pub(crate) running: Vec<JobId>,
 }
 
 /// The answer to a change of a server.
@@ -52,7 +55,7 @@ pub(crate) struct Deleted {
     pub(crate) task: Option<Task>,
 }
 
-/// The answer to a cancel.
+/// The answer to a cancel, an order or a sweep.
 #[derive(Debug, Deserialize)]
 pub(crate) struct TaskAccepted {
     pub(crate) task: Task,

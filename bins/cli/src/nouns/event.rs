@@ -5,24 +5,47 @@ use std::time::Duration;
 use clap::Subcommand;
 use serde::Serialize;
 use serde_json::Value;
-use skyloom_model::Timestamp;
+use skyloom_model::{Event, EventKind, Timestamp};
 
 use crate::app::App;
 use crate::client::kind;
 use crate::client::types::Change;
 use crate::error::{CliError, Result};
 use crate::out::{self, Row};
+use crate::text::word;
 
 /// Verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// List what happened in the project within the last week
+    #[command(
+        visible_alias = "ls",
+        after_help = "Examples:
+  skyloom event list
+  skyloom event list --kind task_ended --limit 20
+  skyloom event list --task 0198c0de-0000-7000-8000-000000000001 -o wide"
+    )]
+    List {
+        /// Only of this kind, such as task_accepted, task_stuck or host_unreachable
+        #[arg(long, value_parser = parse_kind)]
+        kind: Option<EventKind>,
+        /// Only those of the task of this id
+        #[arg(long, value_name = "ID")]
+        task: Option<uuid::Uuid>,
+        /// Only those that happened to the resource of this id
+        #[arg(long, value_name = "ID")]
+        subject: Option<uuid::Uuid>,
+        /// At most so many, oldest first
+        #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+    },
     /// Print each change of the project's resources as it happens
     #[command(after_help = "Examples:
   skyloom event tail
   skyloom event tail --kind servers --kind tasks -o jsonl
   skyloom event tail --count 1 -o json")]
     Tail {
-        /// Only this kind, such as servers, tasks or images; may be given several times
+        /// Only this kind, such as servers, tasks, events or images; may be given several times
         #[arg(long = "kind", value_name = "KIND")]
         kinds: Vec<String>,
         /// End after so many changes
@@ -77,8 +100,35 @@ impl Row for ChangeRow {
     }
 }
 
+fn parse_kind(text: &str) -> std::result::Result<EventKind, String> {
+    serde_json::from_value(Value::from(text)).map_err(|_| {
+        "is no kind of event; such are task_accepted, task_planned, task_unwinding, task_stuck, task_ordered, \
+         task_ended, server_power, host_reachable and host_unreachable"
+            .to_owned()
+    })
+}
+
 pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
-    let Verb::Tail { kinds, count } = verb;
+    match verb {
+        Verb::List {
+            kind,
+            task,
+            subject,
+            limit,
+        } => {
+            let kind = kind.map(|kind| ("kind", word(&kind)));
+            let task = task.map(|id| ("task", id.to_string()));
+            let subject = subject.map(|id| ("subject", id.to_string()));
+            let query: Vec<_> = [kind, task, subject].into_iter().flatten().collect();
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            let events: Vec<Event> = app.client()?.list("events", &query, limit).await?;
+            app.print().list(&events)
+        }
+        Verb::Tail { kinds, count } => tail(app, kinds, count).await,
+    }
+}
+
+async fn tail(app: &App, kinds: Vec<String>, count: Option<u64>) -> Result<()> {
     let client = app.client()?;
     let mut target = kind("watch");
     if !kinds.is_empty() {

@@ -5,15 +5,15 @@ use reqwest::Method;
 use serde_json::json;
 use skyloom_model::{Host, Resource as _};
 
-use super::{list, removal, show};
+use super::{list, removal, show, task};
 use crate::app::App;
 use crate::args::{ListArgs, WaitArgs, YesArg};
-use crate::client::types::{CreateHost, HostAdded};
+use crate::client::types::{CreateHost, HostAdded, TaskAccepted};
 use crate::client::{kind, one};
 use crate::error::Result;
 use crate::out::{self, Format};
-use crate::resolve;
 use crate::text::parse_pair;
+use crate::{resolve, wait};
 
 /// Verbs.
 #[derive(Debug, Subcommand)]
@@ -70,6 +70,19 @@ pub(crate) enum Verb {
         /// Name, id or beginning of an id
         host: String,
     },
+    /// Look for what lies on a host and belongs to no server
+    #[command(after_help = "Examples:
+  skyloom host sweep rack1-n3 --wait
+  skyloom host sweep rack1-n3 --remove")]
+    Sweep {
+        /// Name, id or beginning of an id
+        host: String,
+        /// Take it away; without this it is only named
+        #[arg(long)]
+        remove: bool,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
     /// Forget hosts; refused while servers are on them
     #[command(
         visible_alias = "rm",
@@ -109,6 +122,7 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
         Verb::Show { host } => show::<Host>(app, &host).await,
         Verb::Enable { host } => enable(app, &host, true).await,
         Verb::Disable { host } => enable(app, &host, false).await,
+        Verb::Sweep { host, remove, wait } => sweep(app, &host, remove, &wait).await,
         Verb::Remove { hosts, yes } => {
             removal::run::<Host>(app, &hosts, "remove", yes, &WaitArgs::default()).await
         }
@@ -127,6 +141,18 @@ fn added_host(app: &App, added: &HostAdded) -> Result<()> {
             app.print().document(&value, added.host.meta.name.as_str())
         }
     }
+}
+
+async fn sweep(app: &App, name: &str, remove: bool, wait: &WaitArgs) -> Result<()> {
+    let client = app.client()?;
+    let host: Host = resolve::one(&client, name).await?;
+    let target = one(Host::KIND, host.meta.id).then("actions").then("sweep");
+    let accepted: TaskAccepted = client.post(target, &json!({ "remove": remove })).await?;
+    if !app.waits(wait) {
+        return task::under_way(app, &accepted.task);
+    }
+    let document = wait::done(app, &client, &accepted.task, wait.timeout).await?;
+    task::show(app, &document)
 }
 
 async fn enable(app: &App, name: &str, enabled: bool) -> Result<()> {

@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use clap::Subcommand;
-use serde_json::Value;
+use serde_json::{Value, json};
 use skyloom_model::{Task, TaskState};
 
 use crate::app::{self, App};
+use crate::args::WaitArgs;
+use crate::client::Client;
 use crate::client::types::{TaskAccepted, TaskDocument};
 use crate::error::{CliError, Result};
 use crate::exit::Exit;
 use crate::out::{self, Format, Row as _};
-use crate::text::{parse_duration, word};
+use crate::text::{clean, parse_duration, word};
 use crate::{resolve, steps, wait};
 
 /// Verbs.
@@ -59,6 +61,21 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         timeout: Option<Duration>,
     },
+    /// Let a stuck task try again: the cause is repaired. Admins only
+    #[command(after_help = "Examples:
+  skyloom task retry 0198c0de --why repaired
+  skyloom task retry 0198c0de --why repaired --no-wait")]
+    Retry(OrderArgs),
+    /// Take what a stuck task cannot undo as undone: it was dealt with by hand. Admins only
+    #[command(after_help = "Examples:
+  skyloom task skip 0198c0de --why removed
+  skyloom task skip 0198c0de --why removed -o json")]
+    Skip(OrderArgs),
+    /// End a stuck task as failed and leave what is left. Admins only
+    #[command(after_help = "Examples:
+  skyloom task abandon 0198c0de --why scrapped
+  skyloom task abandon 0198c0de --why scrapped --no-wait")]
+    Abandon(OrderArgs),
     /// Ask for a task's end: what it did is undone
     #[command(after_help = "Examples:
   skyloom task cancel 0198c0de
@@ -67,6 +84,18 @@ pub(crate) enum Verb {
         /// Id or beginning of an id
         task: String,
     },
+}
+
+/// An operator's order.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OrderArgs {
+    /// Id or beginning of an id
+    task: String,
+    /// Why, for the record
+    #[arg(long, value_name = "TEXT")]
+    why: String,
+    #[command(flatten)]
+    wait: WaitArgs,
 }
 
 fn parse_state(text: &str) -> std::result::Result<TaskState, String> {
@@ -126,10 +155,40 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
                 .await?;
             app.print().list(&[accepted.task])
         }
+        Verb::Retry(args) => order(app, &client, "retry", args).await,
+        Verb::Skip(args) => order(app, &client, "skip", args).await,
+        Verb::Abandon(args) => order(app, &client, "abandon", args).await,
     }
 }
 
-fn show(app: &App, document: &TaskDocument) -> Result<()> {
+/// Gives an order and waits for what becomes of the task: any end is what was wanted, stuck again is not.
+async fn order(app: &App, client: &Client, verb: &str, args: OrderArgs) -> Result<()> {
+    let task = resolve::task(client, &args.task).await?;
+    let target = resolve::task_target(task.id.uuid()).then("actions").then(verb);
+    let accepted: TaskAccepted = client.post(target, &json!({ "why": args.why })).await?;
+    if !app.waits(&args.wait) {
+        return under_way(app, &accepted.task);
+    }
+    let document = wait::ended(app, client, task.id, args.wait.timeout).await?;
+    if document.task.state == TaskState::Stuck {
+        return Err(wait::failure(&document));
+    }
+    show(app, &document)
+}
+
+/// A task that nobody waits for.
+pub(super) fn under_way(app: &App, task: &Task) -> Result<()> {
+    app.print().list(std::slice::from_ref(task))?;
+    if matches!(app.globals.output, Format::Table | Format::Wide) {
+        out::message(&format!(
+            "task {0} is under way; wait with: skyloom task wait {0}",
+            task.id
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn show(app: &App, document: &TaskDocument) -> Result<()> {
     match app.globals.output {
         Format::Table | Format::Wide => {
             let mut text = out::details(&document.task.details(app.clock.now()));
@@ -137,6 +196,18 @@ fn show(app: &App, document: &TaskDocument) -> Result<()> {
             if !tree.is_empty() {
                 text.push('\n');
                 text.push_str(&tree);
+            }
+            if let Some(result) = &document.task.result {
+                text.push_str("\nResult\n");
+                text.push_str(&out::to_yaml(result));
+            }
+            if document.task.rests() && document.task.state == TaskState::Stuck {
+                let at = steps::stuck_at(document);
+                let orders = steps::orders(&document.task);
+                for line in at.into_iter().chain(orders) {
+                    text.push_str(&format!("\n{}", clean(&line)));
+                }
+                text.push('\n');
             }
             out::raw(&text)
         }

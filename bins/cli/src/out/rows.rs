@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 use skyloom_model::{
-    Flavor, Host, Image, ImageSource, Keypair, Meta, Port, Project, Resources, Role, Scope, Server, Task,
-    Timestamp, Token,
+    Event, Flavor, Host, Image, ImageSource, Keypair, Meta, Order, Port, Project, Resources, Role, Scope,
+    Server, Task, Timestamp, Token,
 };
 
 use crate::text::{age, bytes, mib, word};
@@ -288,7 +288,7 @@ impl Row for Task {
             total => format!("{}%", u64::from(self.progress.done) * 100 / u64::from(total)),
         };
         let mut state = word(&self.state);
-        if self.cancel && !self.state.ended() {
+        if self.cancel && !self.state.rests() {
             state.push_str(" (cancelling)");
         }
         vec![
@@ -302,6 +302,50 @@ impl Row for Task {
             self.reason.as_ref().map(ToString::to_string).unwrap_or_default(),
             self.request_id.clone(),
             scope(self.scope),
+        ]
+    }
+    fn name(&self) -> String {
+        self.id.to_string()
+    }
+    fn details(&self, now: Timestamp) -> Vec<(&'static str, String)> {
+        let heads = Self::HEAD.iter().chain(Self::WIDE).copied();
+        let mut pairs: Vec<_> = heads.zip(self.cells(now)).collect();
+        pairs.push(("Priority", word(&self.priority)));
+        let end = |at: Timestamp| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        pairs.extend(self.deadline.map(|at| ("Deadline", end(at))));
+        let orders: Vec<String> = self.orders.iter().map(|order| order_text(order, now)).collect();
+        if !orders.is_empty() {
+            pairs.push(("Orders", orders.join("\n")));
+        }
+        pairs
+    }
+}
+
+fn order_text(order: &Order, now: Timestamp) -> String {
+    let state = if order.carried_out { "carried out" } else { "open" };
+    format!(
+        "{} by {} {} ago: {} ({state})",
+        word(&order.verb),
+        order.by.name,
+        age(now, order.at),
+        order.why
+    )
+}
+
+impl Row for Event {
+    const HEAD: &'static [&'static str] = &["TIME", "KIND", "SUBJECT", "MESSAGE"];
+    const WIDE: &'static [&'static str] = &["TASK", "REASON", "REQUEST", "SCOPE", "ID"];
+    fn cells(&self, _: Timestamp) -> Vec<String> {
+        vec![
+            self.at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            word(&self.kind),
+            self.subject.name.to_string(),
+            self.message.clone(),
+            self.task.map(|task| task.to_string()).unwrap_or_default(),
+            self.reason.as_ref().map(ToString::to_string).unwrap_or_default(),
+            self.request_id.clone().unwrap_or_default(),
+            scope(self.scope),
+            self.id.to_string(),
         ]
     }
     fn name(&self) -> String {

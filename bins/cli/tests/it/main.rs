@@ -8,6 +8,7 @@ mod contexts;
 mod errors;
 mod images;
 mod lists;
+mod orders;
 mod records;
 mod stub;
 mod terminal;

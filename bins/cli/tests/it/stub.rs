@@ -25,6 +25,8 @@ const PAGE: usize = 2;
 pub(crate) enum Reply {
     /// A status and a document.
     Json(u16, Value),
+    /// 429 with so many seconds to wait.
+    Busy(u32),
     /// Text.
     Text(u16, String),
     /// A status alone.
@@ -206,6 +208,12 @@ fn json_answer(status: u16, body: Value) -> Response {
 fn written(reply: Reply) -> Response {
     match reply {
         Reply::Json(status, body) => json_answer(status, body),
+        Reply::Busy(seconds) => {
+            let body = problem("tasks.too_many", "the project has 1000 unfinished tasks");
+            let mut response = json_answer(429, body);
+            response.headers_mut().insert("retry-after", seconds.into());
+            response
+        }
         Reply::Text(status, text) => (StatusCode::from_u16(status).unwrap(), text).into_response(),
         Reply::Empty(status) => StatusCode::from_u16(status).unwrap().into_response(),
         Reply::Events(events) => event_stream(Body::from_stream(lines(events))),
