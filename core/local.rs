@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use skyloom_agent::{Agent, AgentConfig, AgentParts};
+use skyloom_api::AgentScoped;
 use skyloom_cloud::{
     Bootstrapped, Caller, Cloud, CloudError, CloudParts, CreateHost, EngineParts as EngineJobParts,
     HostParts as HostJobParts, ImageFetch, ImageRepo, ListQuery, RepoContent, cloud_flows, engine_jobs,
@@ -132,6 +133,7 @@ impl LocalCloud {
             request_id: "local".into(),
             idempotency_key: None,
             if_match: None,
+            dry_run: false,
         };
         let mut registered = Vec::with_capacity(hosts.len());
         for host in hosts {
@@ -213,10 +215,12 @@ impl LocalCloud {
         parts.spawn(engine.run(shutdown.clone()));
         let (tidy, stop) = (cloud.clone(), shutdown.clone());
         parts.spawn(async move {
-            tidy.keep_tidy(stop).await;
+            tokio::join!(tidy.keep_tidy(stop.clone()), tidy.keep_reconciled(stop));
             Ok(())
         });
         for Registered { id, host } in hosts {
+            // As over HTTP: an agent touches its own host's areas and nothing else.
+            let backend: DynBackend = Arc::new(AgentScoped::new(backend.clone(), id));
             let jobs = host_jobs(&HostJobParts {
                 host: id,
                 hypervisor: host.hypervisor.clone(),
@@ -225,7 +229,7 @@ impl LocalCloud {
                 backend: backend.clone(),
             });
             let agent = Agent::new(AgentParts {
-                backend: backend.clone(),
+                backend,
                 hypervisor: host.hypervisor,
                 jobs,
                 journal: host.journal,

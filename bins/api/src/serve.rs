@@ -90,9 +90,10 @@ pub(crate) async fn run(
     let scheme = if tls.is_some() { "https" } else { "http" };
     say(&format!("SKYLOOM_ENDPOINT={scheme}://{address}\n"));
 
-    let (served, ()) = tokio::join!(
+    let (served, (), ()) = tokio::join!(
         serve(listener, routes, tls, ServeLimits::default(), shutdown.clone()),
-        cloud.keep_tidy(shutdown),
+        cloud.keep_tidy(shutdown.clone()),
+        cloud.keep_reconciled(shutdown),
     );
     store
         .close()

@@ -20,16 +20,17 @@ mod flows;
 mod hash;
 mod images;
 mod jobs;
+mod preview;
 mod query;
 mod requests;
 
 pub use answers::{
-    Bootstrapped, HostAccepted, ImageAccepted, Listed, PlacementAnswer, ServerAccepted, ServerTask,
-    ShownOnce, TaskAccepted, TaskDetail, TokenAccepted,
+    Bootstrapped, HostAccepted, ImageAccepted, Listed, PlacementAnswer, PlanApplied, ServerAccepted,
+    ServerTask, ShownOnce, TaskAccepted, TaskDetail, TokenAccepted,
 };
 pub use caller::Caller;
 pub use error::{CloudError, ErrorKind, FieldError, Result};
-pub use facade::{Cloud, CloudParts, TaskLimits};
+pub use facade::{Cloud, CloudParts, Reconciled, Suspects, TaskLimits};
 pub use flows::{
     BaseImage, CreateParams, ImageDelete, ImageImport, ImportParams, PortPlan, ServerCreate, ServerDelete,
     ServerReboot, ServerStart, ServerStop, StopParams, cloud_flows,
@@ -39,6 +40,9 @@ pub use images::{
     ReadSeek, RepoContent, RepoError, StagedFile,
 };
 pub use jobs::{EngineParts, HostParts, engine_jobs, host_jobs};
+pub use preview::{
+    ChangeKind, HostRoom, MadeFrom, Preview, PreviewStep, RecordChange, Reservation, ShownPlan,
+};
 pub use query::{Answer, MAX_CONSOLE_BYTES, Query, Question, ResponderParts, answer_queries};
 pub use requests::{
     CreateFlavor, CreateHost, CreateImage, CreateKeypair, CreateProject, CreateServer, CreateToken,

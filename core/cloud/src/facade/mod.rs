@@ -7,6 +7,7 @@
 mod admission;
 mod bootstrap;
 mod console;
+mod draft;
 mod events;
 mod flavors;
 mod host_actions;
@@ -17,9 +18,12 @@ mod list;
 mod once;
 mod orders;
 mod placement;
+mod plans;
 mod ports;
 mod projects;
+mod reconcile;
 mod records;
+mod risks;
 mod server_actions;
 mod servers;
 mod submit;
@@ -30,13 +34,18 @@ mod wait;
 
 use std::sync::Arc;
 
+use skyloom_flow::FlowRegistry;
 use skyloom_model::{Clock, Ids};
+use skyloom_scheduler::{FilterScheduler, Scheduler};
 use skyloom_store::DynBackend;
+use uuid::Uuid;
 
 use self::admission::Admission;
-use crate::ImageRepo;
+use self::draft::Planner;
+use crate::{ImageRepo, cloud_flows};
 
 pub use self::admission::TaskLimits;
+pub use self::reconcile::{Reconciled, Suspects};
 
 /// What a cloud is made of.
 #[derive(Debug, Clone)]
@@ -56,6 +65,9 @@ pub struct CloudParts {
 pub struct Cloud {
     parts: CloudParts,
     admission: Arc<Admission>,
+    planner: Arc<Planner>,
+    /// The shown plan that mutations of this value carry out.
+    applying: Option<Uuid>,
 }
 
 impl Cloud {
@@ -63,7 +75,23 @@ impl Cloud {
     #[must_use]
     pub fn new(parts: CloudParts) -> Self {
         let admission = Admission::new(TaskLimits::default(), parts.clock.clone());
-        Self { parts, admission }
+        let planner = Planner {
+            flows: cloud_flows(),
+            scheduler: Arc::new(FilterScheduler::default()),
+        };
+        Self {
+            parts,
+            admission,
+            planner: Arc::new(planner),
+            applying: None,
+        }
+    }
+
+    /// With the flows and the scheduler of the cloud's engines, where those are not the usual ones: for previews.
+    #[must_use]
+    pub fn with_planner(mut self, flows: FlowRegistry, scheduler: Arc<dyn Scheduler>) -> Self {
+        self.planner = Arc::new(Planner { flows, scheduler });
+        self
     }
 
     /// With other bounds on unfinished tasks. To be called before the cloud is shared; they hold while

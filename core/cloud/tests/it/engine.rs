@@ -235,15 +235,14 @@ impl<'w> Engine<'w> {
             if rest == Rest::Ended || now.state.rests() {
                 return now;
             }
-            if let Rest::Until(Some(at)) = rest {
+            // One job at a time, so that every order of ends is that of the plan.
+            if let Some(job) = self.due().await {
+                self.attempt(job).await;
+            } else if let Rest::Until(Some(at)) = rest {
                 let wait = at.duration_since(self.world.clock.now());
                 self.world
                     .clock
                     .advance(std::time::Duration::try_from(wait).unwrap_or_default());
-            }
-            // One job at a time, so that every order of ends is that of the plan.
-            if let Some(job) = self.due().await {
-                self.attempt(job).await;
             }
         }
         panic!("the task {} does not end", task.flow);
