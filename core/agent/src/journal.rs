@@ -144,7 +144,10 @@ fn write(mut disk: Disk, state: &Mutex<JournalState>, inbox: &Receiver<Order>) {
         }
         for (_, done) in waiting {
             // Who does not wait any more has been dropped, and looks at what is there in its next life.
-            let _ = done.send(kept.as_ref().map(|()| ()).map_err(disk::copy));
+            let _ = done.send(match &kept {
+                Ok(()) => Ok(()),
+                Err(error) => Err(disk::copy(error)),
+            });
         }
     }
     if !lines.is_empty()

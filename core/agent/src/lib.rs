@@ -24,7 +24,7 @@ use std::time::Duration;
 use skyloom_flow::journal::Journal;
 use skyloom_flow::{Fence, JobRegistry, LeaseKeeper, Worker, WorkerParts};
 use skyloom_hypervisor::Hypervisor;
-use skyloom_model::{AgentStatus, Clock, HostId, Phase, Readiness, Timestamp, paths};
+use skyloom_model::{AgentStatus, Clock, HostId, Phase, Readiness, paths};
 use skyloom_store::{DynBackend, Error, ErrorKind, Key, LeaseName, Outcome, Result, Txn, Value};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -151,7 +151,13 @@ impl Agent {
             part: part.clone(),
             give_back: give_back.clone(),
         };
-        let kinds: Vec<String> = jobs.kinds().map(str::to_owned).collect();
+        let status = AgentStatus {
+            incarnation: 0,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: clock.now(),
+            facts: facts.clone(),
+            kinds: jobs.kinds().map(str::to_owned).collect(),
+        };
         let reporter = Arc::new(Reporter::new(
             backend.clone(),
             hypervisor.clone(),
@@ -181,8 +187,6 @@ impl Agent {
             },
             shutdown.clone(),
         );
-        let started_at = clock.now();
-
         let boot = async {
             let detail = format!(
                 "{} guests, {} ({})",
@@ -193,9 +197,7 @@ impl Agent {
             introduce(
                 &backend,
                 &config,
-                &facts,
-                &kinds,
-                started_at,
+                status,
                 fence.clone(),
                 |epoch| {
                     readiness.done(&part, Phase::Health, format!("incarnation {epoch}: {detail}"));
@@ -238,9 +240,7 @@ impl Agent {
 async fn introduce(
     backend: &DynBackend,
     config: &AgentConfig,
-    facts: &skyloom_model::HostFacts,
-    kinds: &[String],
-    started_at: Timestamp,
+    mut status: AgentStatus,
     mut fence: watch::Receiver<Option<Fence>>,
     done: impl Fn(u64),
     first: impl Future<Output = ()>,
@@ -248,13 +248,7 @@ async fn introduce(
     let mut first = Some(Box::pin(first));
     while let Ok(held) = fence.wait_for(Option::is_some).await.map(|f| f.clone()) {
         let Some(held) = held else { continue };
-        let status = AgentStatus {
-            incarnation: held.epoch,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            started_at,
-            facts: facts.clone(),
-            kinds: kinds.to_vec(),
-        };
+        status.incarnation = held.epoch;
         match write_status(backend, config.host, &status, &held).await {
             Ok(Outcome::Committed { .. }) => {
                 done(held.epoch);

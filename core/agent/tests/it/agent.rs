@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures::StreamExt as _;
+use serde_json::Value;
 use skyloom_agent::{Agent, AgentConfig, AgentParts};
-use skyloom_flow::JobRegistry;
 use skyloom_flow::journal::{Journal, MemoryDisk, MemoryJournal};
+use skyloom_flow::{Job, JobContext, JobError, JobRegistry, Undo};
 use skyloom_hypervisor::{FakeOptions, FakeWorld};
 use skyloom_model::{AgentStatus, Clock, HostId, Phase, PhaseState, Readiness, SystemClock, paths};
 use skyloom_store::{
@@ -15,6 +17,22 @@ use skyloom_store::{
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+#[derive(Debug)]
+struct Nothing(&'static str);
+
+#[async_trait]
+impl Job for Nothing {
+    fn kind(&self) -> &'static str {
+        self.0
+    }
+    async fn run(&self, _: &JobContext<'_>) -> Result<Value, JobError> {
+        Ok(Value::Null)
+    }
+    async fn undo(&self, _: &JobContext<'_>) -> Result<Undo, JobError> {
+        Ok(Undo::Undone)
+    }
+}
 
 struct Host {
     id: HostId,
@@ -45,7 +63,7 @@ impl Host {
         let agent = Agent::new(AgentParts {
             backend: self.store.clone(),
             hypervisor: Arc::new(world.hypervisor()),
-            jobs: JobRegistry::new(),
+            jobs: JobRegistry::new().with(Nothing("b")).with(Nothing("a")),
             journal: Arc::new(journal),
             clock: self.clock.clone(),
             readiness: self.readiness.clone(),
@@ -73,6 +91,7 @@ async fn an_agent_writes_down_its_epoch_before_it_shows_itself() {
         }
         changes.next().await.unwrap().unwrap();
     };
+    assert_eq!(status.kinds, ["a", "b"]);
     assert!(
         disk.durable()
             .grant(&host.lease(), status.incarnation)

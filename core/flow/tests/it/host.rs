@@ -253,7 +253,11 @@ impl Host {
             if is(&record) {
                 return record;
             }
-            changes.next().await.unwrap().unwrap();
+            let change = tokio::time::timeout(Duration::from_secs(3600), changes.next()).await;
+            assert!(
+                matches!(change, Ok(Some(Ok(_)))),
+                "{change:?}: nothing happens any more: {record:?}"
+            );
         }
     }
 

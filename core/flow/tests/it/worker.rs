@@ -54,7 +54,7 @@ async fn nothing_is_begun_after_the_lease_has_run_out_on_the_way() {
     let host = Host::new().await;
     host.put(&host.order("a", "")).await;
     let _life = host.live_with(Arc::new(Slow(host.fence.subscribe())));
-    host.until_state("a", JobState::Started).await;
+    host.until("a", |r| r.state != JobState::Ready).await;
     host.minute().await;
     assert!(host.calls().is_empty());
     let next = host.grant().await;
