@@ -20,6 +20,9 @@ use crate::{EngineConfig, prefix};
 /// Pause before a task whose turn failed for a passing reason has another.
 const PAUSE: jiff::SignedDuration = jiff::SignedDuration::from_millis(200);
 
+/// How often it is looked whether another engine has died.
+const PULSE: Duration = Duration::from_secs(1);
+
 /// The engine's work list.
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -149,6 +152,8 @@ impl Queue {
         let mut job_changes = job_keys.changes();
         let mut tick = tokio::time::interval(resync);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let deaths = deaths(&driver);
+        tokio::pin!(deaths);
         let slots = Arc::new(Semaphore::new(concurrency));
         let mut running: JoinSet<Turn> = JoinSet::new();
         let mut turns = Turns {
@@ -179,6 +184,11 @@ impl Queue {
                     Ok(turn) => turns.over(turn, now),
                     Err(error) => tracing::error!(%error, "a turn was cut off"),
                 },
+                () = &mut deaths => {
+                    deaths.set(self::deaths(&driver));
+                    let all: Vec<TaskId> = marks.snapshot().iter().map(|m| m.value.task).collect();
+                    all.into_iter().for_each(|task| turns.want(task));
+                }
                 _ = tick.tick() => {
                     let all: Vec<TaskId> = marks.snapshot().iter().map(|m| m.value.task).collect();
                     all.into_iter().for_each(|task| turns.want(task));
@@ -202,6 +212,18 @@ impl Queue {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Waits until an engine that was seen alive has died.
+async fn deaths(driver: &Driver) {
+    loop {
+        tokio::time::sleep(PULSE).await;
+        match driver.deaths().await {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(error) => tracing::debug!(%error, "cannot tell which engines live"),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use skyloom_model::ablation::{Rule, kept};
-use skyloom_model::{EventKind, Owner, Reason, TaskState, paths};
+use skyloom_model::{EventKind, Owner, Reason, TaskState};
 use skyloom_store::{Outcome, Result, Value};
 
 use super::{Driver, Held, Life};
@@ -17,6 +17,8 @@ use crate::compose::{event, prefix};
 pub const MAX_CLAIMS: u32 = 5;
 /// How long an engine that was seen alive counts as alive.
 const ALIVE_FOR: Duration = Duration::from_secs(1);
+/// Lives that are remembered as ended. Of a forgotten one the store is asked again.
+const DEAD_KNOWN: usize = 4096;
 
 /// Whose a task is.
 #[derive(Debug)]
@@ -33,11 +35,14 @@ pub(super) enum Claim {
 #[derive(Debug, Default)]
 pub(super) struct Liveness(Mutex<Seen>);
 
+/// An engine's name and its lease's epoch.
+type Who = (String, u64);
+
 #[derive(Debug, Default)]
 struct Seen {
     /// A lease that ran out at an epoch never lives again at that epoch.
-    dead: BTreeSet<(String, u64)>,
-    alive: BTreeMap<(String, u64), Duration>,
+    dead: BTreeSet<Who>,
+    alive: BTreeMap<Who, Duration>,
 }
 
 impl Driver {
@@ -116,18 +121,49 @@ impl Driver {
                 return Ok(true);
             }
         }
-        let name = paths::engine_lease(&owner.engine);
-        let leases = self.parts.backend.leases(&prefix("engines")?).await?;
-        let alive = leases
-            .iter()
-            .any(|l| l.name.as_key().as_str() == name && l.epoch == owner.lease_epoch && !l.expired);
+        let alive = self.living().await?.contains(&who);
         let mut seen = self.liveness.0.lock();
         if alive {
             seen.alive.insert(who, now);
         } else {
-            seen.alive.remove(&who);
-            seen.dead.insert(who);
+            seen.bury(who);
         }
         Ok(alive)
+    }
+
+    /// Whether an engine that was seen alive has died since: then its tasks want to be taken over.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn deaths(&self) -> Result<bool> {
+        let known: Vec<Who> = self.liveness.0.lock().alive.keys().cloned().collect();
+        if known.is_empty() {
+            return Ok(false);
+        }
+        let living = self.living().await?;
+        let mut seen = self.liveness.0.lock();
+        let dead: Vec<Who> = known.into_iter().filter(|who| !living.contains(who)).collect();
+        let any = !dead.is_empty();
+        dead.into_iter().for_each(|who| seen.bury(who));
+        Ok(any)
+    }
+
+    /// The engines whose lease lives.
+    async fn living(&self) -> Result<BTreeSet<Who>> {
+        let leases = self.parts.backend.leases(&prefix("engines")?).await?;
+        let living = leases.iter().filter(|l| !l.expired);
+        Ok(living
+            .map(|l| (l.name.as_key().last().to_owned(), l.epoch))
+            .collect())
+    }
+}
+
+impl Seen {
+    fn bury(&mut self, who: Who) {
+        self.alive.remove(&who);
+        if self.dead.len() >= DEAD_KNOWN {
+            self.dead.pop_first();
+        }
+        self.dead.insert(who);
     }
 }
