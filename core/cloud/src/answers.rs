@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use skyloom_model::{Host, Image, JobId, JobRecord, Plan, Project, Server, Task, TaskId, Token};
+use uuid::Uuid;
 
 /// A secret on its only way out: serialises as text, never shows in debug prints, is kept nowhere.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +126,19 @@ pub struct TaskDetail {
 pub struct TaskAccepted {
     /// The task as it is now.
     pub task: Task,
+}
+
+/// A shown plan that is under way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PlanApplied {
+    /// Which plan.
+    pub plan: Uuid,
+    /// The task that carries it out.
+    pub task: Task,
+    /// The first user's password of a new server, only when the cloud made it, only this once.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub password: Option<ShownOnce>,
 }
 
 /// Why a server is where it is.

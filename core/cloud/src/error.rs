@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use skyloom_model::Reason;
 
+use crate::Preview;
+
 /// A result of this crate.
 pub type Result<T, E = CloudError> = std::result::Result<T, E>;
 
@@ -31,6 +33,10 @@ pub enum ErrorKind {
     Internal,
     /// 503: try again later.
     Unavailable,
+    /// 200: nothing is wrong. The mutation was asked for as a dry run and has not happened; the error carries its
+    /// [`Preview`]. It travels as an error so that mutations have one way, whose last step is the commit, and no caller
+    /// can take what was only shown for what was done.
+    Previewed,
     /// 504: a host did not answer in time.
     Timeout,
 }
@@ -60,16 +66,17 @@ impl FieldError {
 }
 
 /// A refusal or failure of a facade call. Boxed: it is rare, results are many.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{}", .0.reason)]
 pub struct CloudError(Box<Inner>);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Inner {
     kind: ErrorKind,
     reason: Reason,
     fields: Vec<FieldError>,
     retry_after: Option<Duration>,
+    preview: Option<Preview>,
 }
 
 impl CloudError {
@@ -81,6 +88,7 @@ impl CloudError {
             reason,
             fields: Vec::new(),
             retry_after: None,
+            preview: None,
         }))
     }
     /// [`ErrorKind::BadRequest`].
@@ -147,6 +155,13 @@ impl CloudError {
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Internal, Reason::new("internal", message))
     }
+    /// [`ErrorKind::Previewed`].
+    pub(crate) fn previewed(preview: Preview) -> Self {
+        let reason = Reason::new("preview", "nothing was done: this is what would be done");
+        let mut this = Self::new(ErrorKind::Previewed, reason);
+        this.0.preview = Some(preview);
+        this
+    }
     /// Adds what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -179,6 +194,11 @@ impl CloudError {
     #[must_use]
     pub fn wait(&self) -> Option<Duration> {
         self.0.retry_after
+    }
+    /// What would have been done, of a dry run.
+    #[must_use]
+    pub fn preview(&self) -> Option<&Preview> {
+        self.0.preview.as_ref()
     }
     /// The wrong fields, if that is why.
     #[must_use]

@@ -59,7 +59,7 @@ impl Cloud {
         } else {
             caller.scope()
         };
-        let mut meta = Meta::new(self.parts.ids.uuid(), name.clone(), scope, self.now());
+        let mut meta = Meta::new(self.subject_id(), name.clone(), scope, self.now());
         meta.labels = request.labels.clone();
         let source = match &request.url {
             Some(url) => ImageSource::Url { url: url.clone() },

@@ -38,10 +38,10 @@ use skyloom_flow::FlowRegistry;
 use skyloom_model::{Clock, Ids};
 use skyloom_scheduler::{FilterScheduler, Scheduler};
 use skyloom_store::DynBackend;
-use uuid::Uuid;
 
 use self::admission::Admission;
 use self::draft::Planner;
+use self::plans::Applying;
 use crate::{ImageRepo, cloud_flows};
 
 pub use self::admission::TaskLimits;
@@ -67,7 +67,7 @@ pub struct Cloud {
     admission: Arc<Admission>,
     planner: Arc<Planner>,
     /// The shown plan that mutations of this value carry out.
-    applying: Option<Uuid>,
+    applying: Option<Applying>,
 }
 
 impl Cloud {

@@ -6,10 +6,10 @@
 use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use skyloom_model::ablation::{Rule, kept};
 use skyloom_model::{Reason, Task, Timestamp, paths};
-use skyloom_store::Txn;
+use skyloom_store::{Guard, Txn};
 
 use super::Cloud;
 use super::records::create;
@@ -24,6 +24,8 @@ pub(crate) struct Change<T> {
     txn: Txn,
     /// The task that does the rest.
     task: Option<Task>,
+    /// What else it was made from. A change goes through when that is gone meanwhile; a plan that was shown does not.
+    made_from: Vec<Guard>,
     /// What is answered, without secrets.
     answer: T,
 }
@@ -34,8 +36,15 @@ impl<T> Change<T> {
         Self {
             txn,
             task: None,
+            made_from: Vec::new(),
             answer,
         }
+    }
+
+    /// With what else it was made from.
+    pub(crate) fn made_from(mut self, guards: Vec<Guard>) -> Self {
+        self.made_from = guards;
+        self
     }
 
     /// With a task that does the rest, submitted in the same commit.
@@ -84,7 +93,16 @@ impl Cloud {
         T: Serialize + DeserializeOwned + Send,
         F: Fn() -> BoxFuture<'a, Result<Change<T>>> + Send + Sync,
     {
-        let slot = slot(caller, operation, &request)?;
+        if caller.dry_run {
+            let change = make().await?;
+            let txn = only_from(change.txn, change.made_from);
+            let preview = self.previewed(caller, operation, &request, txn, change.task.as_ref());
+            return Err(CloudError::previewed(preview.await?));
+        }
+        let slot = match self.applying {
+            Some(applying) => slot(caller, "plans.apply", &json!(applying.plan))?,
+            None => slot(caller, operation, &request)?,
+        };
         for _ in 0..TRIES {
             if let Some(slot) = &slot
                 && let Some(answer) = self.remembered(slot).await?
@@ -94,6 +112,7 @@ impl Cloud {
             let Change {
                 mut txn,
                 task,
+                made_from,
                 answer,
             } = make().await?;
             let seat = task.as_ref().map(|t| self.admission.admit(t)).transpose()?;
@@ -109,14 +128,14 @@ impl Cloud {
                 };
                 txn = txn.and(create(&slot.path, &record)?);
             }
-            let submission = match &task {
-                Some(task) => self.submission(task)?,
-                None => Txn::new(),
-            };
-            let (txn, later) = if kept(Rule::OneCommit) {
-                (txn.and(submission), None)
-            } else {
-                (txn, Some(submission))
+            let (txn, later) = match (&task, self.applying) {
+                (Some(task), Some(applying)) => {
+                    let txn = only_from(txn, made_from);
+                    (self.applied(caller, applying.plan, txn, task).await?, None)
+                }
+                (Some(task), None) if kept(Rule::OneCommit) => (txn.and(self.submission(task)?), None),
+                (Some(task), None) => (txn, Some(self.submission(task)?)),
+                (None, _) => (txn, None),
             };
             if self.commit_seated(txn, seat).await? {
                 if let Some(later) = later {
@@ -145,6 +164,11 @@ impl Cloud {
             .map_err(|e| CloudError::internal(format!("a kept answer cannot be read: {e}")))?;
         Ok(Some(answer))
     }
+}
+
+/// `txn`, if all that it was made from is unchanged.
+fn only_from(txn: Txn, made_from: Vec<Guard>) -> Txn {
+    made_from.into_iter().fold(txn, Txn::guard)
 }
 
 fn slot(caller: &Caller, operation: &str, request: &Json) -> Result<Option<Slot>> {

@@ -2,6 +2,7 @@
 
 use skyloom_model::{Plan, Server, ServerId, Task, paths};
 use skyloom_store::ListOptions;
+use uuid::Uuid;
 
 use super::Cloud;
 use super::records::{key, prefix};
@@ -32,11 +33,12 @@ impl Cloud {
         })
     }
 
-    /// The task that made a server. Ids are ordered by time and the task's is made right after the server's, so it is
-    /// among the first tasks behind it.
+    /// The task that made a server. Ids are ordered by time and the task's is made right after the server's record, so it
+    /// is among the first tasks from that moment on. (The server's own id may be older: a shown plan's.)
     async fn creation_of(&self, server: &Server) -> Result<Option<Task>> {
         let below = paths::tasks(server.meta.scope);
-        let behind = key(&format!("{below}/{}", server.meta.id))?;
+        let moment = u128::try_from(server.meta.created_at.as_millisecond()).unwrap_or_default();
+        let behind = key(&format!("{below}/{}", Uuid::from_u128(moment << 80)))?;
         let options = ListOptions::default().with_after(behind).with_limit(MAX_SCAN);
         let page = self.parts.backend.list(&prefix(&below)?, options).await?;
         let tasks = page.items.iter().filter_map(|kv| kv.value.parse::<Task>().ok());

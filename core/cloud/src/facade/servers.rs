@@ -9,7 +9,7 @@ use skyloom_model::{
     PortSpec, PortStatus, PowerState, Resource as _, Scope, Secret, Server, ServerId, ServerSecrets,
     ServerSpec, ServerStatus, paths,
 };
-use skyloom_store::Versioned;
+use skyloom_store::{Guard, Versioned};
 
 use super::Cloud;
 use super::once::Change;
@@ -27,6 +27,8 @@ struct Chosen {
     image: Versioned<Image>,
     flavor: Flavor,
     ssh_keys: Vec<String>,
+    /// The flavor and the keypairs as they were read.
+    made_from: Vec<Guard>,
 }
 
 impl Cloud {
@@ -88,7 +90,7 @@ impl Cloud {
     ) -> Result<Change<ServerAccepted>> {
         let chosen = self.choose(caller, request).await?;
         checks::image::usable(&chosen.image.value, &chosen.flavor.spec)?;
-        let id = ServerId::fresh(&*self.parts.ids);
+        let id = ServerId::from_uuid(self.subject_id());
         let fallback = format!("server-{}", &id.uuid().simple().to_string()[24..]);
         let (name, hostname) =
             checks::names::server(request.name.as_deref(), request.hostname.as_deref(), &fallback)?;
@@ -156,27 +158,30 @@ impl Cloud {
             task: task.clone(),
             password: None,
         };
-        Ok(Change::new(txn, answer).task(task))
+        Ok(Change::new(txn, answer).task(task).made_from(chosen.made_from))
     }
 
     /// Looks up what the request names.
     async fn choose(&self, caller: &Caller, request: &CreateServer) -> Result<Chosen> {
-        let mut ssh_keys = Vec::new();
+        let (mut ssh_keys, mut made_from) = (Vec::new(), Vec::new());
         for (i, asked) in request.keypairs.iter().enumerate() {
             let found = self.by_id_or_name::<Keypair>(caller.scope(), asked).await?;
             let keypair = checks::found(&format!("keypairs[{i}]"), "keypair", asked, found)?;
+            made_from.push(keypair.unchanged());
             ssh_keys.push(keypair.value.spec.public_key);
         }
         let found = self
             .by_id_or_name::<Flavor>(Scope::System, &request.flavor)
             .await?;
-        let flavor = checks::found("flavor", "flavor", &request.flavor, found)?.value;
+        let flavor = checks::found("flavor", "flavor", &request.flavor, found)?;
+        made_from.push(flavor.unchanged());
         let found = self.image_by_id_or_name(caller, &request.image).await?;
         let image = checks::found("image", "image", &request.image, found)?;
         Ok(Chosen {
             image,
-            flavor,
+            flavor: flavor.value,
             ssh_keys,
+            made_from,
         })
     }
 

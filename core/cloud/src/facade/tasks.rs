@@ -7,14 +7,13 @@ use serde_json::json;
 use skyloom_model::{
     ActiveTask, JobId, JobRecord, JobState, Place, Plan, Reason, Run, Scope, Task, TaskId, TaskState, paths,
 };
-use skyloom_scheduler::Explanation;
 use skyloom_store::{Prefix, Table, Value, Versioned};
 
 use super::Cloud;
 use super::list::PageOf;
 use super::once::Change;
 use super::records::{key, precondition, prefix};
-use crate::{Caller, CloudError, Listed, Result, TaskAccepted, TaskDetail, TaskQuery};
+use crate::{Caller, CloudError, Listed, Result, TaskAccepted, TaskDetail, TaskQuery, preview};
 
 impl Cloud {
     /// A page of the project's tasks, oldest first; for administrators also the cloud's own.
@@ -193,6 +192,5 @@ pub(crate) fn rendered(caller: &Caller, placement: Option<serde_json::Value>) ->
     if caller.is_admin() {
         return placement;
     }
-    let explanation: Explanation = serde_json::from_value(placement?).ok()?;
-    serde_json::to_value(explanation.for_tenant()).ok()
+    preview::for_tenant(placement)
 }
