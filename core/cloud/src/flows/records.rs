@@ -55,10 +55,7 @@ pub(super) fn order(server: &mut Server, cx: &PlanContext<'_>) {
 /// outputs, and it is newer when the guest has ended since. When the task is done its order has reached the domain, and
 /// what was seen under an older one is old news; otherwise the domain may never have heard of the order.
 pub(super) fn take_seen(server: &mut Server, cx: &SettleContext<'_>) -> Result<(), Reason> {
-    let Some(placement) = &server.status.placement else {
-        return Ok(());
-    };
-    let seen: Option<VmObservation> = cx.records.get(&seen_key(placement.host, server.id())?)?;
+    let seen = seen(server, cx.records)?;
     let current = server.meta.generation;
     let oldest = if cx.end == TaskEnd::Done { current } else { 0 };
     if let Some(seen) = seen.filter(|s| (oldest..=current).contains(&s.generation)) {
@@ -66,6 +63,14 @@ pub(super) fn take_seen(server: &mut Server, cx: &SettleContext<'_>) -> Result<(
         server.status.accelerator = seen.accelerator.or(server.status.accelerator.take());
     }
     Ok(())
+}
+
+/// What its host's agent last saw of a server. Of one that has no domain there is nothing.
+pub(super) fn seen(server: &Server, records: &Records) -> Result<Option<VmObservation>, Reason> {
+    match &server.status.placement {
+        Some(placement) => records.get(&seen_key(placement.host, server.id())?),
+        None => Ok(None),
+    }
 }
 
 /// The server; then, once it is placed, its ports, its claim, its host's ledger and what the agent last saw of it.

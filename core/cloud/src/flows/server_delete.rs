@@ -1,10 +1,14 @@
 //! `server.delete`: off, domain gone, disks gone; then the records.
 
 use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd, TaskFlow};
-use skyloom_model::{JobId, Lifecycle, Place, Reason, Resource as _, Scope, Server, Task, TaskEnd, paths};
+use skyloom_model::{
+    JobId, Lifecycle, Place, PowerState, Reason, Resource as _, Scope, Server, Task, TaskEnd, paths,
+};
 use skyloom_store::{Key, Txn};
 
-use super::records::{delete_ports, key, order, release_claim, server_reads, subject_key};
+use super::records::{
+    bind_ports, delete_ports, key, order, release_claim, seen, server_reads, subject_key, take_seen,
+};
 use super::{Outputs, Step};
 use crate::jobs::ServerInput;
 
@@ -79,7 +83,13 @@ impl TaskFlow for ServerDelete {
                 server.status.activity = None;
                 server.status.fault = cx.reason.cloned();
                 server.meta.updated_at = cx.now;
-                cx.records.put(Txn::new(), &at, &server)?
+                take_seen(&mut server, cx)?;
+                let mut txn = Txn::new();
+                if seen(&server, cx.records)?.is_none() {
+                    server.status.power = PowerState::Stopped;
+                    txn = bind_ports(txn, task, &server, cx.records, false)?;
+                }
+                cx.records.put(txn, &at, &server)?
             }
         };
         Ok(Settled {

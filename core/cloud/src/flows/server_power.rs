@@ -43,13 +43,10 @@ impl TaskFlow for ServerStart {
         settled(task, cx, |server| match cx.end {
             TaskEnd::Done => started(server, cx),
             // The way back has forced it off.
-            TaskEnd::Failed | TaskEnd::Cancelled => {
-                server.spec.running = false;
-                if cx.plan.is_some() {
-                    server.status.power = PowerState::Stopped;
-                }
+            TaskEnd::Failed | TaskEnd::Cancelled if cx.plan.is_some() => {
+                server.status.power = PowerState::Stopped;
             }
-            TaskEnd::Abandoned => {}
+            TaskEnd::Failed | TaskEnd::Cancelled | TaskEnd::Abandoned => {}
         })
     }
 }
@@ -78,8 +75,6 @@ impl TaskFlow for ServerStop {
         settled(task, cx, |server| {
             if stopped(cx) {
                 server.status.power = PowerState::Stopped;
-            } else if matches!(cx.end, TaskEnd::Failed | TaskEnd::Cancelled) {
-                server.spec.running = true;
             }
         })
     }
@@ -114,7 +109,6 @@ impl TaskFlow for ServerReboot {
         settled(task, cx, |server| match cx.end {
             TaskEnd::Done => started(server, cx),
             TaskEnd::Failed | TaskEnd::Cancelled if stopped(cx) => {
-                server.spec.running = false;
                 server.status.power = PowerState::Stopped;
             }
             TaskEnd::Failed | TaskEnd::Cancelled | TaskEnd::Abandoned => {}
@@ -185,6 +179,10 @@ fn settled(task: &Task, cx: &SettleContext<'_>, change: impl FnOnce(&mut Server)
     }
     change(&mut server);
     take_seen(&mut server, cx)?;
+    if cx.end != TaskEnd::Done {
+        // What was asked for is not wanted any more: what is, stays.
+        server.spec.running = server.status.power.may_execute();
+    }
     Ok(Settled {
         changes: cx.records.put(Txn::new(), &at, &server)?,
         result: None,

@@ -38,9 +38,6 @@ pub(crate) enum Fate {
     FailAfter,
 }
 
-/// The ways to fail.
-pub(crate) const FATES: [Fate; 2] = [Fate::FailBefore, Fate::FailAfter];
-
 /// The job `kind` meets its fate on its way there; everything else is done twice, each undo too.
 pub(crate) fn one(kind: &str, fate: Fate) -> impl Fn(&JobRecord) -> Fate {
     let kind = kind.to_owned();
@@ -266,9 +263,9 @@ impl<'w> Engine<'w> {
     }
 
     /// Does one job that is due, if there is one.
-    pub(crate) async fn work(&mut self) {
+    pub(crate) async fn work_with(&mut self, fate: impl Fn(&JobRecord) -> Fate + Send + 'static) {
         if let Some(job) = self.due().await {
-            self.script.lock().fate = Box::new(|_| Fate::Run);
+            self.script.lock().fate = Box::new(fate);
             self.attempt(job).await;
         }
     }

@@ -11,6 +11,9 @@ use uuid::Uuid;
 use crate::engine::{Engine, active_image};
 use crate::world::{World, image, key, server};
 
+/// Of the content that is fetched.
+const SHA256: &str = "a99c07ce93703c7390589c5b007bd9a97a8b6de29e9a920d474d4f028ce2d42c";
+
 async fn plan_of(world: &World, task: &Task) -> String {
     let plan: Plan = world
         .store
@@ -93,7 +96,7 @@ async fn plans() -> Vec<(&'static str, String)> {
     all.push(("server_delete", plan_of(&world, &delete.task).await));
     let mut fetched = image("fetched");
     fetched.url = Some("https://example.org/disk.raw".to_owned());
-    fetched.sha256 = Some("0".repeat(64));
+    fetched.sha256 = Some(SHA256.to_owned());
     let import = world
         .cloud
         .create_image(&admin, fetched)

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod arena;
 mod chaos;
 mod engine;
 mod facade;
@@ -9,6 +10,7 @@ mod facade_images;
 mod facade_servers;
 mod facade_tasks;
 mod facade_tokens;
+mod flows;
 mod golden;
 mod limits;
 mod paging;
@@ -17,5 +19,4 @@ mod previews;
 mod query;
 mod reconcile;
 mod torture;
-mod torture_images;
 mod world;

@@ -38,6 +38,22 @@ pub(crate) struct FakeHost {
     pub(crate) jobs: JobRegistry,
 }
 
+/// What the agent of a host does, and reaches the store through `backend` for.
+pub(crate) fn jobs_of(
+    host: HostId,
+    fake: &FakeWorld,
+    repo: &Arc<dyn ImageRepo>,
+    backend: DynBackend,
+) -> JobRegistry {
+    host_jobs(&HostParts {
+        host,
+        hypervisor: Arc::new(fake.hypervisor()),
+        storage: Arc::new(fake.storage()),
+        content: Arc::new(RepoContent(repo.clone())),
+        backend,
+    })
+}
+
 pub(crate) fn key(path: &str) -> Key {
     Key::parse(path).unwrap()
 }
@@ -145,13 +161,7 @@ impl World {
         );
         let txn = Txn::new().replace(at, found.modified, Value::json(&found.value).unwrap());
         assert!(self.store.commit(txn).await.unwrap().committed().is_some());
-        let jobs = host_jobs(&HostParts {
-            host: id,
-            hypervisor: Arc::new(fake.hypervisor()),
-            storage: Arc::new(fake.storage()),
-            content: Arc::new(RepoContent(self.repo.clone())),
-            backend: self.store.clone(),
-        });
+        let jobs = jobs_of(id, &fake, &self.repo, self.store.clone());
         self.hosts.insert(id, FakeHost { fake, jobs });
         id
     }

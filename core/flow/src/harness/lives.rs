@@ -133,7 +133,7 @@ impl Lives {
             clock: self.clock.clone(),
             fence,
             journal: Arc::new(MemoryJournal::open(disk).map_err(|e| e.to_string())?),
-            companion: None,
+            companion: self.world.companion(host),
             concurrency: 4,
         });
         life.spawn(worker.map_err(|e| e.to_string())?.run(CancellationToken::new()));

@@ -31,7 +31,7 @@ use skyloom_model::{Clock, HostId, Ids, OrderVerb, Task, TaskId};
 use skyloom_scheduler::Scheduler;
 use skyloom_store::DynBackend;
 
-use crate::{FlowRegistry, JobRegistry};
+use crate::{Companion, FlowRegistry, JobRegistry};
 
 pub use clock::TokioClock;
 pub use judge::torture;
@@ -91,13 +91,17 @@ pub trait World: Send + Sync + Debug {
     fn hosts(&self) -> Vec<HostId>;
     /// What the agent of `host` runs in one life of it, which reaches the store through `backend`.
     fn host_jobs(&self, host: HostId, backend: DynBackend) -> JobRegistry;
+    /// What the agent of `host` adds to results.
+    fn companion(&self, host: HostId) -> Option<Arc<dyn Companion>>;
     /// Chooses hosts.
     fn scheduler(&self) -> Arc<dyn Scheduler>;
     /// Fresh ids.
     fn ids(&self) -> Arc<dyn Ids>;
 
-    /// Asks for the change, as a user would. Asked again when the task before has failed.
+    /// Asks for the change, as a user would.
     async fn ask(&self) -> Task;
+    /// Asks anew, as a user would whose task has failed, for what is still wanted; nothing if what is left is that already.
+    async fn ask_again(&self) -> Option<Task>;
     /// Asks for the task's end. When it has ended already, nothing happens.
     async fn cancel(&self, task: TaskId);
     /// Gives an operator's order.

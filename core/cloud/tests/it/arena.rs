@@ -1,0 +1,479 @@
+//! Clouds in memory to torture flows in, and what must be true of any cloud in which nothing is under way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::de::DeserializeOwned;
+use skyloom_cloud::{Caller, CreateServer, EngineParts, StopOptions, cloud_flows, engine_jobs};
+use skyloom_flow::harness::{self, Arena, Back, Case, Digest};
+use skyloom_flow::{Companion, FlowRegistry, JobRegistry};
+use skyloom_hypervisor::{FakeWorld, Hypervisor as _, Inspection};
+use skyloom_image::Limits;
+use skyloom_model::{
+    Claim, Clock, HostId, HostLedger, Id, Ids, Image, ImageId, ImageState, JobRecord, Lifecycle, ManualClock,
+    OrderVerb, Port, PowerState, ProjectId, Resource as _, Scope, Server, ServerId, Task, TaskId, TaskState,
+    Timestamp, VmObservation, paths,
+};
+use skyloom_scheduler::{FilterScheduler, Scheduler, claim};
+use skyloom_store::{DynBackend, MemoryConfig, MemoryStore, Txn, Value};
+
+use crate::engine::{Engine, FixedFetch, active_image};
+use crate::world::{DISK, World, bytes, image, jobs_of, key, server};
+
+/// All cases. A flow without one fails `every_flow_is_tortured`.
+const CASES: [Case; 12] = [
+    case("server.create", "with a config drive, on two hosts", Back::Before),
+    case("server.create", "left off, on the only host", Back::Before),
+    case("server.start", "of one that is off", Back::Before),
+    case("server.stop", "by asking the guest", Back::Between),
+    case("server.stop", "by force", Back::Between),
+    case("server.reboot", "by asking the guest", Back::Between),
+    case("server.delete", "of one that runs", Back::Between),
+    case("server.delete", "of one that was never placed", Back::Between),
+    case("image.import", "of what was sent", Back::Before),
+    case("image.import", "of what is fetched", Back::Before),
+    case("image.delete", "of an active one", Back::Between),
+    case("image.delete", "of one that is in use", Back::Between),
+];
+
+const fn case(flow: &'static str, name: &'static str, back: Back) -> Case {
+    Case { flow, name, back }
+}
+
+/// Clouds over memory stores with fake hosts.
+#[derive(Debug)]
+pub(crate) struct Clouds;
+
+#[async_trait]
+impl Arena for Clouds {
+    fn cases(&self) -> Vec<Case> {
+        CASES.to_vec()
+    }
+
+    async fn world(&self, case: &Case, clock: Arc<dyn Clock>) -> Arc<dyn harness::World> {
+        let store: DynBackend = Arc::new(MemoryStore::new(clock, MemoryConfig::default()));
+        let mut world = World::over(store, ManualClock::new());
+        let admin = world.admin().await;
+        let caller = world.member(&admin, "shop").await;
+        world.host(&admin, "h1").await;
+        if case.name.contains("two hosts") {
+            world.host(&admin, "h2").await;
+        }
+        let mut cloud = CloudWorld {
+            image: active_image(&world, &caller).await,
+            case: *case,
+            world,
+            admin,
+            caller,
+            server: None,
+        };
+        cloud.prepare().await;
+        Arc::new(cloud)
+    }
+}
+
+struct CloudWorld {
+    world: World,
+    case: Case,
+    admin: Caller,
+    caller: Caller,
+    image: ImageId,
+    server: Option<ServerId>,
+}
+
+impl fmt::Debug for CloudWorld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a cloud for {}", self.case)
+    }
+}
+
+impl CloudWorld {
+    /// What the case is about, if it is there before.
+    async fn prepare(&mut self) {
+        let mut request = CreateServer {
+            config_drive: Some(false),
+            start: Some(self.case.name != "of one that is off"),
+            ..server("old", self.image)
+        };
+        let wanted = match (self.case.flow, self.case.name) {
+            ("server.create" | "image.import", _) | ("image.delete", "of an active one") => return,
+            ("server.delete", "of one that was never placed") => {
+                request.host_labels = [("rack".to_owned(), "none has it".to_owned())].into();
+                TaskState::Failed
+            }
+            _ => TaskState::Done,
+        };
+        let made = self
+            .world
+            .cloud
+            .create_server(&self.caller, request)
+            .await
+            .unwrap();
+        let ended = Engine::new(&self.world).await.carry(&made.task).await;
+        assert_eq!(ended.state, wanted, "{:?}", ended.reason);
+        self.server = Some(made.server.id());
+        // As the agents have reported by now.
+        for (host, fake) in self.hosts() {
+            let witness = Witness {
+                host,
+                fake: fake.clone(),
+            };
+            let seen = witness.look(made.server.id(), self.caller.project).await;
+            self.world.store.commit(seen).await.unwrap();
+        }
+    }
+
+    fn hosts(&self) -> impl Iterator<Item = (HostId, &FakeWorld)> {
+        self.world.hosts.iter().map(|(id, host)| (*id, &host.fake))
+    }
+
+    async fn all<T: DeserializeOwned>(&self, below: &str) -> BTreeMap<String, T> {
+        let documents = self.world.documents(below).await;
+        documents
+            .into_iter()
+            .map(|(key, text)| (key, serde_json::from_str(&text).unwrap()))
+            .collect()
+    }
+
+    async fn servers(&self) -> BTreeMap<ServerId, Server> {
+        self.all::<Server>("r/servers")
+            .await
+            .into_values()
+            .map(|s| (s.id(), s))
+            .collect()
+    }
+
+    /// The servers that a host's pool holds anything of, with the names of their disks.
+    fn disks(fake: &FakeWorld) -> BTreeMap<ServerId, BTreeSet<String>> {
+        let mut all: BTreeMap<ServerId, BTreeSet<String>> = BTreeMap::new();
+        for path in fake.storage().contents().unwrap() {
+            let parts: Vec<&str> = path.iter().map(|p| p.to_str().unwrap()).collect();
+            if let [.., "disks", server, disk] = parts[..] {
+                all.entry(server.parse().unwrap())
+                    .or_default()
+                    .insert(disk.to_owned());
+            }
+        }
+        all
+    }
+}
+
+#[async_trait]
+impl harness::World for CloudWorld {
+    fn backend(&self) -> DynBackend {
+        self.world.store.clone()
+    }
+    fn flows(&self) -> FlowRegistry {
+        cloud_flows()
+    }
+    fn engine_jobs(&self) -> JobRegistry {
+        engine_jobs(&EngineParts {
+            images: self.world.repo.clone(),
+            fetch: Arc::new(FixedFetch(Ok(DISK))),
+            limits: Limits {
+                allow_any_raw: true,
+                ..Limits::default()
+            },
+        })
+    }
+    fn hosts(&self) -> Vec<HostId> {
+        self.world.hosts.keys().copied().collect()
+    }
+    fn host_jobs(&self, host: HostId, backend: DynBackend) -> JobRegistry {
+        jobs_of(host, &self.world.hosts[&host].fake, &self.world.repo, backend)
+    }
+    fn companion(&self, host: HostId) -> Option<Arc<dyn Companion>> {
+        let fake = self.world.hosts[&host].fake.clone();
+        Some(Arc::new(Witness { host, fake }))
+    }
+    fn scheduler(&self) -> Arc<dyn Scheduler> {
+        Arc::new(FilterScheduler::default())
+    }
+    fn ids(&self) -> Arc<dyn Ids> {
+        self.world.ids.clone()
+    }
+
+    async fn ask(&self) -> Task {
+        let (cloud, caller) = (&self.world.cloud, &self.caller);
+        let stop = StopOptions {
+            force: self.case.name == "by force",
+            timeout_seconds: Some(5),
+        };
+        let old = || self.server.unwrap();
+        match (self.case.flow, self.case.name) {
+            ("server.create", name) => {
+                let drive = name.contains("config drive");
+                let request = CreateServer {
+                    config_drive: Some(drive),
+                    start: Some(drive),
+                    anti_affinity_group: Some("g".to_owned()),
+                    ..server("new", self.image)
+                };
+                cloud.create_server(caller, request).await.unwrap().task
+            }
+            ("server.start", _) => cloud.start_server(caller, old()).await.unwrap().task,
+            ("server.stop", _) => cloud.stop_server(caller, old(), stop).await.unwrap().task,
+            ("server.reboot", _) => cloud.reboot_server(caller, old(), stop).await.unwrap().task,
+            ("server.delete", _) => cloud.delete_server(caller, old()).await.unwrap().task,
+            ("image.import", "of what is fetched") => {
+                let mut request = image("new");
+                request.url = Some("https://example.org/i".to_owned());
+                cloud.create_image(caller, request).await.unwrap().task.unwrap()
+            }
+            ("image.import", _) => {
+                let made = cloud.create_image(caller, image("new")).await.unwrap();
+                let sent = cloud
+                    .upload_image(caller, made.image.id(), bytes(DISK), None)
+                    .await;
+                sent.unwrap().task.unwrap()
+            }
+            ("image.delete", _) => cloud
+                .delete_image(caller, self.image)
+                .await
+                .unwrap()
+                .task
+                .unwrap(),
+            (flow, _) => panic!("nobody asks for {flow}"),
+        }
+    }
+
+    async fn ask_again(&self) -> Option<Task> {
+        let off = match self.server {
+            Some(id) => self.servers().await[&id].status.power == PowerState::Stopped,
+            None => false,
+        };
+        match self.case.flow {
+            "server.stop" if off => None,
+            "server.reboot" if off => {
+                let started = self
+                    .world
+                    .cloud
+                    .start_server(&self.caller, self.server.unwrap())
+                    .await;
+                Some(started.unwrap().task)
+            }
+            _ => Some(self.ask().await),
+        }
+    }
+
+    async fn cancel(&self, task: TaskId) {
+        // It is no fault to come too late.
+        let _ = self.world.cloud.cancel_task(&self.caller, task).await;
+    }
+
+    async fn order(&self, task: TaskId, verb: OrderVerb) {
+        let caller = Caller {
+            project: self.caller.project,
+            ..self.admin.clone()
+        };
+        self.world
+            .cloud
+            .order_task(&caller, task, verb, "repaired")
+            .await
+            .unwrap();
+    }
+
+    async fn digest(&self) -> Digest {
+        let servers = self.servers().await;
+        let named = |id: ServerId| servers.get(&id).map_or("nobody", |s| s.meta.name.as_str());
+        let mut digest = Digest::new();
+        for (_, fake) in self.hosts() {
+            for domain in fake.domains().unwrap() {
+                let disks: Vec<&str> = domain.spec.disks.iter().map(|d| d.name.as_str()).collect();
+                let what = format!("{:?} with {disks:?}", domain.power);
+                digest.insert(format!("domain {}", domain.spec.name), what);
+            }
+            for (server, disks) in Self::disks(fake) {
+                digest.insert(format!("disks of {}", named(server)), format!("{disks:?}"));
+            }
+        }
+        let files = self.world.files();
+        let staged = files.iter().filter(|f| f.starts_with("staged")).count();
+        digest.insert("staged".to_owned(), staged.to_string());
+        digest.insert("images".to_owned(), (files.len() - staged).to_string());
+        digest
+    }
+
+    async fn tally(&self) -> BTreeMap<String, u64> {
+        let mut tally = BTreeMap::new();
+        for (_, fake) in self.hosts() {
+            for effect in fake.history().unwrap() {
+                *tally.entry(format!("{:?}", effect.kind)).or_default() += 1;
+            }
+        }
+        tally
+    }
+
+    async fn leftovers(&self, ended: &Task) -> Vec<String> {
+        let mut left = Vec::new();
+        let servers = self.servers().await;
+        self.check_servers(&servers, ended, &mut left).await;
+        self.check_hosts(&servers, &mut left).await;
+        self.check_images(&mut left).await;
+        left
+    }
+}
+
+impl CloudWorld {
+    async fn check_servers(
+        &self,
+        servers: &BTreeMap<ServerId, Server>,
+        ended: &Task,
+        left: &mut Vec<String>,
+    ) {
+        let ports: Vec<Port> = self.all("r/ports").await.into_values().collect();
+        for server in servers.values() {
+            let (name, status) = (&server.meta.name, &server.status);
+            let domain = self
+                .hosts()
+                .find_map(|(_, fake)| fake.domain(server.id()).unwrap());
+            let steady = matches!(status.lifecycle, Lifecycle::Active | Lifecycle::Error);
+            if !steady || status.activity.is_some() {
+                left.push(format!(
+                    "{name} is {:?} with {:?}",
+                    status.lifecycle, status.activity
+                ));
+            }
+            match (&domain, status.lifecycle) {
+                (None, Lifecycle::Active) => left.push(format!("{name} is active and has no domain")),
+                (Some(domain), _) if domain.power != status.power => {
+                    left.push(format!(
+                        "{name} is said to be {:?} and is {:?}",
+                        status.power, domain.power
+                    ));
+                }
+                (Some(domain), Lifecycle::Active) => {
+                    let wanted = server.spec.running == (domain.power == PowerState::Running);
+                    if !wanted {
+                        left.push(format!("{name} is {:?}, which nobody wants", domain.power));
+                    }
+                    let (has, ordered) = (domain.spec.generation, server.meta.generation);
+                    let done = ended.state == TaskState::Done && ended.subject.id == server.meta.id;
+                    if has > ordered || (done && has != ordered) {
+                        left.push(format!("{name} is of generation {ordered}, its domain of {has}"));
+                    }
+                }
+                _ => {}
+            }
+            for port in ports.iter().filter(|p| p.spec.server == server.id()) {
+                if port.status.bound != domain.is_some() {
+                    left.push(format!("a port of {name} has bound {}", port.status.bound));
+                }
+            }
+        }
+        left.extend(
+            ports
+                .iter()
+                .filter(|p| !servers.contains_key(&p.spec.server))
+                .map(|p| format!("port {} of no server", p.meta.id)),
+        );
+        for key in self.world.documents("secrets").await.into_keys() {
+            if !servers.keys().any(|id| key.ends_with(&id.to_string())) {
+                left.push(key);
+            }
+        }
+    }
+
+    /// Claims, ledgers, domains and disks are those of the servers placed there.
+    async fn check_hosts(&self, servers: &BTreeMap<ServerId, Server>, left: &mut Vec<String>) {
+        let on = |host: HostId| {
+            let placed = move |s: &&Server| s.status.placement.as_ref().is_some_and(|p| p.host == host);
+            servers
+                .values()
+                .filter(placed)
+                .map(|s| s.id())
+                .collect::<BTreeSet<ServerId>>()
+        };
+        for (host, fake) in self.hosts() {
+            let placed = on(host);
+            let claims: BTreeMap<String, Claim> = self.all(&paths::claims(host)).await;
+            let claimed: BTreeSet<ServerId> = claims.values().map(|c| c.server).collect();
+            if claimed != placed {
+                left.push(format!("claims {claimed:?} for servers {placed:?}"));
+            }
+            let ledgers: BTreeMap<String, HostLedger> = self.all(paths::LEDGERS).await;
+            let sum = claims
+                .values()
+                .fold(HostLedger::default(), |sum, c| claim(&sum, c));
+            if ledgers[&paths::ledger(host)] != sum {
+                left.push(format!(
+                    "a ledger of {:?} for claims of {sum:?}",
+                    ledgers[&paths::ledger(host)]
+                ));
+            }
+            let there = fake
+                .domains()
+                .unwrap()
+                .into_iter()
+                .map(|d| d.spec.id)
+                .chain(Self::disks(fake).into_keys());
+            left.extend(
+                there
+                    .filter(|id| !placed.contains(id))
+                    .map(|id| format!("something of {id} on a host")),
+            );
+        }
+    }
+
+    /// Content is that of images, and active images have theirs.
+    async fn check_images(&self, left: &mut Vec<String>) {
+        let images: Vec<Image> = self.all("r/images").await.into_values().collect();
+        let files = self.world.files();
+        for image in &images {
+            let content = files.contains(&format!("images/{}", image.id()));
+            let active = image.status.state == ImageState::Active;
+            let measured = image.status.sha256.is_some() && image.status.size_bytes > 0;
+            if active != (content && measured) && !matches!(image.status.state, ImageState::Error) {
+                left.push(format!(
+                    "image {} is {:?}, content: {content}",
+                    image.meta.name, image.status.state
+                ));
+            }
+            if !matches!(image.status.state, ImageState::Active | ImageState::Error) {
+                left.push(format!("image {} is {:?}", image.meta.name, image.status.state));
+            }
+        }
+        let known = |file: &str| images.iter().any(|i| file == format!("images/{}", i.id()));
+        left.extend(files.iter().filter(|f| !known(f)).cloned());
+    }
+}
+
+/// Tells what a host's domain is after each job, as its agent does.
+#[derive(Debug)]
+struct Witness {
+    host: HostId,
+    fake: FakeWorld,
+}
+
+impl Witness {
+    async fn look(&self, server: ServerId, project: ProjectId) -> Txn {
+        let at = key(&paths::host_vm(self.host, server));
+        match self.fake.hypervisor().inspect(server).await {
+            Ok(Inspection::Found { generation, power }) => {
+                let seen = VmObservation {
+                    server,
+                    project,
+                    generation,
+                    power,
+                    cause: None,
+                    accelerator: None,
+                    observed_at: Timestamp::UNIX_EPOCH,
+                };
+                Txn::new().put(at, Value::json(&seen).unwrap())
+            }
+            _ => Txn::new().delete(at),
+        }
+    }
+}
+
+#[async_trait]
+impl Companion for Witness {
+    async fn writes(&self, record: &JobRecord) -> Txn {
+        match record.scope {
+            Scope::Project(project) => self.look(Id::from_uuid(record.subject.id), project).await,
+            Scope::System => Txn::new(),
+        }
+    }
+}
