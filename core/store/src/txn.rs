@@ -21,8 +21,20 @@ impl fmt::Display for Revision {
 }
 
 /// A JSON document in bytes. Backends may store it in any form that gives back an equal JSON document.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Value(Bytes);
+#[derive(Debug, Clone)]
+pub struct Value {
+    bytes: Bytes,
+    /// Whether it is known to be JSON, so that [`Txn::check`] need not read it.
+    known: bool,
+}
+
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Value {}
 
 impl Value {
     /// Serialises `document`.
@@ -32,13 +44,19 @@ impl Value {
     pub fn json<T: Serialize + ?Sized>(document: &T) -> Result<Self> {
         let bytes = serde_json::to_vec(document)
             .map_err(|e| Error::new(ErrorKind::Invalid, "encode value").because(e))?;
-        Ok(Self(bytes.into()))
+        Ok(Self {
+            bytes: bytes.into(),
+            known: true,
+        })
     }
 
     /// Takes bytes that are already a JSON document; they are checked by [`Txn::check`], not here.
     #[must_use]
     pub fn from_json_bytes(bytes: impl Into<Bytes>) -> Self {
-        Self(bytes.into())
+        Self {
+            bytes: bytes.into(),
+            known: false,
+        }
     }
 
     /// Reads the document as a `T`.
@@ -46,13 +64,14 @@ impl Value {
     /// # Errors
     /// [`ErrorKind::Corrupt`] when it is not one.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_slice(&self.0).map_err(|e| Error::new(ErrorKind::Corrupt, "decode value").because(e))
+        serde_json::from_slice(&self.bytes)
+            .map_err(|e| Error::new(ErrorKind::Corrupt, "decode value").because(e))
     }
 
     /// The bytes.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
-        &self.0
+        &self.bytes
     }
 }
 
@@ -184,7 +203,9 @@ impl Txn {
                     .with("bytes", value.bytes().len())
                     .with("limit", capability.max_value_len));
             }
-            if let Err(e) = serde_json::from_slice::<&RawValue>(value.bytes()) {
+            if !value.known
+                && let Err(e) = serde_json::from_slice::<&RawValue>(value.bytes())
+            {
                 return Err(Error::new(ErrorKind::Invalid, "commit")
                     .with("no JSON under key", key)
                     .because(e));

@@ -145,10 +145,12 @@ impl Script {
 
     fn history(&mut self, rows: &[HistoryRow]) -> Result<(), BoxDynError> {
         const SQL: [&str; 3] = [
-            "INSERT INTO history (revision, key, created, crc, bytes, value, old_created, old_modified, old_crc, old_value) \
-             SELECT * FROM (VALUES ",
-            "(?,?,?,?,?,?,?,?,?,coalesce(?,(SELECT value FROM documents WHERE key = ?)))",
-            ") WHERE column1 IS NOT NULL",
+            "INSERT OR ROLLBACK INTO history \
+             (revision, key, created, crc, bytes, value, old_created, old_modified, old_crc, old_value) \
+             SELECT column1, column2, column3, column4, column5, column6, column7, column8, column9, \
+             coalesce(column10, d.value) FROM (VALUES ",
+            "(?,?,?,?,?,?,?,?,?,?,?)",
+            ") LEFT JOIN documents AS d ON d.key = column11 WHERE column1 IS NOT NULL",
         ];
         self.rows(SQL, rows, |to, row| {
             let old = row.and_then(|r| r.old);
@@ -170,10 +172,9 @@ impl Script {
 
     fn documents(&mut self, documents: &Documents, state: &State) -> Result<(), BoxDynError> {
         const PUT: [&str; 3] = [
-            "INSERT INTO documents (key, created, modified, crc, value) SELECT * FROM (VALUES ",
+            "REPLACE INTO documents (key, created, modified, crc, value) SELECT * FROM (VALUES ",
             "(?,?,?,?,?)",
-            ") WHERE column1 IS NOT NULL ON CONFLICT (key) DO UPDATE SET created = excluded.created, \
-             modified = excluded.modified, crc = excluded.crc, value = excluded.value",
+            ") WHERE column1 IS NOT NULL",
         ];
         const REMOVE: [&str; 3] = ["DELETE FROM documents WHERE key IN (", "?", ")"];
         let mut puts = Vec::with_capacity(documents.len());
