@@ -7,12 +7,13 @@
 //! The facade looks it up by its hash, so nothing is compared that a caller could measure. Every way of failing gives
 //! the same answer. Tokens are read from the store at each request: a revoked one stops at once.
 
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, Query, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, IF_MATCH};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderMap, HeaderName, Method, Uri};
+use serde::Deserialize;
 use skyloom_cloud::Caller;
 use skyloom_model::{Actor, ProjectId, Resource as _, Role, Secret, TokenId};
 use skyloom_store::Revision;
@@ -132,6 +133,27 @@ fn idempotency_key(text: &str) -> Result<String, ApiError> {
     Ok(text.to_owned())
 }
 
+/// `?dry_run=plan` of a change. What else stands in the query is for others to look at.
+fn dry_run(uri: &Uri) -> Result<bool, ApiError> {
+    #[derive(Deserialize)]
+    struct Wanted {
+        dry_run: Option<String>,
+    }
+    let wrong = || {
+        ApiError::bad_request(
+            "dry_run.invalid",
+            "dry_run takes only `plan`, once: leave it out to have the change made",
+        )
+    };
+    let Query(wanted) = Query::<Wanted>::try_from_uri(uri).map_err(|_| wrong())?;
+    match wanted.dry_run.as_deref() {
+        None => Ok(false),
+        Some("plan") => Ok(true),
+        // Nobody who asks for some dry run wants the change to be made.
+        Some(_) => Err(wrong()),
+    }
+}
+
 impl FromRequestParts<AppState> for Identity {
     type Rejection = ApiError;
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
@@ -167,6 +189,7 @@ impl FromRequestParts<AppState> for User {
             Some(text) if changes => if_match(text)?,
             _ => None,
         };
+        let dry_run = changes && dry_run(&parts.uri)?;
         Ok(Self(Caller {
             role,
             project,
@@ -177,7 +200,7 @@ impl FromRequestParts<AppState> for User {
             request_id: RequestId::of(&parts.extensions),
             idempotency_key,
             if_match,
-            dry_run: false,
+            dry_run,
         }))
     }
 }
@@ -219,6 +242,21 @@ mod tests {
         }
         assert_eq!(bearer(&headers(&[&good, &good])), None);
         assert_eq!(bearer(&headers(&[])), None);
+    }
+
+    #[test]
+    fn a_dry_run_is_asked_for_in_one_way() {
+        let asked = |query: &str| dry_run(&format!("/v1/servers{query}").parse().unwrap());
+        assert!(!asked("").unwrap() && !asked("?x=1").unwrap());
+        assert!(asked("?dry_run=plan").unwrap() && asked("?x=1&dry_run=plan").unwrap());
+        for bad in [
+            "?dry_run=",
+            "?dry_run",
+            "?dry_run=true",
+            "?dry_run=plan&dry_run=plan",
+        ] {
+            assert!(asked(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

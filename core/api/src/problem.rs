@@ -7,11 +7,12 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
-use skyloom_cloud::{CloudError, FieldError};
+use skyloom_cloud::{CloudError, FieldError, Preview};
 use skyloom_model::Reason;
 use skyloom_store::wire::WireError;
 use utoipa::ToSchema;
@@ -51,7 +52,7 @@ pub struct Problem {
     pub store: Option<WireError>,
 }
 
-/// A failure on its way to becoming a [`Problem`].
+/// A failure on its way to becoming a [`Problem`]; or the preview that a dry run ends with instead of its answer.
 #[derive(Debug, Clone)]
 pub(crate) struct ApiError(Box<Inner>);
 
@@ -62,6 +63,8 @@ struct Inner {
     fields: Vec<FieldError>,
     store: Option<WireError>,
     retry_after: Option<Duration>,
+    /// Of a dry run: no failure at all, but it comes the same way.
+    preview: Option<Box<Preview>>,
 }
 
 impl ApiError {
@@ -72,6 +75,7 @@ impl ApiError {
             fields: Vec::new(),
             store: None,
             retry_after: None,
+            preview: None,
         }))
     }
 
@@ -200,7 +204,11 @@ impl ApiError {
             fields,
             store,
             retry_after,
+            preview,
         } = *self.0;
+        if let Some(preview) = preview {
+            return (status, Json(preview)).into_response();
+        }
         let problem = Problem {
             r#type: format!("urn:skyloom:problem:{}", reason.code),
             title: status.canonical_reason().unwrap_or("Error").to_owned(),
@@ -244,6 +252,7 @@ impl From<CloudError> for ApiError {
     fn from(error: CloudError) -> Self {
         use skyloom_cloud::ErrorKind as Kind;
         let status = match error.kind() {
+            Kind::Previewed => StatusCode::OK,
             Kind::BadRequest => StatusCode::BAD_REQUEST,
             Kind::Denied => StatusCode::FORBIDDEN,
             Kind::NotFound => StatusCode::NOT_FOUND,
@@ -264,6 +273,7 @@ impl From<CloudError> for ApiError {
         let mut this = Self::new(status, error.reason().clone());
         this.0.fields = error.wrong_fields().to_vec();
         this.0.retry_after = error.wait();
+        this.0.preview = error.preview().cloned().map(Box::new);
         this
     }
 }

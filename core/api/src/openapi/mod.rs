@@ -8,6 +8,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::problem::Problem;
 use crate::routes;
+use skyloom_cloud::Preview;
 
 /// What stands in no handler.
 #[derive(utoipa::OpenApi)]
@@ -15,11 +16,13 @@ use crate::routes;
     info(
         title = "Skyloom",
         description = "Private clouds: servers, images, and the tasks that change them. Errors are RFC 9457 problem \
-                       documents. Changes that take time answer 202 with a task to follow. Every answer has an \
+                       documents. Changes that take time answer 202 with a task to follow. Every change can be \
+                       asked for with `?dry_run=plan`: then nothing is done, and the answer is 200 with what would be \
+                       done. Every answer has an \
                        `X-Request-Id`.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
-    components(schemas(Problem)),
+    components(schemas(Problem, Preview)),
     tags(
         (name = "servers", description = "Virtual machines."),
         (name = "flavors", description = "Sizes of servers."),
@@ -27,6 +30,7 @@ use crate::routes;
         (name = "keypairs", description = "Public SSH keys."),
         (name = "ports", description = "The NICs of servers."),
         (name = "tasks", description = "What was asked for and how far it is."),
+        (name = "plans", description = "What dry runs have shown, and can be applied."),
         (name = "events", description = "What happened."),
         (name = "watch", description = "Changes as they happen."),
         (name = "kinds", description = "States, and what can be asked in each."),

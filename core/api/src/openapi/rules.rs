@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::AnyOfBuilder;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
     ContentBuilder, KnownFormat, Object, ObjectBuilder, OpenApi, PathItem, Ref, RefOr, Required, Response,
@@ -30,6 +31,9 @@ pub(super) fn complete(document: &mut OpenApi) {
             parameters(path, &form, operation);
             errors(&form, operation);
             examples::fill(operation);
+            if form.change {
+                preview(operation);
+            }
             if path == "/metrics" {
                 let token = SecurityRequirement::new(BEARER, [""; 0]);
                 operation.security = Some(vec![SecurityRequirement::default(), token]);
@@ -152,6 +156,18 @@ fn parameters(path: &str, form: &Form, operation: &mut Operation) {
             "Do this once: the same key with the same request gets the same answer, without its secrets.";
         added.push(header("Idempotency-Key", about, key));
     }
+    if form.change {
+        let plan = ObjectBuilder::from(text()).enum_values(Some(["plan"])).build();
+        let parameter = ParameterBuilder::new()
+            .name("dry_run")
+            .parameter_in(ParameterIn::Query)
+            .required(Required::False)
+            .description(Some(
+                "With `plan` nothing is done: the answer is 200 with what would be done.",
+            ))
+            .schema(Some(plan));
+        added.push(RefOr::T(parameter.build()));
+    }
     if form.guarded {
         let tag = ObjectBuilder::from(text())
             .pattern(Some("^(\\*|\"[0-9]{1,19}\")$"))
@@ -167,6 +183,34 @@ fn parameters(path: &str, form: &Form, operation: &mut Operation) {
     if !added.is_empty() {
         operation.parameters.get_or_insert_default().extend(added);
     }
+}
+
+/// Every change can be asked for as a dry run.
+fn preview(operation: &mut Operation) {
+    let shown = Ref::from_schema_name("Preview");
+    let responses = &mut operation.responses.responses;
+    if let Some(RefOr::T(answer)) = responses.get_mut("200") {
+        answer
+            .description
+            .push_str(" With `dry_run=plan`: what would be done.");
+        for content in answer.content.values_mut() {
+            if let RefOr::T(content) = content
+                && let Some(schema) = content.schema.take()
+            {
+                content.schema = Some(AnyOfBuilder::new().item(schema).item(shown.clone()).into());
+            }
+        }
+        return;
+    }
+    let content = ContentBuilder::new()
+        .schema(Some(shown))
+        .example(Some(examples::preview()))
+        .build();
+    let answer = ResponseBuilder::new()
+        .description("Only with `dry_run=plan`: what would be done. Nothing was.")
+        .content("application/json", content)
+        .build();
+    responses.insert("200".to_owned(), RefOr::T(answer));
 }
 
 /// What error statuses mean.

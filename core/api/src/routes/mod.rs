@@ -7,6 +7,7 @@ mod hosts;
 mod images;
 mod keypairs;
 pub(crate) mod kinds;
+mod plans;
 mod ports;
 mod projects;
 mod servers;
@@ -35,6 +36,7 @@ pub(crate) fn timed() -> OpenApiRouter<AppState> {
         .merge(hosts::router())
         .merge(tasks::router())
         .merge(events::router())
+        .merge(plans::router())
         .merge(kinds::router())
         .merge(projects::router())
         .merge(tokens::router())

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod auth;
+mod dry_runs;
 mod errors;
 mod follow;
 mod harness;

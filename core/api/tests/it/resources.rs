@@ -26,7 +26,7 @@ async fn flavor(api: &Api, name: &str) -> Reply {
 }
 
 /// An image as an import leaves it.
-async fn active_image(api: &Api, name: &str) -> Uuid {
+pub(crate) async fn active_image(api: &Api, name: &str) -> Uuid {
     let id = api.cloud.parts().ids.uuid();
     let image = Image {
         meta: Meta::new(

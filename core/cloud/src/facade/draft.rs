@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 use skyloom_flow::{FlowRegistry, InventoryFeed, PlanContext, Reading, Refusal, compose};
-use skyloom_model::{HostId, HostLedger, JobSpec, Place, Plan, Resources, Task, paths};
+use skyloom_model::{HostId, HostLedger, JobSpec, Place, Plan, Reason, Resources, Task, paths};
 use skyloom_scheduler::{HostView, Inventory, Scheduler};
 use skyloom_store::{Guard, Key, Revision, Txn, Value, Write};
 
@@ -51,10 +51,11 @@ impl Cloud {
     /// The flow's refusal as a conflict.
     pub(crate) async fn draft(&self, txn: Txn, task: &Task) -> Result<Draft> {
         let Some(flow) = self.planner.flows.get(&task.flow) else {
-            return Err(CloudError::internal(format!(
-                "the flow {} cannot be planned here",
-                task.flow
-            )));
+            let message = format!("the flow {} cannot be planned in this process", task.flow);
+            let reason = Reason::new("plan.unknown_flow", message);
+            return Err(CloudError::conflict(
+                reason.hint("ask without a dry run: engines may know it"),
+            ));
         };
         let backend = &self.parts.backend;
         let asked = txn.and(self.submission(task)?);

@@ -490,6 +490,9 @@ async fn a_flow_that_cannot_be_planned_here_is_said() {
         .sweep_host(&dry(&admin), host, SweepHost::default())
         .await
         .unwrap_err();
-    assert_eq!(unknown.kind(), ErrorKind::Internal);
+    assert_eq!(
+        (unknown.kind(), unknown.code()),
+        (ErrorKind::Conflict, "plan.unknown_flow")
+    );
     assert!(unknown.to_string().contains("host.sweep"), "{unknown}");
 }

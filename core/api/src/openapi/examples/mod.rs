@@ -76,6 +76,11 @@ pub(super) fn problem(status: u16, about: &str) -> Value {
     })
 }
 
+/// What dry runs answer.
+pub(super) fn preview() -> Value {
+    json!(r::plan().preview)
+}
+
 /// The request bodies.
 pub(super) fn request(operation: &str) -> Option<Value> {
     Some(match operation {
@@ -158,6 +163,11 @@ pub(super) fn answer(operation: &str) -> Option<Value> {
         "skip_task" => json!({"task": r::stuck(OrderVerb::Skip)}),
         "abandon_task" => json!({"task": r::stuck(OrderVerb::Abandon)}),
         "sweep_host" => json!({"task": r::task("host.sweep")}),
+        "list_plans" => list(json!(r::plan())),
+        "get_plan" => json!(r::plan()),
+        "apply_plan" => {
+            json!({"plan": ID, "task": r::task("server.create"), "password": "shown-only-this-once"})
+        }
         "list_events" => list(json!(r::event())),
         "follow_task" => {
             json!("event: task\nid: 42\ndata: {\"task\":{…},\"plan\":null,\"jobs\":[],\"running\":[]}\n\n")
@@ -239,6 +249,9 @@ mod tests {
         read::<c::Listed<skyloom_model::Port>>("list_ports", answer("list_ports"));
         read::<c::Listed<skyloom_model::Event>>("list_events", answer("list_events"));
         read::<c::TaskAccepted>("sweep_host", answer("sweep_host"));
+        read::<c::Preview>("every dry run", Some(preview()));
+        read::<c::ShownPlan>("get_plan", answer("get_plan"));
+        read::<c::PlanApplied>("apply_plan", answer("apply_plan"));
         read::<wire::GetAnswer>("store_get", answer("store_get"));
         read::<wire::ListAnswer>("store_list", answer("store_list"));
         read::<skyloom_store::Outcome>("store_commit", answer("store_commit"));

@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::json;
+use skyloom_cloud::{
+    ChangeKind, HostRoom, MadeFrom, Preview, PreviewStep, RecordChange, Reservation, ShownPlan,
+};
 use skyloom_model::{
     Actor, DiskFormat, Event, EventKind, FORMAT, Flavor, FlavorRef, FlavorSpec, Host, HostFacts, HostSpec,
-    HostStatus, Hostname, Id, Image, ImageRef, ImageSource, ImageSpec, ImageState, ImageStatus, Keypair,
-    KeypairSpec, Lifecycle, MacAddr, Meta, Name, NicKind, Order, OrderVerb, Overlays, Placement, Port,
-    PortSpec, PortStatus, PowerState, Priority, Progress, Project, ProjectSpec, Reason, Resources, Role,
-    Scope, Server, ServerSpec, ServerStatus, Subject, Task, TaskState, Timestamp, Token, TokenSpec,
+    HostStatus, Hostname, Id, Image, ImageRef, ImageSource, ImageSpec, ImageState, ImageStatus, JobId,
+    Keypair, KeypairSpec, Lifecycle, MacAddr, Meta, Name, NicKind, Order, OrderVerb, Overlays, Placement,
+    Port, PortSpec, PortStatus, PowerState, Priority, Progress, Project, ProjectSpec, Reason, Resources,
+    RetryPolicy, Role, Scope, Server, ServerSpec, ServerStatus, Subject, Task, TaskState, Timestamp, Token,
+    TokenSpec,
 };
 use uuid::Uuid;
 
@@ -279,5 +283,79 @@ pub(super) fn task(flow: &str) -> Task {
         created_at: now(),
         planned_at: None,
         ended_at: None,
+    }
+}
+
+/// What a dry run of a create has shown.
+pub(super) fn plan() -> ShownPlan {
+    let task = task("server.create");
+    let step = |id: &str, kind: &str, title: &str, after: &[&str]| PreviewStep {
+        id: JobId::new(id),
+        title: title.to_owned(),
+        kind: kind.to_owned(),
+        place: "rack1-07".to_owned(),
+        after: after.iter().map(|a| JobId::new(*a)).collect(),
+        weight: 2,
+        retry: RetryPolicy::default(),
+        timeout_ms: None,
+    };
+    let created = |kind: &str| RecordChange {
+        change: ChangeKind::Created,
+        kind: kind.to_owned(),
+        id: None,
+        name: (kind == "servers").then(|| "web-1".to_owned()),
+    };
+    let capacity = Resources {
+        vcpus: 128,
+        memory_mib: 131_072,
+        disk_gib: 2000,
+    };
+    let room = HostRoom {
+        name: name("rack1-07"),
+        capacity,
+        used_before: SMALL,
+        used_after: SMALL.plus(SMALL),
+        nearly_full: Vec::new(),
+    };
+    ShownPlan {
+        id: id(1),
+        at: now(),
+        expires_at: moment(1_767_225_600 + 24 * 3600),
+        actor: task.actor,
+        applied: None,
+        preview: Preview {
+            operation: "servers.create".to_owned(),
+            plan: Some(id(1)),
+            flow: Some(task.flow),
+            subject: Some(task.subject),
+            steps: vec![
+                step("disk.root", "disk.overlay", "make the root disk", &[]),
+                step(
+                    "vm.define",
+                    "vm.define",
+                    "define the virtual machine",
+                    &["disk.root"],
+                ),
+                step(
+                    "vm.start",
+                    "vm.start",
+                    "start the virtual machine",
+                    &["vm.define"],
+                ),
+            ],
+            placement: Some(json!({"considered": 4, "fitting": 3})),
+            reservation: Some(Reservation {
+                resources: SMALL,
+                host: Some(room),
+            }),
+            changes: vec![created("servers"), created("ports"), created("tasks")],
+            later: vec!["when the chosen host cannot make it, the next best host is tried".to_owned()],
+            risks: Vec::new(),
+            made_from: vec![MadeFrom {
+                kind: "images".to_owned(),
+                id: id(3),
+                revision: 41,
+            }],
+        },
     }
 }
