@@ -126,6 +126,20 @@ async fn a_result_is_written_under_the_next_lease() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_result_of_an_older_try_changes_nothing() {
+    let host = Host::new().await;
+    host.put(&host.order("a", "wait after")).await;
+    let _life = host.live();
+    host.reached.notified().await;
+    let mut next = host.order("a", "fail");
+    next.attempt = 2;
+    host.put(&next).await;
+    host.go.notify_one();
+    let record = host.until("a", |r| r.ended_at.is_some()).await;
+    assert_eq!((record.attempt, record.state), (2, JobState::Failed));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_job_that_takes_too_long_fails_for_a_passing_reason() {
     let host = Host::new().await;
     let mut order = host.order("a", "hang before");
