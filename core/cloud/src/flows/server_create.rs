@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd, TaskFlow};
 use skyloom_hypervisor::OverlaySpec;
+use skyloom_model::ablation::{Rule, kept};
 use skyloom_model::{
     HostId, JobId, JobSpec, Lifecycle, Place, Placement, Plan, PowerState, Reason, Resource as _, Scope,
     Server, StageOutcome, Task, TaskEnd, paths,
@@ -162,13 +163,13 @@ fn on_a_host(task: &Task, cx: &PlanContext<'_>, tried: BTreeSet<HostId>) -> Resu
         0 => Guard::Absent(ledger_at.clone()),
         revision => Guard::Revision(ledger_at.clone(), Revision(revision)),
     };
-    let changes = changes
-        .guard(ledger_as_read)
-        .put(ledger_at, document(&placed.ledger_after)?)
-        .create(
-            key(&paths::claim(placed.host, server.id()))?,
-            document(&placed.claim)?,
-        );
+    if kept(Rule::ClaimCompare) {
+        changes = changes.guard(ledger_as_read);
+    }
+    let changes = changes.put(ledger_at, document(&placed.ledger_after)?).create(
+        key(&paths::claim(placed.host, server.id()))?,
+        document(&placed.claim)?,
+    );
     let changes = cx.records.put(changes, &at, &server)?;
     let explanation = serde_json::to_value(&placed.explanation)
         .map_err(|e| Reason::new("placement.unencodable", e.to_string()))?;
