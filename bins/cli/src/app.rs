@@ -41,7 +41,12 @@ impl App {
     /// The cloud that flags, environment and files name.
     pub(crate) fn client(&self) -> Result<Client> {
         let connection = context::connection(&self.globals, Files::of_user().as_ref())?;
-        Client::new(connection, self.ids.clone(), self.globals.debug)
+        let client = Client::new(connection, self.ids.clone(), self.globals.debug)?;
+        Ok(if self.globals.dry_run {
+            client.dry_run(self.print())
+        } else {
+            client
+        })
     }
 
     /// Prints results in the format asked for.
@@ -59,7 +64,7 @@ impl App {
 
     /// Asks before something is taken away. `what` completes "really …?".
     pub(crate) async fn confirm(&self, yes: bool, what: &str) -> Result<()> {
-        if yes {
+        if yes || self.globals.dry_run {
             return Ok(());
         }
         if !self.interactive {
@@ -112,8 +117,9 @@ pub(crate) fn run(globals: Globals, command: Command) -> ExitCode {
     let app = App::new(globals);
     let result = runtime.block_on(async {
         tokio::select! {
-            result = nouns::run(&app, command) => result,
+            biased;
             _ = tokio::signal::ctrl_c() => Err(interrupted(&app)),
+            result = nouns::run(&app, command) => result,
         }
     });
     // A question that was not answered must not hold the process.

@@ -6,7 +6,9 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::dev::DevArgs;
-use crate::nouns::{context, event, flavor, host, image, keypair, kind, port, project, server, task, token};
+use crate::nouns::{
+    context, event, flavor, host, image, keypair, kind, plan, port, project, server, task, token,
+};
 use crate::out::Format;
 use crate::text::{parse_duration, parse_pair};
 
@@ -58,6 +60,9 @@ pub(crate) struct Globals {
         help_heading = "Global options"
     )]
     pub(crate) output: Format,
+    /// Show what would be done, and do nothing
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) dry_run: bool,
     /// Show each request as a curl command, without the token
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) debug: bool,
@@ -99,6 +104,9 @@ pub(crate) enum Command {
     /// Work that was asked for
     #[command(subcommand)]
     Task(task::Verb),
+    /// Plans that --dry-run has shown
+    #[command(subcommand)]
+    Plan(plan::Verb),
     /// API tokens
     #[command(subcommand)]
     Token(token::Verb),

@@ -13,6 +13,7 @@ mod error;
 mod exit;
 mod nouns;
 mod out;
+mod preview;
 mod resolve;
 mod steps;
 mod text;
@@ -32,6 +33,11 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    if cli.globals.dry_run && !nouns::can_be_shown(&cli.command) {
+        let why =
+            error::CliError::usage("--dry-run goes with commands that change the cloud, and with no others");
+        return app::fail(&why);
+    }
     match cli.command {
         args::Command::Dev(dev) => dev::run(dev),
         command => app::run(cli.globals, command),

@@ -1,5 +1,6 @@
 //! From what a person typed (a name, an id, the beginning of an id) to one record.
 
+use skyloom::cloud::ShownPlan;
 use skyloom_bin::nearest::nearest;
 use skyloom_model::{Resource, Task};
 use uuid::Uuid;
@@ -76,6 +77,24 @@ pub(crate) async fn task(client: &Client, text: &str) -> Result<Task> {
     Err(unknown("task", text, &[]))
 }
 
+/// The shown plan whose id is `text` or begins with it.
+pub(crate) async fn plan(client: &Client, text: &str) -> Result<ShownPlan> {
+    if let Ok(id) = text.parse::<Uuid>() {
+        return client.get(kind("plans").then(id)).await;
+    }
+    let prefix = text.to_ascii_lowercase();
+    if is_prefix(&prefix) {
+        let all = client.list::<ShownPlan>("plans", &[], SEARCHED).await?;
+        let matching = all
+            .into_iter()
+            .filter(|plan| plan.id.to_string().starts_with(&prefix));
+        if let Some(found) = single("plan", text, matching.collect(), |plan: &ShownPlan| plan.id)? {
+            return Ok(found);
+        }
+    }
+    Err(unknown("plan", text, &[]))
+}
+
 /// `v1/tasks/<id>`.
 pub(crate) fn task_target(id: Uuid) -> Target {
     kind("tasks").then(id)
@@ -103,7 +122,9 @@ fn unknown(noun: &str, text: &str, names: &[&str]) -> CliError {
     let near = nearest(text, names.iter().copied(), 3);
     if near.is_empty() {
         error.hint(match noun {
-            "task" => "see `skyloom task list`; give an id or at least 4 characters of one".to_owned(),
+            "task" | "plan" => {
+                format!("see `skyloom {noun} list`; give an id or at least 4 characters of one")
+            }
             _ => format!("see `skyloom {noun} list`; --project picks another project"),
         })
     } else {

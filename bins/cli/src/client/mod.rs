@@ -22,6 +22,9 @@ use uuid::Uuid;
 
 use crate::context::Connection;
 use crate::error::{CliError, Result};
+use crate::exit::Exit;
+use crate::out::Printer;
+use crate::preview;
 pub(crate) use stream::contents;
 
 /// Largest answer that is read into memory.
@@ -46,6 +49,8 @@ pub(crate) struct Client {
     project: Option<String>,
     ids: Arc<dyn Ids>,
     debug: bool,
+    /// Where changes are not made, but shown here.
+    dry_run: Option<Printer>,
 }
 
 /// Where a request goes: segments of the path below the endpoint, then the query.
@@ -111,7 +116,14 @@ impl Client {
             project: connection.project,
             ids,
             debug,
+            dry_run: None,
         })
+    }
+
+    /// Has no change made from now on: each request for one shows what would be done, and ends quietly.
+    pub(crate) fn dry_run(mut self, printer: Printer) -> Self {
+        self.dry_run = Some(printer);
+        self
     }
 
     /// Reads one document.
@@ -197,6 +209,15 @@ impl Client {
 
     /// Sends a request until it reaches the server, and turns refusals into errors.
     async fn send(&self, method: Method, target: Target, body: Option<&Value>) -> Result<Response> {
+        let Some(printer) = self.dry_run.filter(|_| !method.is_safe()) else {
+            return self.ask(method, target, body).await;
+        };
+        let answer = self.ask(method, target.query("dry_run", "plan"), body).await?;
+        preview::print(printer, &self.json(answer).await?)?;
+        Err(CliError::quiet(Exit::Done))
+    }
+
+    async fn ask(&self, method: Method, target: Target, body: Option<&Value>) -> Result<Response> {
         let headers = self.headers(!method.is_safe())?;
         let url = self.url(&target);
         self.show(&method, &url, &headers, body);

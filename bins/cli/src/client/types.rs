@@ -77,6 +77,15 @@ pub(crate) struct TokenMade {
     pub(crate) secret: Option<String>,
 }
 
+/// The answer to a plan's application.
+#[derive(Debug, Deserialize)]
+pub(crate) struct PlanApplied {
+    pub(crate) task: Task,
+    /// Of a new server, shown this once.
+    #[serde(default)]
+    pub(crate) password: Option<String>,
+}
+
 /// Why a server is where it is.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct PlacementAnswer {

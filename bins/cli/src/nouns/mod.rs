@@ -10,6 +10,7 @@ pub(crate) mod image;
 pub(crate) mod keypair;
 pub(crate) mod kind;
 mod logs;
+pub(crate) mod plan;
 pub(crate) mod port;
 pub(crate) mod project;
 mod removal;
@@ -37,6 +38,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result<()> {
         Command::Host(verb) => host::run(app, verb).await,
         Command::Port(verb) => port::run(app, verb).await,
         Command::Task(verb) => task::run(app, verb).await,
+        Command::Plan(verb) => plan::run(app, verb).await,
         Command::Token(verb) => token::run(app, verb).await,
         Command::Project(verb) => project::run(app, verb).await,
         Command::Event(verb) => event::run(app, verb).await,
@@ -47,6 +49,39 @@ pub(crate) async fn run(app: &App, command: Command) -> Result<()> {
         Command::Help { topic } => help::topic(&topic),
         // Runs before there is an App: it brings its own runtime.
         Command::Dev(_) => Err(CliError::unexpected("dev does not run inside another command")),
+    }
+}
+
+/// Whether a command changes the cloud, so that --dry-run can show what it would do.
+pub(crate) fn can_be_shown(command: &Command) -> bool {
+    match command {
+        Command::Server(verb) => !matches!(
+            verb,
+            server::Verb::List(_)
+                | server::Verb::Show { .. }
+                | server::Verb::Console { .. }
+                | server::Verb::Why { .. }
+                | server::Verb::Wait { .. }
+        ),
+        Command::Image(verb) => matches!(verb, image::Verb::Import(_) | image::Verb::Delete { .. }),
+        Command::Flavor(verb) => matches!(verb, flavor::Verb::Create { .. } | flavor::Verb::Delete { .. }),
+        Command::Keypair(verb) => matches!(verb, keypair::Verb::Create { .. } | keypair::Verb::Delete { .. }),
+        Command::Host(verb) => !matches!(verb, host::Verb::List(_) | host::Verb::Show { .. }),
+        Command::Task(verb) => !matches!(
+            verb,
+            task::Verb::List { .. } | task::Verb::Show { .. } | task::Verb::Wait { .. }
+        ),
+        Command::Token(verb) => !matches!(verb, token::Verb::List(_)),
+        Command::Project(verb) => matches!(verb, project::Verb::Create { .. }),
+        Command::Plan(verb) => matches!(verb, plan::Verb::Apply { .. }),
+        Command::Port(_)
+        | Command::Event(_)
+        | Command::Kind(_)
+        | Command::Context(_)
+        | Command::Dev(_)
+        | Command::Completion { .. }
+        | Command::Version
+        | Command::Help { .. } => false,
     }
 }
 

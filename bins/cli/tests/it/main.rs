@@ -5,6 +5,7 @@
 mod binary;
 mod commands;
 mod contexts;
+mod dry_runs;
 mod errors;
 mod images;
 mod lists;
