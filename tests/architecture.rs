@@ -1,4 +1,4 @@
-//! The crate line (docs/rfd/0001-crate-line.md) and the size of files, checked on every run.
+//! The crate line (docs/rfd/0001-crate-line.md), the size of files and what breaks "one seed, one trace", checked on every run.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -115,7 +115,7 @@ fn dependencies_point_one_way() {
                     .filter(|d| !may.contains(**d))
                     .map(|d| format!("{name} -> {d}")),
             ),
-            None if name == "skyloom" || path.starts_with("bins") => {}
+            None if name == "skyloom" || path.starts_with("bins") || path.starts_with("tests") => {}
             None => wrong.push(format!("{name} at {path} is not in the line")),
         }
         if PURE.contains(&name) {
@@ -204,6 +204,40 @@ fn no_shell_is_ever_started() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Where one seed must give one trace: nothing there may draw from an ambient random generator.
+const SEEDED: &[&str] = &["core/", "backends/", "hypervisors/", "bins/", "tests/sim/"];
+
+/// `tokio::select!` without `biased;` and all of `futures::select!` begin with a branch of their own random choice.
+#[test]
+fn every_select_says_which_branch_goes_first() {
+    let mut wrong = Vec::new();
+    for file in sources(&root()) {
+        let name = file.strip_prefix(root()).unwrap().display().to_string();
+        if !SEEDED.iter().any(|folder| name.starts_with(folder)) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        for (at, _) in text.match_indices("select!") {
+            let line = text[..at].matches('\n').count() + 1;
+            let begin = text[..at].rfind('\n').map_or(0, |end| end + 1);
+            let body = text[at + "select!".len()..].trim_start();
+            let biased = ["{", "(", "["]
+                .iter()
+                .find_map(|open| body.strip_prefix(open))
+                .is_some_and(|body| body.trim_start().starts_with("biased;"));
+            let comment = text[begin..at].trim_start().starts_with("//");
+            if !comment && (!biased || text[begin..at].ends_with("futures::")) {
+                wrong.push(format!("{name}:{line}"));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "select! without biased; as its first token:\n{}",
+        wrong.join("\n")
+    );
 }
 
 fn sources(root: &Path) -> Vec<PathBuf> {

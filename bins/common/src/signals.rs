@@ -24,19 +24,22 @@ pub enum Ended<T> {
 pub async fn run<F: Future>(shutdown: CancellationToken, work: F) -> io::Result<Ended<F::Output>> {
     let mut signals = Signals::install()?;
     let mut work = pin!(work);
+    // Signals first, both times: work that is never idle must not keep them waiting.
     tokio::select! {
-        done = &mut work => return Ok(Ended::Finished(done)),
+        biased;
         name = signals.next() => {
             tracing::info!(signal = name, "shutting down; once more ends at once");
             shutdown.cancel();
         }
+        done = &mut work => return Ok(Ended::Finished(done)),
     }
     tokio::select! {
-        done = &mut work => Ok(Ended::Finished(done)),
+        biased;
         name = signals.next() => {
             tracing::warn!(signal = name, "ended before the shutdown was complete");
             Ok(Ended::Abandoned)
         }
+        done = &mut work => Ok(Ended::Finished(done)),
     }
 }
 
@@ -62,6 +65,7 @@ impl Signals {
     /// Waits for the next one and gives its name.
     pub async fn next(&mut self) -> &'static str {
         tokio::select! {
+            biased;
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
         }

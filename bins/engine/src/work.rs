@@ -54,6 +54,7 @@ pub(crate) async fn run(
         config: Settings::new(config.engine.name),
     });
     tokio::select! {
+        biased;
         ended = engine.run(shutdown.clone()) => ended.map_err(|e| MainError::failed("the engine cannot work", e)),
         ended = health::serve_health(config.health.listen, readiness, metrics, shutdown) => ended,
     }

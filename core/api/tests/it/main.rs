@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod agent_scoped;
 mod auth;
 mod dry_runs;
 mod errors;

@@ -1,11 +1,13 @@
 //! An attacker has one host's token. Whatever it tries on others, it sees nothing and changes nothing.
 
 use serde_json::{Value as Json, json};
+use skyloom_api::AgentScoped;
 use skyloom_model::{
     AgentStatus, Clock as _, FORMAT, HostFacts, HostId, JobId, JobRecord, JobSpec, JobState, JobWant, Name,
     Place, PowerState, Resources, RetryPolicy, Scope, Subject, TaskId, VmObservation, WorkerMark, paths,
 };
-use skyloom_store::{Key, Outcome, Txn, Value};
+use skyloom_store::wire::CommitRequest;
+use skyloom_store::{ErrorKind, Key, Outcome, Store as _, Txn, Value};
 use uuid::Uuid;
 
 use crate::harness::{Api, Reply};
@@ -38,9 +40,17 @@ impl Two {
             .await
     }
 
-    /// A transaction that must be refused, and must change nothing.
+    /// A transaction that must be refused, also without HTTP, and must change nothing.
     async fn denied(&self, why: &str, guards: Json, writes: Json) {
         let before = self.api.memory.revision();
+        let request = json!({"guards": guards, "writes": writes});
+        let txn = Txn::from(serde_json::from_value::<CommitRequest>(request).unwrap());
+        let near = AgentScoped::new(self.api.backend.clone(), self.a);
+        assert_eq!(
+            near.commit(txn).await.unwrap_err().kind(),
+            ErrorKind::Denied,
+            "{why}"
+        );
         let reply = self.commit(guards, writes).await;
         assert_eq!(
             (reply.status.as_u16(), reply.code()),

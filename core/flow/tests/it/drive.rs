@@ -169,6 +169,7 @@ async fn the_next_life_of_the_same_engine_goes_on_at_once() {
         let first = world.life("e1").await;
         let carry = first.carry(&world, &mark);
         tokio::select! {
+            biased;
             _ = carry => panic!("it hangs"),
             () = world.hanging.notified() => {}
         }
