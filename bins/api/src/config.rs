@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use skyloom::cloud::TaskLimits;
 use skyloom_bin::store::StoreConfig;
 use skyloom_bin::telemetry::LogConfig;
 
@@ -15,6 +16,7 @@ pub(crate) struct ApiConfig {
     pub(crate) store: StoreConfig,
     pub(crate) api: ListenConfig,
     pub(crate) images: ImagesConfig,
+    pub(crate) tasks: TasksConfig,
     pub(crate) bootstrap: BootstrapConfig,
 }
 
@@ -51,6 +53,32 @@ impl Default for ImagesConfig {
     fn default() -> Self {
         Self {
             dir: "/var/lib/skyloom/images".into(),
+        }
+    }
+}
+
+/// How many tasks may be unfinished; beyond that requests for more are answered with 429.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct TasksConfig {
+    /// Of one project.
+    pub(crate) per_project: usize,
+    /// Of all projects together.
+    pub(crate) in_all: usize,
+}
+
+impl Default for TasksConfig {
+    fn default() -> Self {
+        let TaskLimits { per_project, in_all } = TaskLimits::default();
+        Self { per_project, in_all }
+    }
+}
+
+impl From<TasksConfig> for TaskLimits {
+    fn from(config: TasksConfig) -> Self {
+        Self {
+            per_project: config.per_project,
+            in_all: config.in_all,
         }
     }
 }

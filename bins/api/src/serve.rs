@@ -48,12 +48,13 @@ pub(crate) async fn run(
             e,
         )
     })?;
-    let cloud = Arc::new(Cloud::new(CloudParts {
+    let cloud = Cloud::new(CloudParts {
         backend: store.backend.clone(),
         clock: clock.clone(),
         ids: ids.clone(),
         images: Arc::new(images),
-    }));
+    });
+    let cloud = Arc::new(cloud.with_limits(config.tasks.into()));
     let made = cloud
         .bootstrap()
         .await
@@ -61,7 +62,7 @@ pub(crate) async fn run(
     readiness.done(
         "api",
         Phase::Caches,
-        "the API keeps no copies: it reads the store",
+        "the API keeps no records, only counts of unfinished tasks: it reads the store",
     );
 
     let listen = config.api.listen;
