@@ -1,0 +1,123 @@
+//! Servers, claims and ledgers: I2, I6.
+
+use skyloom_model::{Claim, HostId, HostLedger, Resources, ServerId, TaskState};
+use skyloom_store::{Key, Value};
+
+use super::model::ServerDoc;
+use super::{Changed, Checker, id};
+
+impl Checker {
+    pub(super) fn take_server(&mut self, key: &Key, value: Option<&Value>, changed: &mut Vec<Changed>) {
+        let Some(server) = id::<ServerId>(Some(key.last())) else { return };
+        let doc = self.parse::<ServerDoc>(key, value);
+        let host = |doc: &Option<ServerDoc>| doc.as_ref().and_then(|d| Some(d.status.placement.as_ref()?.host));
+        let after = host(&doc);
+        let before = match doc {
+            Some(doc) => self.servers.insert(server, doc),
+            None => self.servers.remove(&server),
+        };
+        let was = host(&before);
+        if was != after {
+            for (host, placed) in [(was, false), (after, true)] {
+                let Some(host) = host else { continue };
+                let model = self.hosts.entry(host).or_default();
+                if placed {
+                    model.placed.insert(server);
+                } else {
+                    model.placed.remove(&server);
+                }
+                changed.push(Changed::Host(host));
+            }
+        }
+        changed.push(Changed::Server(server, before));
+    }
+
+    pub(super) fn check_server(&mut self, server: ServerId, before: Option<&ServerDoc>, changed: &[Changed]) {
+        match (before, self.servers.get(&server)) {
+            (Some(_), None) => {
+                let deleted = changed.iter().any(|c| match c {
+                    Changed::Task(task, _) => self.tasks.get(task).and_then(|t| t.doc.as_ref()).is_some_and(|d| {
+                        d.flow == "server.delete" && d.subject.id == server.uuid() && d.state == TaskState::Done
+                    }),
+                    _ => false,
+                });
+                if !deleted {
+                    self.complain("I2", format!("server {server} disappears without a deletion"));
+                }
+            }
+            (Some(before), Some(after)) if after.meta.generation < before.meta.generation => {
+                let (old, new) = (before.meta.generation, after.meta.generation);
+                self.complain("I5", format!("server {server} goes from generation {old} back to {new}"));
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn take_of_host(&mut self, key: &Key, value: Option<&Value>, changed: &mut Vec<Changed>) {
+        let mut segments = key.segments();
+        let area = segments.next();
+        let Some(host) = id::<HostId>(segments.next()) else { return };
+        let server = id::<ServerId>(segments.next());
+        match (area, server) {
+            (Some("ledgers"), _) => {
+                let ledger = self.parse::<HostLedger>(key, value);
+                self.hosts.entry(host).or_default().ledger = ledger;
+                changed.push(Changed::Host(host));
+            }
+            (Some("claims"), Some(server)) => {
+                let claim = self.parse::<Claim>(key, value);
+                let claims = &mut self.hosts.entry(host).or_default().claims;
+                match claim {
+                    Some(claim) => claims.insert(server, claim),
+                    None => claims.remove(&server),
+                };
+                changed.push(Changed::Host(host));
+            }
+            (Some("lent"), Some(server)) => {
+                let lent = &mut self.hosts.entry(host).or_default().lent;
+                if value.is_some() { lent.insert(server) } else { lent.remove(&server) };
+            }
+            (Some("vms"), Some(server)) => {
+                let reported = &mut self.hosts.entry(host).or_default().reported;
+                if value.is_some() { reported.insert(server) } else { reported.remove(&server) };
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn check_host(&mut self, host: HostId) {
+        let Some(model) = self.hosts.get(&host) else { return };
+        let sum = model.claims.values().fold(Resources::default(), |sum, c| sum.plus(c.resources));
+        let ledger = model.ledger.clone().unwrap_or_default();
+        let mut wrong = Vec::new();
+        if ledger.used != sum || ledger.servers as usize != model.claims.len() {
+            wrong.push(format!(
+                "the ledger of {host} says {:?} for {} servers; its claims are {sum:?} for {}",
+                ledger.used,
+                ledger.servers,
+                model.claims.len()
+            ));
+        }
+        if !model.claims.keys().eq(&model.placed) {
+            wrong.push(format!(
+                "claims on {host} are of {:?}, placed there are {:?}",
+                model.claims.keys(),
+                model.placed
+            ));
+        }
+        if let Some(doc) = &model.doc
+            && let Some(facts) = &doc.status.facts
+        {
+            let (have, spec) = (facts.capacity, &doc.spec);
+            let over = f64::from(sum.vcpus) > f64::from(have.vcpus) * spec.cpu_ratio
+                || sum.memory_mib as f64 > have.memory_mib as f64 * spec.memory_ratio
+                || sum.disk_gib as f64 > have.disk_gib as f64 * spec.disk_ratio;
+            if over {
+                wrong.push(format!("{sum:?} is claimed on {host}, which has {have:?}"));
+            }
+        }
+        for what in wrong {
+            self.complain("I6", what);
+        }
+    }
+}

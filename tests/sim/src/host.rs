@@ -1,0 +1,261 @@
+//! A host's hypervisor and disks as one process sees them: each verb takes its time, and stops at the process's gate.
+//!
+//! What a verb did is reported to the bed at once, so that the checker sees effects in the order in which they happen.
+
+use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
+use parking_lot::Mutex;
+use skyloom_flow::journal::MemoryDisk;
+use skyloom_hypervisor::{
+    CachedImage, Capability, Console, DiskInfo, FakeHypervisor, FakeOptions, FakeStorage, FakeWorld,
+    HostStorage, Hypervisor, ImageSpec, Inspection, OverlaySpec, ProgressFn, Recovered, Result, StopMode,
+    Stopped, VmEvent, VmSpec,
+};
+use skyloom_model::{HostFacts, HostId, ServerId};
+use tokio_util::sync::CancellationToken;
+
+use crate::bed::Bed;
+use crate::checker::HostSeen;
+use crate::gate::Gate;
+use crate::rng::Rng;
+
+/// A host, whoever works on it.
+#[derive(Debug)]
+pub(crate) struct HostBed {
+    pub(crate) id: HostId,
+    pub(crate) name: String,
+    pub(crate) fake: FakeWorld,
+    /// Where its agent's journal is.
+    pub(crate) disk: MemoryDisk,
+    bed: Arc<Bed>,
+    /// The number up to which effects were reported.
+    told: Mutex<u64>,
+}
+
+impl HostBed {
+    pub(crate) fn new(bed: Arc<Bed>, id: HostId, name: String, options: FakeOptions) -> Result<Self> {
+        Ok(Self {
+            id,
+            name,
+            fake: FakeWorld::open(options)?,
+            disk: MemoryDisk::new(),
+            bed,
+            told: Mutex::new(0),
+        })
+    }
+
+    /// Reports what has happened since the last time.
+    pub(crate) fn report(&self) {
+        let Ok(now) = self.fake.position() else { return };
+        let before = std::mem::replace(&mut *self.told.lock(), now);
+        if before == now {
+            return;
+        }
+        for effect in self.fake.history_since(before).unwrap_or_default() {
+            self.bed.effect(&self.name, &effect);
+        }
+    }
+
+    /// Polls `work` and reports what happened meanwhile, also when it never ends.
+    async fn reporting<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        std::future::poll_fn(|cx| {
+            let polled = work.as_mut().poll(cx);
+            self.report();
+            polled
+        })
+        .await
+    }
+
+    /// Lets late operations happen, for ever.
+    pub(crate) async fn run_late(&self) {
+        self.reporting(self.fake.run_late(CancellationToken::new())).await;
+    }
+
+    /// A guest ends by itself, if there is one.
+    pub(crate) fn end_guest(&self, pick: u64, crash: bool) -> Option<ServerId> {
+        let domains = self.fake.domains().ok()?;
+        let running: Vec<ServerId> = domains
+            .iter()
+            .filter(|d| d.power.may_execute())
+            .map(|d| d.spec.id)
+            .collect();
+        let server = *running.get(usize::try_from(pick % running.len().max(1) as u64).ok()?)?;
+        if crash {
+            self.fake.crash_guest(server).ok()?;
+        } else {
+            self.fake.power_off_guest(server).ok()?;
+        }
+        self.report();
+        Some(server)
+    }
+
+    /// What is on the host.
+    pub(crate) fn seen(&self) -> HostSeen {
+        HostSeen {
+            host: self.id,
+            held: self.fake.holdings().unwrap_or_default(),
+            under_way: self.fake.under_way(),
+        }
+    }
+}
+
+/// One process's way to its host.
+#[derive(Clone)]
+pub(crate) struct Reach {
+    host: Arc<HostBed>,
+    gate: Arc<Gate>,
+    rng: Arc<Mutex<Rng>>,
+}
+
+impl fmt::Debug for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "reach of {}", self.host.name)
+    }
+}
+
+impl Reach {
+    pub(crate) fn new(host: Arc<HostBed>, gate: Arc<Gate>, rng: Rng) -> Self {
+        Self {
+            host,
+            gate,
+            rng: Arc::new(Mutex::new(rng)),
+        }
+    }
+
+    pub(crate) fn hypervisor(&self) -> Arc<SimHypervisor> {
+        Arc::new(SimHypervisor {
+            inner: self.host.fake.hypervisor(),
+            reach: self.clone(),
+        })
+    }
+
+    pub(crate) fn storage(&self) -> Arc<SimStorage> {
+        Arc::new(SimStorage {
+            inner: self.host.fake.storage(),
+            reach: self.clone(),
+        })
+    }
+
+    async fn wait(&self) {
+        let ms = {
+            let mut rng = self.rng.lock();
+            match rng.below(8) {
+                0..=4 => 0,
+                5..=6 => rng.within(1, 20),
+                _ => rng.within(20, 800),
+            }
+        };
+        if ms > 0 {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+        }
+        self.gate.pass().await;
+    }
+
+    /// A verb: it takes a while, it happens, it takes a while.
+    async fn verb<T>(&self, verb: impl Future<Output = Result<T>>) -> Result<T> {
+        self.gate.pass().await;
+        self.wait().await;
+        let done = self.host.reporting(verb).await;
+        self.wait().await;
+        done
+    }
+}
+
+/// A fake hypervisor behind a process's gate.
+#[derive(Debug)]
+pub(crate) struct SimHypervisor {
+    inner: FakeHypervisor,
+    reach: Reach,
+}
+
+#[async_trait]
+impl Hypervisor for SimHypervisor {
+    fn capability(&self) -> Capability {
+        self.inner.capability()
+    }
+    async fn facts(&self) -> Result<HostFacts> {
+        self.reach.verb(self.inner.facts()).await
+    }
+    async fn define(&self, spec: &VmSpec) -> Result<()> {
+        self.reach.verb(self.inner.define(spec)).await
+    }
+    async fn start(&self, id: ServerId, generation: u64) -> Result<()> {
+        self.reach.verb(self.inner.start(id, generation)).await
+    }
+    async fn stop(&self, id: ServerId, generation: u64, mode: StopMode) -> Result<Stopped> {
+        self.reach.verb(self.inner.stop(id, generation, mode)).await
+    }
+    async fn undefine(&self, id: ServerId, generation: u64) -> Result<()> {
+        self.reach.verb(self.inner.undefine(id, generation)).await
+    }
+    async fn inspect(&self, id: ServerId) -> Result<Inspection> {
+        self.reach.verb(self.inner.inspect(id)).await
+    }
+    async fn recover(&self) -> Result<Vec<Recovered>> {
+        self.reach.verb(self.inner.recover()).await
+    }
+    async fn list(&self) -> Result<Vec<Recovered>> {
+        self.reach.verb(self.inner.list()).await
+    }
+    fn events(&self) -> BoxStream<'static, VmEvent> {
+        let gate = self.reach.gate.clone();
+        stream::unfold((self.inner.events(), gate), |(mut events, gate)| async move {
+            let event = events.next().await?;
+            gate.pass().await;
+            Some((event, (events, gate)))
+        })
+        .boxed()
+    }
+    fn as_console(&self) -> Option<&dyn Console> {
+        self.inner.as_console()
+    }
+}
+
+/// A fake pool behind a process's gate.
+#[derive(Debug)]
+pub(crate) struct SimStorage {
+    inner: FakeStorage,
+    reach: Reach,
+}
+
+#[async_trait]
+impl HostStorage for SimStorage {
+    async fn cached_image(&self, image: &ImageSpec) -> Result<Option<CachedImage>> {
+        self.reach.verb(self.inner.cached_image(image)).await
+    }
+    async fn cache_image(
+        &self,
+        image: &ImageSpec,
+        content: BoxStream<'static, std::io::Result<bytes::Bytes>>,
+        progress: ProgressFn,
+    ) -> Result<CachedImage> {
+        let verb = self.inner.cache_image(image, content, progress);
+        self.reach.verb(verb).await
+    }
+    async fn create_overlay(&self, overlay: &OverlaySpec) -> Result<DiskInfo> {
+        let verb = self.inner.create_overlay(overlay);
+        self.reach.verb(verb).await
+    }
+    async fn create_seed(&self, server: ServerId, iso: &[u8]) -> Result<DiskInfo> {
+        self.reach.verb(self.inner.create_seed(server, iso)).await
+    }
+    async fn delete_disk(&self, server: ServerId, disk: &str) -> Result<()> {
+        self.reach.verb(self.inner.delete_disk(server, disk)).await
+    }
+    async fn delete_server(&self, server: ServerId) -> Result<()> {
+        self.reach.verb(self.inner.delete_server(server)).await
+    }
+    async fn disks(&self, server: ServerId) -> Result<Vec<DiskInfo>> {
+        self.reach.verb(self.inner.disks(server)).await
+    }
+    async fn servers(&self) -> Result<Vec<ServerId>> {
+        self.reach.verb(self.inner.servers()).await
+    }
+}

@@ -1,0 +1,112 @@
+//! Runs schedules from the command line: many, one again, or one twice.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use clap::Parser;
+use skyloom_sim::{Kind, Omit, Report, check_trace, one, reproducer, seeds, shrink};
+
+/// The seeded simulator.
+#[derive(Debug, Parser)]
+struct Args {
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 1000)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Threads; by default as many as there are cores.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Run this one schedule and show its trace.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Kinds of faults to leave out.
+    #[arg(long, value_delimiter = ',')]
+    no_kinds: Vec<Kind>,
+    /// Planned faults to leave out, by number.
+    #[arg(long, value_delimiter = ',')]
+    no_faults: Vec<usize>,
+    /// Operations to leave out, by number.
+    #[arg(long, value_delimiter = ',')]
+    no_operations: Vec<usize>,
+    /// Run each seed twice and compare the traces.
+    #[arg(long)]
+    check_trace: bool,
+    /// Lines of a trace to show.
+    #[arg(long, default_value_t = 80)]
+    lines: usize,
+    /// Do not shrink a failing schedule.
+    #[arg(long)]
+    no_shrink: bool,
+}
+
+#[expect(clippy::print_stdout, reason = "a command prints")]
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let omit = Omit {
+        kinds: args.no_kinds.iter().copied().collect::<BTreeSet<_>>(),
+        faults: args.no_faults.iter().copied().collect(),
+        operations: args.no_operations.iter().copied().collect(),
+    };
+    if args.check_trace {
+        for seed in args.from..args.from + args.seeds {
+            if let Err((a, b)) = check_trace(seed) {
+                println!("seed {seed} has two traces: {a:016x} and {b:016x}");
+                return ExitCode::FAILURE;
+            }
+        }
+        println!("{} seeds, each with one trace", args.seeds);
+        return ExitCode::SUCCESS;
+    }
+    if let Some(seed) = args.seed {
+        let report = one(seed, &omit, args.lines);
+        return show(&report, &omit, &args);
+    }
+    let threads = args
+        .threads
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let done = AtomicU64::new(0);
+    #[expect(clippy::disallowed_methods, reason = "the speed of real schedules in real time")]
+    let start = std::time::Instant::now();
+    let every = (args.seeds / 20).max(1);
+    let (totals, broken) = seeds(args.from..args.from + args.seeds, threads, &|_| {
+        let n = done.fetch_add(1, Ordering::Relaxed) + 1;
+        if n.is_multiple_of(every) {
+            println!("{n} schedules, {:.0}/s", n as f64 / start.elapsed().as_secs_f64());
+        }
+    });
+    let seconds = start.elapsed().as_secs_f64();
+    print!("{totals}");
+    println!(
+        "{:.0} schedules/s, {:.0} steps/s on {threads} threads",
+        totals.schedules as f64 / seconds,
+        totals.steps as f64 / seconds
+    );
+    match broken {
+        None => ExitCode::SUCCESS,
+        Some(report) => show(&one(report.seed, &omit, args.lines), &omit, &args),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "a command prints")]
+fn show(report: &Report, omit: &Omit, args: &Args) -> ExitCode {
+    for line in &report.lines {
+        println!("{line}");
+    }
+    println!("seed {}: hash {:016x}, {} steps, {:?}", report.seed, report.hash, report.steps, report.took);
+    let Some(violation) = &report.violation else { return ExitCode::SUCCESS };
+    println!("{} is broken at {:?}: {}", violation.invariant, violation.at, violation.what);
+    println!("{}", reproducer(report.seed, omit));
+    if !args.no_shrink
+        && let Some(shrunk) = shrink(report.seed, omit, args.lines)
+    {
+        println!("shrunk in {} schedules to:", shrunk.tries);
+        for line in &shrunk.left {
+            println!("  {line}");
+        }
+        println!("{}", reproducer(report.seed, &shrunk.omit));
+    }
+    ExitCode::FAILURE
+}

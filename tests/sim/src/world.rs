@@ -1,0 +1,556 @@
+//! One schedule from its seed to its report: builds the world, lets things happen, heals it, and waits for rest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use skyloom_api::AgentScoped;
+use skyloom_cloud::{Caller, Cloud, CloudParts, CreateHost};
+use skyloom_hypervisor::{FakeOptions, Hypervisor as _};
+use skyloom_model::{
+    Actor, DiskFormat, HostId, Image, ImageId, ImageSource, ImageSpec, ImageState, ImageStatus, Meta,
+    Name, ProjectId, Resource as _, Role, Scope, SeededIds, TaskState, paths,
+};
+use skyloom_store::{Key, LeaseName, Store as _, Txn, Value};
+use tokio::task::JoinSet;
+
+use crate::bed::{Bed, Part, Violation, Who};
+use crate::checker::{Checker, Leftover};
+use crate::client::{Client, Door, Terms};
+use crate::clock::SimClock;
+use crate::direct::Direct;
+use crate::faults::{Kind, Planned, Weather};
+use crate::gate::Gate;
+use crate::host::HostBed;
+use crate::images::{self, MemoryImages};
+use crate::process::{Ended, Ground, Process};
+use crate::rng::Rng;
+use crate::swarm::Scenario;
+use crate::work::Marks;
+
+/// How long after the faults everything must have come to rest.
+const REST: Duration = Duration::from_secs(600);
+/// How long a wrong record may stay wrong at rest.
+const SETTLE: Duration = Duration::from_secs(90);
+/// More steps than any schedule needs.
+const MOST_STEPS: u64 = 400_000;
+/// How often it is looked whether all is quiet.
+const LOOK: Duration = Duration::from_millis(700);
+
+/// What came of a schedule.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Its seed.
+    pub seed: u64,
+    /// The hash of its trace.
+    pub hash: u64,
+    /// Steps of its trace.
+    pub steps: u64,
+    /// Virtual time that it took.
+    pub took: Duration,
+    /// What was broken, if anything.
+    pub violation: Option<Violation>,
+    /// How often each kind of fault has bitten.
+    pub bites: BTreeMap<Kind, u64>,
+    /// Tasks by flow, last state and reason.
+    pub ends: BTreeMap<(String, String, String), u64>,
+    /// The last lines of the trace, if they were kept.
+    pub lines: Vec<String>,
+}
+
+/// Something that happens at a moment.
+#[derive(Debug)]
+enum Action {
+    Fault(Planned),
+    /// A process that is down comes up.
+    Start(usize),
+    /// A process that stands still goes on.
+    Resume(usize),
+    /// A zombie goes on, and ends a while later.
+    Wake(usize),
+    Bury(usize),
+    /// A process is no longer cut off.
+    Mend(usize),
+    NotFull,
+    Heal,
+    Look,
+}
+
+struct World {
+    scenario: Scenario,
+    ground: Ground,
+    processes: Vec<Process>,
+    set: JoinSet<Ended>,
+    clients: JoinSet<()>,
+    late: JoinSet<()>,
+    /// What hosts do by themselves.
+    _background: JoinSet<()>,
+    timeline: BTreeMap<(Duration, u64), Action>,
+    planned: u64,
+    healed: bool,
+    /// Since when there is nothing to do any more.
+    quiet: Option<Duration>,
+}
+
+/// Runs the schedule; keeps the last `lines` lines of its trace.
+pub(crate) async fn run(scenario: Scenario, lines: usize) -> Report {
+    let seed = scenario.seed;
+    let weather = Weather::new(scenario.rates.clone());
+    let bed = Arc::new(Bed::new(weather, scenario.history, Checker::default(), lines));
+    match World::build(scenario, bed.clone()).await {
+        Ok(mut world) => world.go_on().await,
+        Err(error) => bed.violated("the simulator", error),
+    }
+    let (hash, steps, lines, bites) = bed.results();
+    let mut ends = BTreeMap::new();
+    bed.checker(|c| {
+        for (flow, state, reason) in c.ends() {
+            let end = (flow.to_owned(), format!("{state:?}"), reason.unwrap_or_default().to_owned());
+            *ends.entry(end).or_default() += 1;
+        }
+    });
+    Report {
+        seed,
+        hash,
+        steps,
+        took: bed.clock.elapsed(),
+        violation: bed.violation(),
+        bites,
+        ends,
+        lines,
+    }
+}
+
+impl World {
+    async fn build(scenario: Scenario, bed: Arc<Bed>) -> Result<Self, String> {
+        let mut rng = Rng::of(scenario.seed, "world");
+        let image = ImageId::from_uuid(uuid::Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001));
+        let images = Arc::new(MemoryImages::with(image));
+        let (project, hosts) = found(&scenario, &bed, images.clone(), image, &mut rng).await?;
+        let ids: Arc<[HostId]> = hosts.iter().map(|h| h.id).collect();
+        let door = Arc::new(Door::new(bed.clone()));
+        let ground = Ground {
+            seed: scenario.seed,
+            bed: bed.clone(),
+            door: door.clone(),
+            images,
+            marks: Arc::new(Marks::default()),
+            hosts,
+            lease_ttl: scenario.lease_ttl,
+        };
+        let mut processes = Vec::new();
+        let clock = |index: usize| {
+            let mut rng = Rng::of(scenario.seed, &format!("clock-{index}"));
+            let ppm = rng.within(0, 2 * scenario.drift) as i64 - scenario.drift as i64;
+            SimClock::new(bed.clock, ppm, rng.within(0, 2_000) as i64 - 1_000)
+        };
+        for i in 0..scenario.engines {
+            processes.push(Process::new(i, &format!("engine-{i}"), Part::Engine, clock(i)));
+        }
+        for host in &ground.hosts {
+            let index = processes.len();
+            processes.push(Process::new(index, &host.name, Part::Agent(host.id), clock(index)));
+        }
+        let index = processes.len();
+        processes.push(Process::new(index, "api", Part::Api, clock(index)));
+        let terms = Terms {
+            door,
+            project,
+            image,
+            hosts: ids,
+        };
+        let mut background = JoinSet::new();
+        for host in &ground.hosts {
+            let host = host.clone();
+            background.spawn(async move { host.run_late().await });
+        }
+        let mut world = Self {
+            ground,
+            processes,
+            set: JoinSet::new(),
+            clients: JoinSet::new(),
+            late: JoinSet::new(),
+            _background: background,
+            timeline: BTreeMap::new(),
+            planned: 0,
+            healed: false,
+            quiet: None,
+            scenario,
+        };
+        for process in 0..world.processes.len() {
+            world.after(Duration::from_millis(rng.below(500)), Action::Start(process));
+        }
+        for (at, _, fault) in world.scenario.planned.clone() {
+            world.after(at, Action::Fault(fault));
+        }
+        world.after(world.scenario.faults_until, Action::Heal);
+        for (number, steps) in world.scenario.clients.clone().into_iter().enumerate() {
+            let client = Client::new(number, terms.clone(), world.scenario.seed);
+            world.clients.spawn(client.run(steps));
+        }
+        Ok(world)
+    }
+
+    fn after(&mut self, time: Duration, action: Action) {
+        self.planned += 1;
+        let at = self.ground.bed.clock.elapsed() + time;
+        self.timeline.insert((at, self.planned), action);
+    }
+
+    async fn go_on(&mut self) {
+        let bed = self.ground.bed.clone();
+        loop {
+            let Some((next, _)) = self.timeline.keys().next().copied() else { return };
+            tokio::select! {
+                biased;
+                () = bed.wake.notified() => {
+                    if bed.violation().is_some() {
+                        return;
+                    }
+                    self.look_after_stray();
+                }
+                Some(Ok((process, life))) = self.set.join_next() => {
+                    if self.processes[process].ended(life) {
+                        self.after(Duration::from_secs(1), Action::Start(process));
+                    }
+                }
+                Some(_) = self.late.join_next() => {}
+                () = tokio::time::sleep_until(bed.clock.instant(next)) => {
+                    while let Some(entry) = self.timeline.first_entry()
+                        && entry.key().0 <= bed.clock.elapsed()
+                    {
+                        let action = entry.remove();
+                        if self.act(action).await {
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Requests that outlived their senders, and processes that ended themselves.
+    fn look_after_stray(&mut self) {
+        for late in self.ground.bed.take_late() {
+            self.late.spawn(async move {
+                tokio::time::sleep_until(late.due).await;
+                // Its sender will never know.
+                let _ = late.request.apply(&late.store);
+            });
+        }
+        while let Some(name) = self.ground.bed.take_fallen() {
+            if let Some(process) = self.processes.iter().position(|p| p.name == name) {
+                self.down(process, Duration::from_secs(2));
+            }
+        }
+    }
+
+    fn down(&mut self, process: usize, time: Duration) {
+        if self.processes[process].kill(&self.ground) {
+            self.after(time, Action::Start(process));
+        }
+    }
+
+    /// Something happens. `true`: the schedule is over.
+    async fn act(&mut self, action: Action) -> bool {
+        match action {
+            Action::Fault(fault) => self.fault(fault).await,
+            Action::Start(process) => {
+                let process_is_up = self.processes[process].life.is_some()
+                    || self.processes[process].start(&self.ground, &mut self.set);
+                if !process_is_up {
+                    self.after(Duration::from_secs(1), Action::Start(process));
+                }
+            }
+            Action::Resume(process) => self.each_life(process, |gate| gate.pause(false)),
+            Action::Wake(process) => {
+                if let Some(zombie) = &self.processes[process].zombie {
+                    zombie.gate.pause(false);
+                }
+                self.after(Duration::from_secs(20), Action::Bury(process));
+            }
+            Action::Bury(process) => self.processes[process].bury(),
+            Action::Mend(process) => self.each_life(process, |gate| gate.cut(false, false)),
+            Action::NotFull => self.ground.bed.set_full(false),
+            Action::Heal => self.heal(),
+            Action::Look => return self.look().await,
+        }
+        false
+    }
+
+    fn each_life(&self, process: usize, change: impl Fn(&Gate)) {
+        let process = &self.processes[process];
+        for life in process.life.iter().chain(&process.zombie) {
+            change(&life.gate);
+        }
+    }
+
+    async fn fault(&mut self, fault: Planned) {
+        let bed = self.ground.bed.clone();
+        let kind = fault.kind();
+        let bit = |who: &str| bed.bit(who, kind, || format!("{fault:?}"));
+        match fault {
+            Planned::Crash { process, down_ms } => {
+                bit(&self.processes[process].name);
+                self.down(process, Duration::from_millis(down_ms));
+            }
+            Planned::CrashAtCall { process, calls, .. } => {
+                if let Some(life) = &self.processes[process].life {
+                    life.link.burn(calls);
+                }
+            }
+            Planned::Pause { process, ms } => {
+                bit(&self.processes[process].name);
+                self.each_life(process, |gate| gate.pause(true));
+                self.after(Duration::from_millis(ms), Action::Resume(process));
+            }
+            Planned::Zombie { process, ms } => {
+                let old = &mut self.processes[process];
+                if old.part == Part::Api || old.zombie.is_some() {
+                    return;
+                }
+                bit(&old.name);
+                if let Some(life) = old.life.take() {
+                    life.gate.pause(true);
+                    old.zombie = Some(life);
+                }
+                self.after(Duration::from_millis(200), Action::Start(process));
+                self.after(Duration::from_millis(ms), Action::Wake(process));
+            }
+            Planned::Cut { process, kind, ms } => {
+                bit(&self.processes[process].name);
+                let (out, inwards) = (kind != Kind::CutIn, kind != Kind::CutOut);
+                self.each_life(process, |gate| gate.cut(out, inwards));
+                self.after(Duration::from_millis(ms), Action::Mend(process));
+            }
+            Planned::Expire { process } => {
+                let path = match self.processes[process].part {
+                    Part::Agent(host) => paths::host_lease(host),
+                    _ => paths::engine_lease(&self.processes[process].name),
+                };
+                bit(&path);
+                if let Ok(name) = LeaseName::parse(&path) {
+                    let _ = bed.expire(&name);
+                }
+            }
+            Planned::WallStep { process, by_ms } => {
+                bit(&self.processes[process].name);
+                self.processes[process].step_clock(by_ms);
+            }
+            Planned::Compact => {
+                bit("store");
+                bed.compact();
+            }
+            Planned::Full { ms } => {
+                bit("store");
+                bed.set_full(true);
+                self.after(Duration::from_millis(ms), Action::NotFull);
+            }
+            Planned::Host { host, point, fault: ref what } => {
+                let host = &self.ground.hosts[host];
+                bit(&host.name);
+                let _ = host.fake.fault_next(point, *what);
+            }
+            Planned::GuestEnds { host, pick, crash } => {
+                let host = &self.ground.hosts[host];
+                if host.end_guest(pick, crash).is_some() {
+                    bit(&host.name);
+                }
+            }
+            Planned::Rogue { host, pick } => {
+                bit("rogue");
+                self.rogue(host, pick).await;
+            }
+        }
+    }
+
+    /// Somebody with the token of a host's agent reaches for what is not its own.
+    async fn rogue(&mut self, host: usize, pick: u64) {
+        let bed = self.ground.bed.clone();
+        let own = self.ground.hosts[host].id;
+        let who = Who {
+            name: "rogue".into(),
+            part: Part::Rogue(own),
+            life: 1,
+        };
+        let direct = Direct {
+            bed: bed.clone(),
+            who,
+        };
+        let all = direct.everything().await;
+        let foreign: Vec<_> = all.iter().filter(|kv| !kv.key.as_str().contains(&own.to_string())).collect();
+        let Some(found) = foreign.get((pick % foreign.len().max(1) as u64) as usize) else { return };
+        let txn = Txn::new().replace(found.key.clone(), found.modified, found.value.clone());
+        let _ = AgentScoped::new(Arc::new(direct), own).commit(txn).await;
+    }
+
+    /// The faults end: whoever was down, still or cut off goes on.
+    fn heal(&mut self) {
+        let bed = self.ground.bed.clone();
+        bed.note("world", "heals", String::new);
+        self.healed = true;
+        bed.weather.calm();
+        bed.set_full(false);
+        self.timeline.retain(|_, action| !matches!(action, Action::Fault(_)));
+        for host in &self.ground.hosts {
+            let _ = host.fake.heal();
+            host.fake.release_events();
+        }
+        for i in 0..self.processes.len() {
+            self.each_life(i, |gate| {
+                gate.cut(false, false);
+                gate.pause(false);
+            });
+            let agent = matches!(self.processes[i].part, Part::Agent(_));
+            if self.scenario.restart_all || (agent && self.scenario.rates.contains_key(&Kind::Host)) {
+                self.processes[i].kill(&self.ground);
+            }
+            self.processes[i].bury();
+            if self.processes[i].life.is_none() {
+                self.after(Duration::from_millis(100 * (i as u64 + 1)), Action::Start(i));
+            }
+        }
+        self.after(LOOK, Action::Look);
+    }
+
+    /// Whether everything has come to rest as it should. `true`: the schedule is over.
+    async fn look(&mut self) -> bool {
+        let bed = self.ground.bed.clone();
+        let now = bed.clock.elapsed();
+        while self.clients.try_join_next().is_some() {}
+        let open: Vec<_> = bed.checker(|c| c.open_tasks().collect());
+        if self.clients.is_empty() && open.is_empty() && self.late.is_empty() {
+            let since = *self.quiet.get_or_insert(now);
+            let wrong = self.at_rest();
+            let Some((invariant, what)) = wrong.first() else { return true };
+            if now - since > SETTLE {
+                bed.violated(invariant, format!("{what}; in all {} such things", wrong.len()));
+                return true;
+            }
+        } else {
+            self.quiet = None;
+        }
+        if bed.steps() > MOST_STEPS {
+            bed.violated("I8", format!("{MOST_STEPS} steps and no end; open: {open:?}"));
+            return true;
+        }
+        if now > self.scenario.faults_until + REST {
+            let open: Vec<String> = bed.checker(|c| open.iter().map(|(id, _)| c.task(*id)).collect());
+            let clients = self.clients.len();
+            bed.violated("I8", format!("no rest after {REST:?}; {clients} clients wait; open: {open:#?}"));
+            return true;
+        }
+        self.after(LOOK, Action::Look);
+        false
+    }
+
+    fn at_rest(&self) -> Vec<Leftover> {
+        let bed = &self.ground.bed;
+        let seen: Vec<_> = self.ground.hosts.iter().map(|h| h.seen()).collect();
+        let mut wrong = bed.checker(|c| c.at_rest(&seen));
+        let marks = self.ground.marks.there();
+        bed.checker(|c| {
+            for (task, job) in &marks {
+                if matches!(c.state(*task), Some(TaskState::Failed | TaskState::Cancelled)) {
+                    wrong.push(("I10", format!("task {task} was undone and the mark of {job} is there")));
+                }
+            }
+        });
+        wrong
+    }
+}
+
+/// Makes the cloud: project, flavors, an image, hosts. Nothing goes wrong here.
+async fn found(
+    scenario: &Scenario,
+    bed: &Arc<Bed>,
+    images: Arc<MemoryImages>,
+    image: ImageId,
+    rng: &mut Rng,
+) -> Result<(ProjectId, Vec<Arc<HostBed>>), String> {
+    let who = Who {
+        name: "founder".into(),
+        part: Part::Watcher,
+        life: 1,
+    };
+    let calm = Direct {
+        bed: bed.clone(),
+        who: who.clone(),
+    };
+    let clock = Arc::new(bed.clock);
+    let cloud = Cloud::new(CloudParts {
+        backend: Arc::new(calm),
+        clock: clock.clone(),
+        ids: Arc::new(SeededIds::new(clock, rng.next())),
+        images,
+    });
+    let text = |e: skyloom_cloud::CloudError| e.to_string();
+    let project = cloud.bootstrap().await.map_err(text)?.project.id();
+    let caller = Caller {
+        role: Role::Admin { project },
+        project,
+        actor: Actor {
+            id: "founder".into(),
+            name: "founder".into(),
+        },
+        request_id: "founding".into(),
+        idempotency_key: None,
+        if_match: None,
+            dry_run: false,
+    };
+    let record = image_record(image, bed)?;
+    let key = Key::parse(&paths::resource(Image::KIND, Scope::Project(project), image.uuid()));
+    let key = key.map_err(|e| e.to_string())?;
+    let record = Image {
+        meta: Meta {
+            scope: Scope::Project(project),
+            ..record.meta
+        },
+        ..record
+    };
+    let value = Value::json(&record).map_err(|e| e.to_string())?;
+    bed.commit(&who, Txn::new().create(key, value))
+        .map_err(|e| e.to_string())?;
+    let mut hosts = Vec::new();
+    let mut facts = FakeOptions::in_memory();
+    let world = skyloom_hypervisor::FakeWorld::in_memory();
+    let mut said = world.hypervisor().facts().await.map_err(|e| e.to_string())?;
+    said.capacity = scenario.capacity;
+    facts = facts.facts(said).sequence(Arc::default()).naive_start();
+    for i in 0..scenario.hosts {
+        let request = CreateHost {
+            name: format!("agent-{i}"),
+            ..CreateHost::default()
+        };
+        let host = cloud.create_host(&caller, request).await.map_err(text)?.host;
+        let name = host.meta.name.to_string();
+        let made = HostBed::new(bed.clone(), host.id(), name, facts.clone().tag(i as u32));
+        hosts.push(Arc::new(made.map_err(|e| e.to_string())?));
+    }
+    Ok((project, hosts))
+}
+
+fn image_record(id: ImageId, bed: &Bed) -> Result<Image, String> {
+    use skyloom_model::Clock as _;
+    let name = Name::new("image").map_err(|e| e.to_string())?;
+    let size = images::CONTENT.len() as u64;
+    Ok(Image {
+        meta: Meta::new(id.uuid(), name, Scope::System, bed.clock.now()),
+        spec: ImageSpec {
+            format: DiskFormat::Raw,
+            source: ImageSource::Upload,
+            sha256: None,
+            architecture: "x86_64".to_owned(),
+            min_disk_gib: 0,
+            min_memory_mib: 0,
+            public: false,
+        },
+        status: ImageStatus {
+            state: ImageState::Active,
+            size_bytes: size,
+            virtual_size_bytes: size,
+            sha256: Some(images::sha256(images::CONTENT)),
+            fault: None,
+        },
+    })
+}
