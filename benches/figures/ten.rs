@@ -116,10 +116,9 @@ pub(crate) fn jobs() -> JobRegistry {
     JobRegistry::new().with(Add)
 }
 
-/// The commit that asks for a task of `flow`: the task and its mark.
-pub(crate) fn request(flow: &str, id: TaskId, now: Timestamp) -> Result<Txn> {
-    let invalid = |e: &dyn std::fmt::Display| Error::new(ErrorKind::Invalid, "submit").with("cause", e);
-    let task = Task {
+/// A task of `flow` as it is asked for.
+pub(crate) fn task(flow: &str, id: TaskId, now: Timestamp) -> Result<Task> {
+    Ok(Task {
         format: FORMAT,
         id,
         scope: Scope::System,
@@ -150,10 +149,19 @@ pub(crate) fn request(flow: &str, id: TaskId, now: Timestamp) -> Result<Txn> {
         created_at: now,
         planned_at: None,
         ended_at: None,
-    };
+    })
+}
+
+/// The commit that asks for a task of `flow`: the task and its mark.
+pub(crate) fn request(flow: &str, id: TaskId, now: Timestamp) -> Result<Txn> {
+    let task = task(flow, id, now)?;
     let mark = ActiveTask::of(&task);
     let key = |path: String| Key::parse(&path).map_err(|e| invalid(&e));
     Ok(Txn::new()
         .create(key(paths::task(task.scope, id))?, Value::json(&task)?)
         .create(key(paths::active(id))?, Value::json(&mark)?))
+}
+
+fn invalid(cause: &dyn std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Invalid, "submit").with("cause", cause)
 }

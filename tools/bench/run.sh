@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # The figures of docs/performance.md: Markdown tables on standard output, progress on standard error.
-#   tools/bench/run.sh          (make bench)
-# First the stores and the control plane (benches/figures), then an idle `skyloom dev` looked at from outside.
+#   tools/bench/run.sh          (make bench) the short ones: stores, control plane, the ten-step workflow beside its
+#                               peers, a small recovery; then an idle `skyloom dev` looked at from outside
+#   tools/bench/run.sh workflow the ten-step workflow beside its peers alone: about 3 minutes
+#   tools/bench/run.sh long     recovery of 10,000 tasks, 10 minutes of 100 tasks a second, a million workflows on SQLite:
+#                               about half an hour, and 15 GB below target/
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -10,8 +13,24 @@ target=${CARGO_TARGET_DIR:-target}
 settle=5   # seconds until an idle process is called idle
 watched=20 # seconds for which it is watched
 
+# The peers are no part of the workspace: what they depend on is nobody else's dependency.
+"$cargo" build --release --locked --manifest-path benches/peers/Cargo.toml --target-dir "$target/peers" >&2
+figures() { "$cargo" bench --locked --features full --bench figures -- "$@"; }
+peers=("--peers" "$(realpath "$target/peers/release/skyloom-peers")")
+
+case "${1:-}" in
+  "") figures "${peers[@]}" ;;
+  workflow) figures workflow "${peers[@]}"; exit ;;
+  long)
+    figures recovery
+    figures history
+    figures million
+    exit
+    ;;
+  *) echo "usage: tools/bench/run.sh [workflow | long]" >&2; exit 2 ;;
+esac
+
 "$cargo" build --release --locked -p skyloom-cli >&2
-"$cargo" bench --locked --features full --bench figures
 
 mkdir -p "$target/tmp"
 dir=$(mktemp -d "$target/tmp/idle.XXXXXX")
