@@ -11,7 +11,7 @@ use std::time::Duration;
 use skyloom_flow::Fence;
 use skyloom_flow::journal::{Journal, JournalErrorKind};
 use skyloom_model::{Phase, Readiness};
-use tokio::sync::watch;
+use skyloom_store::latest;
 use tokio_util::sync::CancellationToken;
 
 /// Wait before the journal is asked again.
@@ -20,8 +20,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Stands between the keeper of the lease and those who act under it.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    pub(crate) granted: watch::Receiver<Option<Fence>>,
-    pub(crate) admitted: watch::Sender<Option<Fence>>,
+    pub(crate) granted: latest::Receiver<Option<Fence>>,
+    pub(crate) admitted: latest::Sender<Option<Fence>>,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) readiness: Readiness,
     pub(crate) part: String,

@@ -25,8 +25,7 @@ use skyloom_flow::journal::Journal;
 use skyloom_flow::{Fence, JobRegistry, LeaseKeeper, Worker, WorkerParts};
 use skyloom_hypervisor::Hypervisor;
 use skyloom_model::{AgentStatus, Clock, HostId, Phase, Readiness, paths};
-use skyloom_store::{DynBackend, Error, ErrorKind, Key, LeaseName, Outcome, Result, Txn, Value};
-use tokio::sync::watch;
+use skyloom_store::{DynBackend, Error, ErrorKind, Key, LeaseName, Outcome, Result, Txn, Value, latest};
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "http")]
@@ -141,7 +140,7 @@ impl Agent {
             &config.name,
             config.lease_ttl,
         );
-        let (admitted, fence) = watch::channel(None);
+        let (admitted, fence) = latest::channel(None);
         let give_back = shutdown.child_token();
         let admission = Admission {
             granted,
@@ -241,7 +240,7 @@ async fn introduce(
     backend: &DynBackend,
     config: &AgentConfig,
     mut status: AgentStatus,
-    mut fence: watch::Receiver<Option<Fence>>,
+    mut fence: latest::Receiver<Option<Fence>>,
     done: impl Fn(u64),
     first: impl Future<Output = ()>,
 ) {

@@ -13,9 +13,8 @@ use skyloom_model::{
     Clock, HostId, Id, JobRecord, ProjectId, Resource as _, Scope, Server, ServerId, VmObservation, paths,
 };
 use skyloom_store::{
-    DynBackend, Error, ErrorKind, Key, ListOptions, Outcome, Prefix, Result, Txn, Value, Versioned,
+    DynBackend, Error, ErrorKind, Key, ListOptions, Outcome, Prefix, Result, Txn, Value, Versioned, latest,
 };
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Wait before a report that failed is tried again.
@@ -28,7 +27,7 @@ pub(crate) struct Reporter {
     hypervisor: Arc<dyn Hypervisor>,
     clock: Arc<dyn Clock>,
     host: HostId,
-    fence: watch::Receiver<Option<Fence>>,
+    fence: latest::Receiver<Option<Fence>>,
     accelerator: String,
 }
 
@@ -38,7 +37,7 @@ impl Reporter {
         hypervisor: Arc<dyn Hypervisor>,
         clock: Arc<dyn Clock>,
         host: HostId,
-        fence: watch::Receiver<Option<Fence>>,
+        fence: latest::Receiver<Option<Fence>>,
         accelerator: String,
     ) -> Self {
         Self {

@@ -15,8 +15,7 @@ use serde::{Deserialize, Serialize};
 use skyloom_flow::Fence;
 use skyloom_hypervisor::Hypervisor;
 use skyloom_model::{Clock, HostId, Reason, ServerId, Timestamp, paths};
-use skyloom_store::{DynBackend, Key, Mirror, Prefix, Txn, Value, Versioned};
-use tokio::sync::watch;
+use skyloom_store::{DynBackend, Key, Mirror, Prefix, Txn, Value, Versioned, latest};
 use tokio_util::sync::CancellationToken;
 
 use crate::{CloudParts, Result};
@@ -122,7 +121,7 @@ pub struct ResponderParts {
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// The lease under which answers are written.
-    pub fence: watch::Receiver<Option<Fence>>,
+    pub fence: latest::Receiver<Option<Fence>>,
 }
 
 /// Answers a host's questions until `shutdown`. The agent owns the future.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use skyloom_flow::{Driver, Fence, Life, Rest, Slot};
 use skyloom_model::{ActiveTask, Clock, TaskId, Timestamp, paths};
-use skyloom_store::{Changed, Class, DynBackend, Key, Mirror, MirrorDriver, Result, Revision};
-use tokio::sync::{Notify, Semaphore, watch};
+use skyloom_store::{Changed, Class, DynBackend, Key, Mirror, MirrorDriver, Result, Revision, latest};
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +28,7 @@ const PULSE: Duration = Duration::from_secs(1);
 pub(crate) struct Queue {
     driver: Arc<Driver>,
     clock: Arc<dyn Clock>,
-    fence: watch::Receiver<Option<Fence>>,
+    fence: latest::Receiver<Option<Fence>>,
     concurrency: usize,
     resync: Duration,
     active: (Mirror<ActiveTask>, MirrorDriver<ActiveTask>),
@@ -105,7 +105,7 @@ impl Queue {
         backend: &DynBackend,
         driver: Driver,
         clock: Arc<dyn Clock>,
-        fence: watch::Receiver<Option<Fence>>,
+        fence: latest::Receiver<Option<Fence>>,
         config: &EngineConfig,
     ) -> Result<Self> {
         Ok(Self {

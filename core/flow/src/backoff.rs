@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use skyloom_model::Timestamp;
+
 /// Longest wait before any try.
 const MOST: Duration = Duration::from_secs(60);
 
@@ -14,6 +16,13 @@ pub(crate) fn full_jitter(first: Duration, attempt: u32, of: &[&[u8]]) -> Durati
         .min(MOST);
     let most = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
     Duration::from_millis(spread(attempt, of) % (most + 1))
+}
+
+/// Whether a wait until `at` is over. No wait is longer than a minute, so a moment further away was set by a clock that was
+/// not like this one, or this one has been set back since: whoever waited for it might wait for ever.
+#[must_use]
+pub(crate) fn is_over(at: Timestamp, now: Timestamp) -> bool {
+    at <= now || Duration::try_from(at.duration_since(now)).is_ok_and(|left| left > MOST)
 }
 
 /// FNV-1a, then a finalizer so that near inputs land far apart.
@@ -53,6 +62,15 @@ mod tests {
                 "attempt {attempt}: none is long"
             );
         }
+    }
+
+    #[test]
+    fn a_wait_ends_at_its_moment_or_when_no_clock_can_have_meant_it() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        assert!(is_over(at(100), at(100)));
+        assert!(!is_over(at(101), at(100)));
+        assert!(!is_over(at(160), at(100)));
+        assert!(is_over(at(161), at(100)));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use skyloom_model::{
     TaskEnd, TaskState, Timestamp,
 };
 
-use crate::backoff::full_jitter;
+use crate::backoff::{full_jitter, is_over};
 
 /// After so many failed tries of one undo the task is stuck and operators decide; after each `retry` of theirs as many again.
 pub const MAX_UNDO_ATTEMPTS: u32 = 8;
@@ -92,7 +92,8 @@ pub fn wake(view: View<'_>) -> Option<Timestamp> {
         .jobs
         .values()
         .filter(|r| r.spec.place == Place::Engine)
-        .filter_map(|r| r.not_before);
+        .filter_map(|r| r.not_before)
+        .filter(|at| !is_over(*at, view.now));
     let deadline = view
         .task
         .deadline
@@ -313,7 +314,7 @@ fn gone(record: Option<&JobRecord>) -> bool {
 }
 
 fn due(record: &JobRecord, now: Timestamp) -> bool {
-    record.not_before.is_none_or(|at| at <= now)
+    record.not_before.is_none_or(|at| is_over(at, now))
 }
 
 fn over_budget(view: View<'_>) -> bool {

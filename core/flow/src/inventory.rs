@@ -11,9 +11,8 @@ use skyloom_model::{Host, HostId, HostLedger, Resource, Scope, paths};
 use skyloom_scheduler::{HostView, Inventory};
 use skyloom_store::{
     Changed, Changes, DynBackend, Error, ErrorKind, Key, Mirror, MirrorDriver, Prefix, Result, Revision,
-    Table,
+    Table, latest,
 };
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Longest wait for the inventory to see a commit that planning lost against; then planning tries anyway.
@@ -25,7 +24,7 @@ pub struct InventoryFeed {
     inventory: RwLock<Inventory>,
     hosts: Mirror<Host>,
     ledgers: Mirror<HostLedger>,
-    applied: watch::Sender<Revision>,
+    applied: latest::Sender<Revision>,
 }
 
 /// The half of an [`InventoryFeed`] that does the work.
@@ -53,7 +52,7 @@ impl InventoryFeed {
             inventory: RwLock::new(Inventory::new()),
             hosts,
             ledgers,
-            applied: watch::channel(Revision(0)).0,
+            applied: latest::channel(Revision(0)).0,
         });
         Ok((
             feed.clone(),

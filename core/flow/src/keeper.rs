@@ -15,8 +15,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use skyloom_model::Clock;
 use skyloom_model::ablation::{Rule, kept};
-use skyloom_store::{DynBackend, Grant, Guard, LeaseMode, LeaseName, Renewal};
-use tokio::sync::watch;
+use skyloom_store::{DynBackend, Grant, Guard, LeaseMode, LeaseName, Renewal, latest};
 use tokio_util::sync::CancellationToken;
 
 /// The part of a lease's time that its holder uses: three percent are for clocks that run at different speeds.
@@ -82,7 +81,7 @@ pub struct LeaseKeeper {
     name: LeaseName,
     holder: String,
     ttl: Duration,
-    fence: watch::Sender<Option<Fence>>,
+    fence: latest::Sender<Option<Fence>>,
 }
 
 impl LeaseKeeper {
@@ -93,8 +92,8 @@ impl LeaseKeeper {
         name: LeaseName,
         holder: impl Into<String>,
         ttl: Duration,
-    ) -> (Self, watch::Receiver<Option<Fence>>) {
-        let (fence, receiver) = watch::channel(None);
+    ) -> (Self, latest::Receiver<Option<Fence>>) {
+        let (fence, receiver) = latest::channel(None);
         (
             Self {
                 backend,

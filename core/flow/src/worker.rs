@@ -24,9 +24,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use skyloom_model::{Clock, FORMAT, HostId, JobRecord, Place, Timestamp, paths};
 use skyloom_store::{
-    Changed, DynBackend, Error, ErrorKind, Key, Mirror, Prefix, Result, Revision, Txn, Versioned,
+    Changed, DynBackend, Error, ErrorKind, Key, Mirror, Prefix, Result, Revision, Txn, Versioned, latest,
 };
-use tokio::sync::watch;
 use tokio::task::{Id as RunId, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
@@ -55,7 +54,7 @@ pub struct WorkerParts {
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// The lease under which it writes.
-    pub fence: watch::Receiver<Option<Fence>>,
+    pub fence: latest::Receiver<Option<Fence>>,
     /// What it is about to do and what came of it, across its own death.
     pub journal: Arc<dyn Journal>,
     /// What it adds to results.

@@ -25,6 +25,7 @@ mod error;
 mod event;
 mod key;
 pub mod layer;
+pub mod latest;
 mod lease;
 mod memory;
 mod mirror;

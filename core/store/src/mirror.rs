@@ -26,14 +26,13 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use skyloom_model::Ids;
-use tokio::sync::watch;
 
 use self::changes::Subscribers;
 pub use self::changes::{Changed, Changes};
 use self::data::{Data, IndexFn};
 pub use self::driver::MirrorDriver;
 use crate::backoff::Backoff;
-use crate::{Document, DynBackend, Error, ErrorKind, Key, Prefix, Result, Revision, Versioned};
+use crate::{Document, DynBackend, Error, ErrorKind, Key, Prefix, Result, Revision, Versioned, latest};
 
 /// How often a mirror lists again although nothing seems wrong, unless it is built with another period.
 pub const MIRROR_RESYNC: Duration = Duration::from_secs(60);
@@ -67,7 +66,7 @@ struct Shared<T> {
 /// The reading half: cheap to clone, never waits for the store.
 pub struct Mirror<T> {
     shared: Arc<Shared<T>>,
-    position: watch::Receiver<Position>,
+    position: latest::Receiver<Position>,
 }
 
 impl<T> Clone for Mirror<T> {
@@ -365,7 +364,7 @@ impl<T: Document> MirrorBuilder<T> {
             subscribers: Subscribers::default(),
             last_error: Mutex::new(None),
         });
-        let (sender, position) = watch::channel(Position {
+        let (sender, position) = latest::channel(Position {
             ready: false,
             revision: Revision(0),
         });

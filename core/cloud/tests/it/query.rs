@@ -6,8 +6,7 @@ use skyloom_cloud::{ErrorKind, MAX_CONSOLE_BYTES, Query, Question, ResponderPart
 use skyloom_flow::Fence;
 use skyloom_hypervisor::{ErrorKind as HostError, FaultPoint};
 use skyloom_model::{Clock as _, HostId, Resource as _, ServerId, paths};
-use skyloom_store::{Grant, LeaseMode, LeaseName, Mirror, Prefix, Txn, Value};
-use tokio::sync::watch;
+use skyloom_store::{Grant, LeaseMode, LeaseName, Mirror, Prefix, Txn, Value, latest};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +25,7 @@ async fn agent(world: &World, host: HostId) -> JoinSet<()> {
     let Grant::Granted { epoch } = granted else {
         panic!("{granted:?}")
     };
-    let (fence, receiver) = watch::channel(Some(Fence::new(lease, epoch, ttl)));
+    let (fence, receiver) = latest::channel(Some(Fence::new(lease, epoch, ttl)));
     let parts = ResponderParts {
         backend: world.store.clone(),
         host,

@@ -15,8 +15,9 @@ use skyloom_model::{
     AgentStatus, Clock, Event, EventId, EventKind, FORMAT, Host, HostId, Ids, PowerState, Resource, Scope,
     Server, Subject, VmObservation, paths,
 };
-use skyloom_store::{Changed, DynBackend, Key, Mirror, MirrorDriver, Outcome, Result, Txn, Value, Versioned};
-use tokio::sync::watch;
+use skyloom_store::{
+    Changed, DynBackend, Key, Mirror, MirrorDriver, Outcome, Result, Txn, Value, Versioned, latest,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{EngineConfig, prefix};
@@ -29,7 +30,7 @@ pub(crate) struct Observers {
     backend: DynBackend,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
-    fence: watch::Receiver<Option<Fence>>,
+    fence: latest::Receiver<Option<Fence>>,
     resync: Duration,
     vms: (Mirror<VmObservation>, MirrorDriver<VmObservation>),
     agents: (Mirror<AgentStatus>, MirrorDriver<AgentStatus>),
@@ -41,7 +42,7 @@ struct Looker {
     backend: DynBackend,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
-    fence: watch::Receiver<Option<Fence>>,
+    fence: latest::Receiver<Option<Fence>>,
 }
 
 impl Observers {
@@ -49,7 +50,7 @@ impl Observers {
         backend: &DynBackend,
         clock: Arc<dyn Clock>,
         ids: Arc<dyn Ids>,
-        fence: watch::Receiver<Option<Fence>>,
+        fence: latest::Receiver<Option<Fence>>,
         hosts: Mirror<Host>,
         config: &EngineConfig,
     ) -> Result<Self> {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skyloom_model::{ActiveTask, Clock, HostId, paths};
-use skyloom_store::{DynBackend, LeaseName, ListOptions, Prefix};
-use tokio::sync::{Notify, Semaphore, watch};
+use skyloom_store::{DynBackend, LeaseName, ListOptions, Prefix, latest};
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +28,7 @@ pub(super) struct Lives {
     world: Arc<dyn World>,
     clock: Arc<dyn Clock>,
     script: Arc<Script>,
-    task: watch::Sender<Option<ActiveTask>>,
+    task: latest::Sender<Option<ActiveTask>>,
     disks: BTreeMap<HostId, MemoryDisk>,
     running: BTreeMap<Process, JoinSet<()>>,
     /// Of all, when all die together.
@@ -51,7 +51,7 @@ impl Lives {
             world,
             clock,
             script,
-            task: watch::channel(None).0,
+            task: latest::channel(None).0,
             disks,
             running: BTreeMap::new(),
             dead: CancellationToken::new(),
@@ -114,7 +114,7 @@ impl Lives {
         backend: &DynBackend,
         name: &str,
         life: &mut JoinSet<()>,
-    ) -> Result<watch::Receiver<Option<Fence>>, String> {
+    ) -> Result<latest::Receiver<Option<Fence>>, String> {
         let lease = LeaseName::parse(name).map_err(|e| e.to_string())?;
         let (keeper, fence) = LeaseKeeper::new(backend.clone(), self.clock.clone(), lease, name, LEASE);
         life.spawn(keeper.run(CancellationToken::new()));
@@ -176,9 +176,9 @@ struct Desk {
     driver: Driver,
     clock: Arc<dyn Clock>,
     inventory: Arc<InventoryFeed>,
-    fence: watch::Receiver<Option<Fence>>,
-    task: watch::Receiver<Option<ActiveTask>>,
-    changes: watch::Receiver<usize>,
+    fence: latest::Receiver<Option<Fence>>,
+    task: latest::Receiver<Option<ActiveTask>>,
+    changes: latest::Receiver<usize>,
 }
 
 impl Desk {

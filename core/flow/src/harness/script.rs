@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use skyloom_model::{HostId, JobId, JobRecord, JobWant, TaskId};
-use tokio::sync::{mpsc, watch};
+use skyloom_store::latest;
+use tokio::sync::mpsc;
 
 use super::{Digest, World};
 
@@ -98,7 +99,7 @@ pub(super) struct Script {
     /// The kind of the plain run's last job: where ways back begin.
     turn: Option<String>,
     /// Commits that this run's processes have made.
-    commits: watch::Sender<usize>,
+    commits: latest::Sender<usize>,
     deaths: mpsc::UnboundedSender<Process>,
     inner: Mutex<Inner>,
 }
@@ -122,7 +123,7 @@ impl Script {
             world,
             trouble,
             turn,
-            commits: watch::channel(0).0,
+            commits: latest::channel(0).0,
             deaths,
             inner: Mutex::default(),
         };
@@ -134,7 +135,7 @@ impl Script {
         self.inner.lock().task = Some(task);
     }
 
-    pub(super) fn changes(&self) -> watch::Receiver<usize> {
+    pub(super) fn changes(&self) -> latest::Receiver<usize> {
         self.commits.subscribe()
     }
 

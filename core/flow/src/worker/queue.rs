@@ -9,6 +9,8 @@ use skyloom_model::{JobRecord, Scope, Timestamp};
 use skyloom_store::{Key, Revision, Versioned};
 use uuid::Uuid;
 
+use crate::backoff::is_over;
+
 /// Projects whose last turn is remembered; beyond them the older half is forgotten.
 const MOST_SCOPES: usize = 4096;
 
@@ -123,7 +125,7 @@ impl Queue {
     }
 
     fn ripen(&mut self, now: Timestamp) {
-        while let Some((at, key)) = self.later.first().cloned().filter(|(at, _)| *at <= now) {
+        while let Some((at, key)) = self.over(now) {
             self.later.remove(&(at, key.clone()));
             self.again.remove(&key);
             if let Some(mut filed) = self.waiting.remove(&key) {
@@ -132,6 +134,12 @@ impl Queue {
                 self.waiting.insert(key, filed);
             }
         }
+    }
+
+    /// A job whose wait is over: the earliest, or one that no clock like this one can have meant.
+    fn over(&self, now: Timestamp) -> Option<(Timestamp, Key)> {
+        let mut ends = [self.later.first(), self.later.last()].into_iter().flatten();
+        ends.find(|(at, _)| is_over(*at, now)).cloned()
     }
 
     fn make_ready(&mut self, filed: &Filed, key: &Key) {
@@ -244,6 +252,16 @@ mod tests {
             }
             prop_assert_eq!(ran.len(), jobs.len());
         }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_keeps_no_job_waiting() {
+        let mut queue = Queue::default();
+        queue.put(&key(1), Some(&record(1, 1, 1, Some(630))));
+        queue.put(&key(2), Some(&record(2, 1, 2, Some(40))));
+        assert_eq!(queue.next(at(30)), Some(key(1)));
+        assert_eq!((queue.next(at(30)), queue.wake()), (None, Some(at(40))));
+        assert_eq!(queue.next(at(40)), Some(key(2)));
     }
 
     #[test]

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use skyloom_model::ablation::{Rule, kept};
 use skyloom_model::{JobRecord, JobState, JobWant, Reason};
-use skyloom_store::{ErrorKind, Guard, Outcome, Result, Txn, Value, Versioned};
-use tokio::sync::watch;
+use skyloom_store::{ErrorKind, Guard, Outcome, Result, Txn, Value, Versioned, latest};
 use tokio_util::sync::CancellationToken;
 
 use super::WorkerParts;
@@ -177,7 +176,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Waits, longer each time, or for a change of the lease; `false` at shutdown.
 async fn wait(
     pause: &mut Duration,
-    fence: &mut watch::Receiver<Option<Fence>>,
+    fence: &mut latest::Receiver<Option<Fence>>,
     shutdown: &CancellationToken,
 ) -> bool {
     tokio::select! {
@@ -192,7 +191,7 @@ async fn wait(
 
 /// The lease, once there is one.
 pub(super) async fn current(
-    fence: &mut watch::Receiver<Option<Fence>>,
+    fence: &mut latest::Receiver<Option<Fence>>,
     shutdown: &CancellationToken,
 ) -> Option<Fence> {
     tokio::select! {

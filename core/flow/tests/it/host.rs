@@ -15,9 +15,9 @@ use skyloom_model::{
 };
 use skyloom_store::{
     DynBackend, Grant, Key, LeaseMode, LeaseName, MemoryConfig, MemoryStore, Outcome, Prefix, Revision, Txn,
-    Value as Stored, Versioned, WatchOptions,
+    Value as Stored, Versioned, WatchOptions, latest,
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -104,7 +104,7 @@ pub(crate) struct Host {
     pub(crate) facts: Arc<Mutex<Facts>>,
     pub(crate) reached: Arc<Notify>,
     pub(crate) go: Arc<Notify>,
-    pub(crate) fence: watch::Sender<Option<Fence>>,
+    pub(crate) fence: latest::Sender<Option<Fence>>,
     pub(crate) host: HostId,
     pub(crate) task: Uuid,
     pub(crate) slots: usize,
@@ -124,7 +124,7 @@ impl Host {
             facts: Arc::default(),
             reached: Arc::default(),
             go: Arc::default(),
-            fence: watch::channel(None).0,
+            fence: latest::channel(None).0,
             host: HostId::from_uuid(Uuid::from_u128(7)),
             task: Uuid::from_u128(1),
             slots: 4,

@@ -10,9 +10,8 @@ use skyloom_model::Clock as _;
 use skyloom_store::{
     Capability, DynBackend, Grant, Key, KeyValue, LeaseInfo, LeaseMode, LeaseName, Leases, ListOptions,
     MemoryConfig, MemoryStore, Outcome, Page, Prefix, Renewal, Result, Store, Txn, Watch, WatchEvent,
-    WatchOptions,
+    WatchOptions, latest,
 };
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +24,7 @@ const TTL: Duration = Duration::from_secs(10);
 struct Far {
     inner: DynBackend,
     grant: Duration,
-    renew: watch::Receiver<Duration>,
+    renew: latest::Receiver<Duration>,
 }
 
 #[async_trait]
@@ -75,8 +74,8 @@ struct Kept {
     clock: Arc<VirtualClock>,
     store: DynBackend,
     name: LeaseName,
-    renew: watch::Sender<Duration>,
-    fence: watch::Receiver<Option<skyloom_flow::Fence>>,
+    renew: latest::Sender<Duration>,
+    fence: latest::Receiver<Option<skyloom_flow::Fence>>,
     shutdown: CancellationToken,
     running: JoinSet<()>,
 }
@@ -84,7 +83,7 @@ struct Kept {
 fn keep(grant: Duration) -> Kept {
     let clock = VirtualClock::new();
     let store: DynBackend = Arc::new(MemoryStore::new(clock.clone(), MemoryConfig::default()));
-    let (renew, delay) = watch::channel(Duration::ZERO);
+    let (renew, delay) = latest::channel(Duration::ZERO);
     let far = Far {
         inner: store.clone(),
         grant,

@@ -14,15 +14,14 @@ use skyloom_model::{FORMAT, JobRecord, JobState, JobWant, WorkerMark};
 use skyloom_store::{
     Capability, DynBackend, Error, ErrorKind, Grant, Key, KeyValue, LeaseInfo, LeaseMode, LeaseName, Leases,
     ListOptions, Outcome, Page, Prefix, Renewal, Result, Store, Txn, Value as Stored, Versioned, Watch,
-    WatchEvent, WatchOptions, Write,
+    WatchEvent, WatchOptions, Write, latest,
 };
-use tokio::sync::watch;
 
 use crate::host::{Host, project};
 
 /// Remembers nothing; the lease runs out while it writes an intent.
 #[derive(Debug)]
-struct Slow(watch::Receiver<Option<skyloom_flow::Fence>>);
+struct Slow(latest::Receiver<Option<skyloom_flow::Fence>>);
 
 #[async_trait]
 impl Journal for Slow {

@@ -19,9 +19,9 @@ use skyloom_model::{
 };
 use skyloom_scheduler::FilterScheduler;
 use skyloom_store::{
-    DynBackend, Key, LeaseName, MemoryConfig, MemoryStore, Outcome, Revision, Txn, Value as Stored,
+    DynBackend, Key, LeaseName, MemoryConfig, MemoryStore, Outcome, Revision, Txn, Value as Stored, latest,
 };
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -381,7 +381,7 @@ impl World {
 /// One life of an engine. Dropping it is a crash.
 pub(crate) struct Life {
     pub(crate) driver: Driver,
-    pub(crate) fence: watch::Receiver<Option<Fence>>,
+    pub(crate) fence: latest::Receiver<Option<Fence>>,
     /// Its first revision: 0 takes every task for younger.
     pub(crate) born: Revision,
     _parts: JoinSet<()>,

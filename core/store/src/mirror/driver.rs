@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use skyloom_model::ablation::{Rule, kept};
-use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +15,7 @@ use super::{Position, Shared};
 use crate::backoff::Backoff;
 use crate::{
     Change, Document, DynBackend, ErrorKind, Key, ListOptions, Result, Revision, WatchEvent, WatchOptions,
-    table,
+    latest, table,
 };
 
 /// The driving half of a [`crate::Mirror`]: nothing moves until [`MirrorDriver::run`] is awaited.
@@ -24,7 +23,7 @@ use crate::{
 pub struct MirrorDriver<T> {
     pub(super) backend: DynBackend,
     pub(super) shared: Arc<Shared<T>>,
-    pub(super) position: watch::Sender<Position>,
+    pub(super) position: latest::Sender<Position>,
     pub(super) page: usize,
     pub(super) buffer: usize,
     pub(super) resync: Duration,
