@@ -126,7 +126,7 @@ impl Draft {
             reservation,
             changes: changes(&self.txn),
             later: risks::later(&self.task.flow),
-            risks: risks::of(&self.plan.jobs),
+            risks: risks::of(&self.task, &self.plan.jobs),
             made_from: made_from(&self.seen),
         }
     }

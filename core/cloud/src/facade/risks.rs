@@ -1,12 +1,16 @@
 //! What should be known before a plan runs.
 
-use skyloom_model::JobSpec;
+use skyloom_model::{JobSpec, Task};
 
 use crate::jobs::StopInput;
 
-/// What the steps of a plan risk, each sentence once.
-pub(crate) fn of(jobs: &[JobSpec]) -> Vec<String> {
+/// What a task's first stage risks, and what it is for: each sentence once.
+pub(crate) fn of(task: &Task, jobs: &[JobSpec]) -> Vec<String> {
     let mut risks: Vec<String> = Vec::new();
+    if task.flow == "host.sweep" && task.params["remove"] == true {
+        risks
+            .push("what is found and belongs to no server is removed, and nothing brings it back".to_owned());
+    }
     let lasting = jobs.iter().filter(|job| has_no_undo(&job.kind));
     let lasting = lasting.map(|job| format!("the step {} cannot be undone", job.id));
     for risk in jobs.iter().filter_map(risk).chain(lasting) {

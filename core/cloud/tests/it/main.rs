@@ -6,6 +6,7 @@ mod arena;
 mod chaos;
 mod engine;
 mod facade;
+mod facade_events;
 mod facade_images;
 mod facade_servers;
 mod facade_tasks;
