@@ -240,6 +240,72 @@ fn every_select_says_which_branch_goes_first() {
     );
 }
 
+/// What breaks rules or kills processes for tests. A normal build of a program has none of it.
+const TEST_FEATURES: &[&str] = &["failpoints", "ablation"];
+
+#[test]
+fn no_normal_build_can_be_told_to_die() {
+    let metadata = MetadataCommand::new()
+        .manifest_path(root().join("Cargo.toml"))
+        .no_deps()
+        .exec()
+        .unwrap();
+    let test_feature = |feature: &str| {
+        TEST_FEATURES
+            .iter()
+            .any(|t| feature.split('/').next_back() == Some(*t))
+    };
+    let mut wrong = Vec::new();
+    for package in metadata.workspace_packages() {
+        for (feature, enables) in &package.features {
+            if !test_feature(feature) {
+                wrong.extend(
+                    enables
+                        .iter()
+                        .filter(|e| test_feature(e) || *e == "dep:fail")
+                        .map(|e| format!("{}: feature {feature} turns on {e}", package.name)),
+                );
+            }
+        }
+        for dependency in &package.dependencies {
+            let simulator = package.name.as_str() == "skyloom-sim";
+            if dependency.kind == DependencyKind::Normal && !simulator {
+                wrong.extend(
+                    dependency
+                        .features
+                        .iter()
+                        .filter(|f| test_feature(f))
+                        .map(|f| format!("{} -> {} with {f}", package.name, dependency.name)),
+                );
+                if dependency.name == "fail" && !dependency.optional {
+                    wrong.push(format!("{} -> fail", package.name));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn each_crash_point_is_somewhere_and_in_the_list() {
+    let mut placed = BTreeSet::new();
+    for file in sources(&root()) {
+        let name = file.strip_prefix(root()).unwrap().display().to_string();
+        if name.starts_with("core/") && name != "core/model/src/crash.rs" {
+            let text = std::fs::read_to_string(&file).unwrap();
+            for call in text.split("crash_point(\"").skip(1) {
+                let point = call.split('"').next().unwrap().to_owned();
+                assert!(placed.insert(point.clone()), "{point} is there twice: {name}");
+            }
+        }
+    }
+    let listed: BTreeSet<String> = skyloom::model::crash::CRASH_POINTS
+        .iter()
+        .map(|p| p.name.to_owned())
+        .collect();
+    assert_eq!(placed, listed);
+}
+
 fn sources(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders: Vec<PathBuf> = [

@@ -42,6 +42,7 @@ pub fn live<W>(
 where
     W: Future<Output = Result<(), MainError>>,
 {
+    let _armed = skyloom_model::crash::arm();
     telemetry::init_logs(logs).map_err(|e| MainError::usage("logs cannot be set up", e))?;
     let metrics =
         telemetry::install_metrics().map_err(|e| MainError::failed("metrics cannot be set up", e))?;

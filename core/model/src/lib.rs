@@ -10,6 +10,7 @@
 
 pub mod ablation;
 mod clock;
+pub mod crash;
 mod error;
 mod event;
 mod ids;
@@ -27,6 +28,7 @@ pub mod state;
 mod task;
 
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use crash::crash_point;
 pub use error::report;
 pub use event::{Event, EventKind};
 pub use ids::{

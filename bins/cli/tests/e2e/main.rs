@@ -7,6 +7,11 @@
     reason = "a test looks at real processes in real time"
 )]
 
+mod chaos;
+#[cfg(feature = "failpoints")]
+mod crash;
 mod dev;
+mod http;
 mod processes;
+mod rest;
 mod support;

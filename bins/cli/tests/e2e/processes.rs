@@ -9,12 +9,12 @@ use skyloom::hypervisor::{FakeOptions, FakeWorld, Fault, FaultPoint};
 use crate::support::{Process, Sky, guest_image, until};
 
 /// A cloud of three processes in one folder.
-struct Trio {
-    dir: PathBuf,
-    port: u16,
+pub(crate) struct Trio {
+    pub(crate) dir: PathBuf,
+    pub(crate) port: u16,
     agent_token: String,
-    host: String,
-    sky: Sky,
+    pub(crate) host: String,
+    pub(crate) sky: Sky,
 }
 
 fn write(path: &Path, text: &str) {
@@ -22,7 +22,7 @@ fn write(path: &Path, text: &str) {
 }
 
 impl Trio {
-    fn api(dir: &Path, port: u16) -> Process {
+    pub(crate) fn api(dir: &Path, port: u16) -> Process {
         let set = [
             format!("store.uri=sqlite://{}/skyloom.db", dir.display()),
             format!("api.listen=127.0.0.1:{port}"),
@@ -33,7 +33,7 @@ impl Trio {
         Process::start("skyloom-api", &args, &dir.join("api.log"))
     }
 
-    fn first(dir: &Path) -> (Self, Process) {
+    pub(crate) fn first(dir: &Path) -> (Self, Process) {
         let api = Self::api(dir, 0);
         let endpoint = api.line("SKYLOOM_ENDPOINT=");
         let port = endpoint.rsplit(':').next().unwrap().parse().unwrap();
@@ -60,18 +60,18 @@ impl Trio {
         )
     }
 
-    fn engine(&self) -> Process {
+    pub(crate) fn engine(&self, name: &str) -> Process {
         let set = [
             format!("store.uri={}", self.sky.endpoint),
             format!("store.token_file={}/engine-token", self.dir.display()),
             format!("images.dir={}/images", self.dir.display()),
-            "engine.name=e1".to_owned(),
+            format!("engine.name={name}"),
         ];
         let args: Vec<&str> = set.iter().flat_map(|s| ["--set", s.as_str()]).collect();
-        Process::start("skyloom-engine", &args, &self.dir.join("engine.log"))
+        Process::start("skyloom-engine", &args, &self.dir.join(format!("{name}.log")))
     }
 
-    fn agent(&self) -> Process {
+    pub(crate) fn agent(&self) -> Process {
         let set = [
             format!("store.uri={}", self.sky.endpoint),
             format!("store.token_file={}/agent-token", self.dir.display()),
@@ -85,7 +85,7 @@ impl Trio {
     }
 
     /// The host's world, seen from outside: it outlives the agent.
-    fn world(&self) -> FakeWorld {
+    pub(crate) fn world(&self) -> FakeWorld {
         FakeWorld::open(FakeOptions::directory(self.dir.join("host/fake"))).unwrap()
     }
 }
@@ -95,7 +95,7 @@ fn each_process_may_die_in_the_middle_of_a_create() {
     let dir = tempfile::tempdir().unwrap();
     let (trio, api) = Trio::first(dir.path());
     let sky = &trio.sky;
-    let (engine, agent) = (trio.engine(), trio.agent());
+    let (engine, agent) = (trio.engine("e1"), trio.agent());
     let image = guest_image();
     sky.json(&[
         "image",
@@ -140,7 +140,7 @@ fn each_process_may_die_in_the_middle_of_a_create() {
     let api = Trio::api(dir.path(), trio.port);
     api.line("SKYLOOM_ENDPOINT=");
     engine.kill();
-    let engine = trio.engine();
+    let engine = trio.engine("e1");
     agent.kill();
     world.heal().unwrap();
     let agent = trio.agent();
@@ -176,7 +176,7 @@ fn each_process_may_die_in_the_middle_of_a_create() {
                 api.line("SKYLOOM_ENDPOINT=");
                 api
             }
-            "engine" => trio.engine(),
+            "engine" => trio.engine("e1"),
             _ => trio.agent(),
         });
         let end = sky.task_end(created["task"]["id"].as_str().unwrap());

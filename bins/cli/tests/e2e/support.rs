@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -56,6 +57,11 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(name: &str, args: &[&str], log: &Path) -> Self {
+        Self::doomed(name, args, log, "")
+    }
+
+    /// A program that dies at the crash points that `failpoints` names.
+    pub(crate) fn doomed(name: &str, args: &[&str], log: &Path, failpoints: &str) -> Self {
         let stderr = File::options().create(true).append(true).open(log).unwrap();
         let mut child = Command::new(program(name))
             .args(args)
@@ -63,6 +69,7 @@ impl Process {
             .env("TMPDIR", log.parent().unwrap())
             .env_remove("SKYLOOM_ENDPOINT")
             .env_remove("SKYLOOM_TOKEN")
+            .env("FAILPOINTS", failpoints)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(stderr)
@@ -106,6 +113,23 @@ impl Process {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+
+    /// Waits until it has died by itself of kill -9.
+    pub(crate) fn died(mut self, why: &str) {
+        let status = until(why, || self.child.try_wait().unwrap());
+        assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{why}: {status}");
+    }
+
+    /// Stops it where it stands, or lets it go on.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Asks it to end, and waits.
+    pub(crate) fn end(mut self) {
+        self.signal(Signal::TERM);
+        self.child.wait().unwrap();
     }
 
     /// kill -9, and gone.

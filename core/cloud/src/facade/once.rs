@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use skyloom_model::ablation::{Rule, kept};
-use skyloom_model::{Reason, Task, Timestamp, paths};
+use skyloom_model::{Reason, Task, Timestamp, crash_point, paths};
 use skyloom_store::{Guard, Txn};
 
 use super::Cloud;
@@ -137,7 +137,9 @@ impl Cloud {
                 (Some(task), None) => (txn, Some(self.submission(task)?)),
                 (None, _) => (txn, None),
             };
+            crash_point("api.before_commit");
             if self.commit_seated(txn, seat).await? {
+                crash_point("api.after_commit");
                 if let Some(later) = later {
                     self.commit(later).await?;
                 }

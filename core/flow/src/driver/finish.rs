@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use skyloom_model::ablation::{Rule, kept};
-use skyloom_model::{EventKind, FORMAT, Owner, Place, Reason, Run, TaskEnd, TaskState, paths};
+use skyloom_model::{EventKind, FORMAT, Owner, Place, Reason, Run, TaskEnd, TaskState, crash_point, paths};
 use skyloom_store::{Class, Outcome, Result, Txn, Value};
 
 use super::here::Here;
@@ -96,8 +96,13 @@ impl Driver {
         } else {
             later = settled.changes;
         }
+        match end {
+            TaskEnd::Done => crash_point("engine.before_end"),
+            _ => crash_point("engine.all_undone"),
+        }
         match self.parts.backend.commit(txn).await {
             Ok(Outcome::Committed { .. }) => {
+                crash_point("engine.after_end");
                 here.saved();
                 self.forget(&next);
                 tracing::info!(task = %next.id, flow = next.flow, request_id = next.request_id, state = ?next.state, reason = ?next.reason, "ended");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use skyloom_model::{
     EventKind, JobId, JobRecord, JobState, JobWant, Place, Plan, Reason, StageOutcome, Task, TaskEnd,
-    TaskState, Timestamp,
+    TaskState, Timestamp, crash_point,
 };
 use skyloom_store::{Class, Outcome, Result, Txn, Value};
 
@@ -120,15 +120,19 @@ impl Driver {
                 r.state = JobState::Undone;
                 r.ended_at = Some(now);
             }),
-            Decision::Undo(id) => held.edit(&id, |r| {
-                r.want = JobWant::Undo;
-                r.state = JobState::UndoReady;
-                r.attempt = 1;
-                r.not_before = None;
-                r.worker = None;
-                r.ended_at = None;
-            }),
+            Decision::Undo(id) => {
+                crash_point("engine.amid_unwind");
+                held.edit(&id, |r| {
+                    r.want = JobWant::Undo;
+                    r.state = JobState::UndoReady;
+                    r.attempt = 1;
+                    r.not_before = None;
+                    r.worker = None;
+                    r.ended_at = None;
+                });
+            }
             Decision::Unwind(reason) => {
+                crash_point("engine.unwind_decided");
                 tracing::warn!(task = %draft.task.id, flow = draft.task.flow, request_id = draft.task.request_id, %reason, "unwinding");
                 draft.task.state = TaskState::Unwinding;
                 draft.task.reason = Some(reason.clone());
@@ -234,8 +238,10 @@ impl Driver {
         txn = txn.and(held.job_writes()?).and(draft.extra);
         let staged = draft.plan.is_some();
         if !txn.writes.is_empty() {
+            crash_point("engine.result_seen");
             match self.parts.backend.commit(txn).await {
                 Ok(Outcome::Committed { revision }) => {
+                    crash_point("engine.after_dispatch");
                     if write_task {
                         held.task.value = draft.task;
                         held.task.modified = revision;

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use skyloom_model::{ActiveTask, Clock, FORMAT, Ids, Plan, TaskId, Timestamp};
+use skyloom_model::{ActiveTask, Clock, FORMAT, Ids, Plan, TaskId, Timestamp, crash_point};
 use skyloom_scheduler::Scheduler;
 use skyloom_store::{Class, DynBackend, ErrorKind, Result, Revision};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -211,6 +211,7 @@ impl Driver {
             Claim::Theirs => return Ok(Some(Rest::NotMine)),
             Claim::Lost => return Ok(None),
         }
+        crash_point("engine.after_claim");
         loop {
             let wake = match self.look(&*flow, &mut held, here, life).await? {
                 Look::Ended => return Ok(Some(Rest::Ended)),

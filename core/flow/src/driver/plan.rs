@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use skyloom_model::{Owner, Plan, Reason, StageOutcome, TaskEnd, TaskState, Timestamp};
+use skyloom_model::{Owner, Plan, Reason, StageOutcome, TaskEnd, TaskState, Timestamp, crash_point};
 use skyloom_scheduler::Inventory;
 use skyloom_store::{ErrorKind, Outcome, Result, Revision, Txn, Value};
 
@@ -109,8 +109,10 @@ impl Driver {
             }
         }
         let txn = txn.and(held.job_writes()?);
+        crash_point("engine.before_plan_commit");
         match self.parts.backend.commit(txn).await? {
             Outcome::Committed { revision } => {
+                crash_point("engine.after_plan_commit");
                 tracing::info!(task = %next.id, flow = next.flow, request_id = next.request_id, jobs = plan.jobs.len(), "planned");
                 held.task.value = next;
                 held.task.modified = revision;

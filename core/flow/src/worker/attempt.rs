@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use skyloom_model::ablation::{Rule, kept};
-use skyloom_model::{JobRecord, JobState, JobWant, WorkerMark};
+use skyloom_model::{JobRecord, JobState, JobWant, WorkerMark, crash_point};
 use skyloom_store::{Prefix, Revision, Txn, Versioned};
 use tokio_util::sync::CancellationToken;
 
@@ -73,6 +73,7 @@ async fn under(
     if job.value.state == started && !free(parts, &job.value, &me).await {
         return Some(Finished::LookAgain);
     }
+    crash_point("agent.job_seen");
     let recalled = recall(parts, job);
     if let Recalled::Stale(begun) = recalled {
         tracing::error!(begun, "an order older than the journal is refused");
@@ -86,7 +87,7 @@ async fn under(
         job.value.started_at = Some(parts.clock.now());
         job.value.error = None;
         match write_started(parts, held, job, shutdown).await {
-            Written::Yes => {}
+            Written::Yes => crash_point("agent.after_started"),
             Written::Never => return Some(Finished::Seen(job.modified)),
             Written::LeaseLost => {
                 job.value = before;
@@ -110,11 +111,13 @@ async fn under(
                 tracing::error!(error = %skyloom_model::report(&error), "not begun: the journal cannot be written");
                 return Some(Finished::LookAgain);
             }
+            crash_point("agent.after_intent");
             if !held.may_act(&*parts.clock) {
                 tracing::warn!("not begun: the lease has run out");
                 return None;
             }
             let outcome = call(parts, held, &job.value, shutdown).await;
+            crash_point("agent.after_effect");
             if shutdown.is_cancelled() {
                 return Some(Finished::Seen(job.modified)); // the next life looks again and reports
             }
@@ -129,6 +132,7 @@ async fn under(
             (intent, outcome)
         }
     };
+    crash_point("agent.after_outcome");
     settle(&mut job.value, outcome);
     job.value.ended_at = Some(parts.clock.now());
     let extra = match &parts.companion {
@@ -136,6 +140,7 @@ async fn under(
         None => Txn::new(),
     };
     if write_result(parts, job, extra, shutdown).await {
+        crash_point("agent.after_report");
         parts.journal.forget(&intent.effect);
     }
     Some(Finished::Seen(job.modified))

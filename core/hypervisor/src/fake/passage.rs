@@ -3,7 +3,7 @@
 use std::future::pending;
 use std::time::Duration;
 
-use skyloom_model::{PowerState, ServerId};
+use skyloom_model::{PowerState, ServerId, crash_point};
 use tokio::sync::watch;
 
 use super::FakeWorld;
@@ -43,6 +43,7 @@ impl FakeWorld {
     ) -> Result<T> {
         let passage = self.enter(point, server).await?;
         let done = self.carry_out(&passage, work).await?;
+        crash_point("agent.mid_effect");
         self.leave(passage, done).await
     }
 
