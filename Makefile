@@ -11,7 +11,7 @@ PACKAGES := gcc libc6-dev make qemu-system-x86 qemu-utils linux-image-cloud-amd6
             syslinux syslinux-common mtools dosfstools xorriso python3-venv
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help deps demo test lint unit contract bench doc deny guest openapi
+.PHONY: help deps demo test lint unit contract sim bench doc deny guest openapi
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -32,7 +32,7 @@ demo: deps guest ## a real virtual machine from one command (KEEP=1 leaves the c
 	$(CARGO) build --locked -p skyloom-cli
 	KEEP=$(KEEP) tools/demo/demo.sh $(TARGET)/debug/skyloom $(GUEST)
 
-test: deps lint guest unit contract ## everything, from a bare machine
+test: deps lint guest unit contract sim ## everything, from a bare machine
 
 lint: ## formatting and lints
 	$(CARGO) fmt --all --check
@@ -44,6 +44,13 @@ unit: guest ## every test and conformance suite
 contract: unit ## the OpenAPI document against the running API
 	[ -x $(VENV)/bin/schemathesis ] || { python3 -m venv $(VENV) && $(VENV)/bin/pip install -q schemathesis==4.32.5; }
 	tools/contract/run.sh $(TARGET)/debug/skyloom $(VENV)/bin/schemathesis
+
+SEEDS ?= 20000
+FROM ?= 0
+sim: deps ## the simulator (SEEDS=20000 schedules from seed FROM=0), after 200 whose traces are compared
+	$(CARGO) build --locked --profile sim -p skyloom-sim
+	$(TARGET)/sim/skyloom-sim --seeds 200 --from $(FROM) --check-trace
+	$(TARGET)/sim/skyloom-sim --seeds $(SEEDS) --from $(FROM)
 
 bench: deps ## figures, each beside a peer or a physical limit (docs/performance.md)
 	tools/bench/run.sh
