@@ -306,6 +306,45 @@ fn each_crash_point_is_somewhere_and_in_the_list() {
     assert_eq!(placed, listed);
 }
 
+/// A crate with flows of its own has a test that compares the cases of its torture with all the flows that it registers.
+#[test]
+fn every_crate_with_flows_tortures_them() {
+    let mut with_flows = 0;
+    let mut wrong = Vec::new();
+    let crates = sources(&root());
+    for file in &crates {
+        let name = file.strip_prefix(root()).unwrap().display().to_string();
+        let product = ["core/", "backends/", "hypervisors/", "bins/"]
+            .iter()
+            .any(|f| name.starts_with(f));
+        let Some((folder, _)) = name.split_once("/src/").filter(|_| product) else {
+            continue;
+        };
+        if !std::fs::read_to_string(file)
+            .unwrap()
+            .contains("impl TaskFlow for ")
+        {
+            continue;
+        }
+        with_flows += 1;
+        let tests = root().join(folder).join("tests");
+        let tortured = crates.iter().filter(|f| f.starts_with(&tests)).any(|f| {
+            let text = std::fs::read_to_string(f).unwrap();
+            ["fn every_flow_is_tortured()", ".names()", "torture("]
+                .iter()
+                .all(|part| text.contains(part))
+        });
+        if !tortured {
+            wrong.push(format!(
+                "{name}: no test in {} tortures its flows",
+                tests.display()
+            ));
+        }
+    }
+    assert!(with_flows > 3, "the flows were not found");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 fn sources(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders: Vec<PathBuf> = [

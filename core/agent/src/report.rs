@@ -185,6 +185,13 @@ impl Reporter {
         }
     }
 
+    /// The server that a job of the host itself is about, if it was reported before: only that tells its project.
+    async fn named(&self, record: &JobRecord) -> Option<(ServerId, ProjectId)> {
+        let id: ServerId = record.spec.input.get("server")?.as_str()?.parse().ok()?;
+        let before = self.read(id).await.ok()??;
+        Some((id, before.value.project))
+    }
+
     async fn read(&self, id: ServerId) -> Result<Option<Versioned<VmObservation>>> {
         let key = Key::parse(&paths::host_vm(self.host, id))
             .map_err(|e| Error::new(ErrorKind::Internal, "report").because(e))?;
@@ -218,13 +225,15 @@ impl Reporter {
 #[async_trait]
 impl Companion for Reporter {
     async fn writes(&self, record: &JobRecord) -> Txn {
-        let Scope::Project(project) = record.scope else {
-            return Txn::new();
+        let looked_at = match record.scope {
+            Scope::Project(project) if record.subject.kind == Server::KIND => {
+                Some((Id::from_uuid(record.subject.id), project))
+            }
+            _ => self.named(record).await,
         };
-        if record.subject.kind != Server::KIND {
-            return Txn::new();
+        match looked_at {
+            Some((id, project)) => self.look(id, project, None, None).await,
+            None => Txn::new(),
         }
-        self.look(Id::from_uuid(record.subject.id), project, None, None)
-            .await
     }
 }

@@ -32,8 +32,9 @@ pub use caller::Caller;
 pub use error::{CloudError, ErrorKind, FieldError, Result};
 pub use facade::{Cloud, CloudParts, Reconciled, Suspects, TaskLimits};
 pub use flows::{
-    BaseImage, CreateParams, ImageDelete, ImageImport, ImportParams, PortPlan, ServerCreate, ServerDelete,
-    ServerReboot, ServerStart, ServerStop, StopParams, cloud_flows,
+    BaseImage, ClaimRelease, CreateParams, HostSweep, ImageDelete, ImageImport, ImportParams, PortPlan,
+    ReleaseParams, ServerCreate, ServerDelete, ServerReboot, ServerStart, ServerStop, StopParams,
+    SweepParams, cloud_flows,
 };
 pub use images::{
     ByteStream, DirImageRepo, ImageContent, ImageFetch, ImageRepo, Measured, NoFetch, PublishedContent,

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{HostId, Meta, PowerState, ProjectId, Reason, Resource, ServerId, Timestamp};
+use crate::{HostId, Meta, PowerState, ProjectId, Reason, Resource, Scope, ServerId, Timestamp};
 
 macro_rules! resource {
     ($type:ident, $kind:literal) => {
@@ -439,6 +439,9 @@ pub struct VmObservation {
 pub struct Claim {
     /// Whose.
     pub server: ServerId,
+    /// Whose server that is: with the id, the address of its record. Claims of format 1 do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
     /// How much.
     pub resources: Resources,
     /// Its anti-affinity group, if any.

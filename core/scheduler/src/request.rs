@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use skyloom_model::{Claim, HostId, HostLedger, Name, Resources, ServerId};
+use skyloom_model::{Claim, HostId, HostLedger, Name, Resources, Scope, ServerId};
 
 use crate::Explanation;
 
@@ -12,6 +12,9 @@ use crate::Explanation;
 pub struct Request {
     /// Which server.
     pub server: ServerId,
+    /// Whose server that is.
+    #[serde(default)]
+    pub scope: Option<Scope>,
     /// How much it takes.
     pub resources: Resources,
     /// CPU architecture of its image.
@@ -42,6 +45,7 @@ impl Request {
     pub fn new(server: ServerId, resources: Resources, architecture: impl Into<String>) -> Self {
         Self {
             server,
+            scope: None,
             resources,
             architecture: architecture.into(),
             hypervisor: None,
@@ -58,6 +62,7 @@ impl Request {
     pub fn claim(&self) -> Claim {
         Claim {
             server: self.server,
+            scope: self.scope,
             resources: self.resources,
             group: self.anti_affinity_group.clone(),
         }

@@ -84,7 +84,7 @@ prop_compose! {
         only in prop::option::weighted(0.1, 0_u64..1_000),
     ) -> Request {
         Request {
-            server: id(server), resources, architecture, hypervisor, traits,
+            server: id(server), scope: None, resources, architecture, hypervisor, traits,
             labels: zone.map(|z| ("zone".to_owned(), z)).into_iter().collect(),
             anti_affinity_group, exclude: exclude.into_iter().map(id).collect::<BTreeSet<HostId>>(), only: only.map(id),
         }

@@ -127,7 +127,8 @@ impl Cloud {
             let Some(host) = host_of(&claim) else { continue };
             if let Some(record) = hosts.get(&host).filter(|_| elsewhere(claim.value.server, host)) {
                 let key = format!("claim.release/{host}/{}/{}", claim.value.server, claim.created);
-                let task = self.own_task(WHO, "claim.release", record, json!({}));
+                let params = json!({ "servers": [claim.value.server] });
+                let task = self.own_task(WHO, "claim.release", record, params);
                 self.submit_once(&key, task).await?;
                 found.claims += 1;
             }

@@ -1,5 +1,6 @@
 //! The verbs of the cloud as flows: tasks into plans, ends into records. Pure.
 
+mod host;
 mod image;
 mod params;
 mod records;
@@ -14,8 +15,9 @@ use serde_json::Value;
 use skyloom_flow::{FlowRegistry, SettleContext};
 use skyloom_model::{JobId, JobSpec, Place, Reason, RetryPolicy};
 
+pub use host::{ClaimRelease, HostSweep};
 pub use image::{ImageDelete, ImageImport};
-pub use params::{BaseImage, CreateParams, ImportParams, PortPlan, StopParams};
+pub use params::{BaseImage, CreateParams, ImportParams, PortPlan, ReleaseParams, StopParams, SweepParams};
 pub use server_create::ServerCreate;
 pub use server_delete::ServerDelete;
 pub use server_power::{ServerReboot, ServerStart, ServerStop};
@@ -31,6 +33,8 @@ pub fn cloud_flows() -> FlowRegistry {
         .with(ServerDelete)
         .with(ImageImport)
         .with(ImageDelete)
+        .with(HostSweep)
+        .with(ClaimRelease)
 }
 
 /// How long a start may take: the hypervisor answers when the guest's CPUs execute, not when it has booted.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use skyloom_hypervisor::ImageSpec;
-use skyloom_model::{DiskFormat, ImageId, MacAddr, Name, NicKind, Port, PortId, Resource as _};
+use skyloom_model::{DiskFormat, ImageId, MacAddr, Name, NicKind, Port, PortId, Resource as _, ServerId};
 use uuid::Uuid;
 
 /// Parameters of `server.create`.
@@ -94,6 +94,20 @@ pub struct StopParams {
     pub force: bool,
     /// How long the guest may take.
     pub timeout_seconds: u32,
+}
+
+/// Parameters of `host.sweep`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SweepParams {
+    /// Whether what belongs to nobody is removed; otherwise it is only named.
+    pub remove: bool,
+}
+
+/// Parameters of `claim.release`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseParams {
+    /// Whose claims on the host are looked at.
+    pub servers: Vec<ServerId>,
 }
 
 /// Parameters of `image.import`.

@@ -22,11 +22,11 @@ fn port_key(task: &Task, port: PortId) -> Result<Key, Reason> {
     key(&paths::resource(Port::KIND, task.scope, port.uuid()))
 }
 
-fn claim_key(host: HostId, server: ServerId) -> Result<Key, Reason> {
+pub(super) fn claim_key(host: HostId, server: ServerId) -> Result<Key, Reason> {
     key(&paths::claim(host, server))
 }
 
-fn ledger_key(host: HostId) -> Result<Key, Reason> {
+pub(super) fn ledger_key(host: HostId) -> Result<Key, Reason> {
     key(&paths::ledger(host))
 }
 
@@ -41,7 +41,7 @@ pub(super) fn power_reads(task: &Task, have: &Records) -> Result<Vec<Key>, Reaso
     Ok(keys)
 }
 
-fn seen_key(host: HostId, server: ServerId) -> Result<Key, Reason> {
+pub(super) fn seen_key(host: HostId, server: ServerId) -> Result<Key, Reason> {
     key(&paths::host_vm(host, server))
 }
 

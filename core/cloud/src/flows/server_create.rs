@@ -199,6 +199,7 @@ fn document<T: serde::Serialize>(value: &T) -> Result<Document, Reason> {
 fn request(server: &Server, params: &CreateParams, scope: Scope, exclude: BTreeSet<HostId>) -> Request {
     let flavor = &server.spec.flavor.spec;
     let mut request = Request::new(server.id(), flavor.resources, params.architecture.clone());
+    request.scope = Some(scope);
     request.exclude = exclude;
     request.labels = flavor.host_labels.clone();
     request.labels.extend(server.spec.host_labels.clone());

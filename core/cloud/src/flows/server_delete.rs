@@ -10,7 +10,7 @@ use super::records::{
     bind_ports, delete_ports, key, order, release_claim, seen, server_reads, subject_key, take_seen,
 };
 use super::{Outputs, Step};
-use crate::jobs::ServerInput;
+use crate::jobs::{ServerInput, UndefineInput};
 
 /// Removes a server with everything that is its own.
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,7 +38,11 @@ impl TaskFlow for ServerDelete {
             let place = Place::Host(placement.host);
             let input = ServerInput { server: server.id() };
             // Nothing is given up lightly here: what is not deleted stays as an orphan.
-            let undefine = Step::new("vm.undefine", "remove the virtual machine", place, &input)?;
+            let domain = UndefineInput {
+                server: server.id(),
+                generation: None,
+            };
+            let undefine = Step::new("vm.undefine", "remove the virtual machine", place, &domain)?;
             let disks = Step::new("disk.delete_all", "delete its disks", place, &input)?;
             planned.jobs = vec![
                 undefine.attempts(10, 1000).weight(2).within(300).done(),

@@ -7,12 +7,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use skyloom_image::HashingWriter;
 use skyloom_model::ImageId;
+use tokio::sync::Mutex;
 use tokio_util::io::ReaderStream;
 use uuid::Uuid;
 
@@ -27,6 +29,8 @@ pub struct DirImageRepo {
     staged: PathBuf,
     images: PathBuf,
     max_bytes: u64,
+    /// Held by whatever changes names, until it has: a call that is dropped goes on in its thread.
+    turn: Arc<Mutex<()>>,
 }
 
 /// Removes a half-written file when its writer gives up or is dropped.
@@ -60,7 +64,23 @@ impl DirImageRepo {
             staged,
             images,
             max_bytes,
+            turn: Arc::default(),
         })
+    }
+
+    /// Runs work on names after all that was begun before.
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<T, RepoError> {
+        let turn = self.turn.clone().lock_owned().await;
+        blocking(what, move || {
+            let done = work();
+            drop(turn);
+            done
+        })
+        .await
     }
 
     fn staged_path(&self, upload: Uuid) -> PathBuf {
@@ -102,7 +122,7 @@ impl ImageRepo for DirImageRepo {
         let path = self.staged_path(upload);
         let part_path = self.staged.join(format!("{upload}.part"));
         let mut part = Part(Some(part_path.clone()));
-        let mut file = blocking("make a file", {
+        let making = self.in_turn("make a file", {
             let part_path = part_path.clone();
             move || {
                 remove(&part_path)?;
@@ -113,8 +133,8 @@ impl ImageRepo for DirImageRepo {
                     .open(part_path)?;
                 Ok(HashingWriter::new(file))
             }
-        })
-        .await?;
+        });
+        let mut file = making.await?;
         while let Some(chunk) = content.next().await {
             let chunk: Bytes = chunk.map_err(RepoError::Source)?;
             let size = file
@@ -125,15 +145,18 @@ impl ImageRepo for DirImageRepo {
             }
             file = blocking("write", move || file.write_all(&chunk).map(|()| file)).await?;
         }
-        let dir = self.staged.clone();
         let digest = blocking("sync", move || {
             let (file, digest) = file.finish();
             file.sync_all()?;
-            fs::rename(&part_path, path)?;
-            sync_dir(&dir)?;
             Ok(digest)
         })
         .await?;
+        let dir = self.staged.clone();
+        let rename = move || {
+            fs::rename(&part_path, path)?;
+            sync_dir(&dir)
+        };
+        self.in_turn("rename", rename).await?;
         part.0 = None;
         Ok(Measured {
             sha256: digest.sha256,
@@ -157,7 +180,7 @@ impl ImageRepo for DirImageRepo {
     async fn discard(&self, upload: Uuid) -> Result<(), RepoError> {
         let (path, dir) = (self.staged_path(upload), self.staged.clone());
         let part = self.staged.join(format!("{upload}.part"));
-        blocking("discard", move || {
+        self.in_turn("discard", move || {
             remove(&part)?;
             remove(&path)?;
             sync_dir(&dir)
@@ -168,7 +191,7 @@ impl ImageRepo for DirImageRepo {
     async fn publish(&self, upload: Uuid, image: ImageId) -> Result<(), RepoError> {
         let (from, to) = (self.staged_path(upload), self.image_path(image));
         let (staged, images) = (self.staged.clone(), self.images.clone());
-        blocking("publish", move || {
+        self.in_turn("publish", move || {
             match fs::rename(&from, &to) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound && to.exists() => {}
                 other => other?,
@@ -181,19 +204,19 @@ impl ImageRepo for DirImageRepo {
 
     async fn open(&self, image: ImageId) -> Result<PublishedContent, RepoError> {
         let path = self.image_path(image);
-        let (file, size) = blocking("open", move || {
+        let opening = self.in_turn("open", move || {
             let file = File::open(path)?;
             let size = file.metadata()?.len();
             Ok((file, size))
-        })
-        .await?;
+        });
+        let (file, size) = opening.await?;
         let content = ReaderStream::with_capacity(tokio::fs::File::from_std(file), CHUNK).boxed();
         Ok(PublishedContent { content, size })
     }
 
     async fn delete(&self, image: ImageId) -> Result<(), RepoError> {
         let (path, dir) = (self.image_path(image), self.images.clone());
-        blocking("delete", move || {
+        self.in_turn("delete", move || {
             remove(&path)?;
             sync_dir(&dir)
         })
@@ -304,6 +327,27 @@ mod tests {
         for _ in 0..2 {
             repo.discard(upload).await.unwrap();
         }
+        assert!(files(&dir).is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_was_dropped_under_way_is_over_before_the_next_call() {
+        let (dir, repo) = repo(100);
+        let image = ImageId::from_uuid(Uuid::from_u128(2));
+        let path = repo.image_path(image);
+        let (go, wait) = std::sync::mpsc::channel();
+        // Begun and given up, as a job is when its task goes back; its thread is late.
+        let mut late = Box::pin(repo.in_turn("publish late", move || {
+            wait.recv().map_err(io::Error::other)?;
+            fs::write(path, b"content")
+        }));
+        assert!(futures::poll!(&mut late).is_pending());
+        drop(late);
+        let mut delete = repo.delete(image);
+        let early = tokio::time::timeout(std::time::Duration::from_millis(50), &mut delete);
+        assert!(early.await.is_err(), "it waits");
+        go.send(()).unwrap();
+        delete.await.unwrap();
         assert!(files(&dir).is_empty());
     }
 

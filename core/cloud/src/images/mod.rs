@@ -102,7 +102,8 @@ impl RepoError {
     }
 }
 
-/// Keeps image content. All verbs say *ensure* and can be repeated.
+/// Keeps image content. All verbs say *ensure* and can be repeated. A call that is dropped may still happen, but never after a
+/// later call has begun.
 #[async_trait]
 pub trait ImageRepo: Send + Sync + Debug + 'static {
     /// Keeps content under a fresh upload id, or over what a broken attempt left there. Durable when it returns; nothing

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use skyloom_flow::{Job, JobContext, JobError, Undo};
-use skyloom_hypervisor::{HostStorage, OverlaySpec};
+use skyloom_hypervisor::{HostStorage, Hypervisor, Inspection, OverlaySpec};
+use skyloom_model::ablation::{Rule, kept};
 
+use super::vm::cannot_tell;
 use super::{ServerInput, host_error};
 
 /// Makes a disk over a cached image.
@@ -38,9 +40,10 @@ impl Job for Overlay {
     }
 }
 
-/// Deletes everything of a server.
+/// Deletes everything of a server that has no domain.
 #[derive(Debug)]
 pub(super) struct DeleteAll {
+    pub(super) hypervisor: Arc<dyn Hypervisor>,
     pub(super) storage: Arc<dyn HostStorage>,
 }
 
@@ -52,6 +55,16 @@ impl Job for DeleteAll {
 
     async fn run(&self, cx: &JobContext<'_>) -> Result<Value, JobError> {
         let ServerInput { server } = cx.input()?;
+        if kept(Rule::ObserveBeforeAct) {
+            match self.hypervisor.inspect(server).await.map_err(host_error)? {
+                Inspection::Absent => {}
+                Inspection::Found { .. } => {
+                    let message = format!("the domain of {server} is there: its disks are not deleted");
+                    return Err(JobError::permanent("host.domain_there", message));
+                }
+                Inspection::CannotTell { reason } => return Err(cannot_tell(&reason)),
+            }
+        }
         self.storage.delete_server(server).await.map_err(host_error)?;
         let left = self.storage.disks(server).await.map_err(host_error)?;
         if left.is_empty() {

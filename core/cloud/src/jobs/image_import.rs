@@ -201,7 +201,14 @@ impl Job for Delete {
         Ok(json!({}))
     }
 
-    async fn undo(&self, _cx: &JobContext<'_>) -> Result<Undo, JobError> {
-        Ok(Undo::Moot("deleted content is not made again".to_owned()))
+    async fn undo(&self, cx: &JobContext<'_>) -> Result<Undo, JobError> {
+        let input: DeleteImageInput = cx.input()?;
+        // Looking comes after a deletion that was given up under way.
+        let why = match self.images.open(input.image).await {
+            Ok(_) => "it was not deleted",
+            Err(RepoError::NotFound) => "deleted content is not made again",
+            Err(other) => return Err(repo_error(other)),
+        };
+        Ok(Undo::Moot(why.to_owned()))
     }
 }

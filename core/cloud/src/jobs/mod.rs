@@ -10,6 +10,7 @@
 //! | `vm.start` | host | the domain runs | it is off |
 //! | `vm.stop` | host | the domain is off | nothing: a guest that was told to end has ended |
 //! | `vm.undefine` | host | no domain exists | nothing: deleted is deleted |
+//! | `host.look` | host | none: what there is on the host | nothing to undo |
 //! | `image.fetch` | engine | content is staged | nothing is staged |
 //! | `image.inspect` | engine | none: facts of what is staged | nothing is staged |
 //! | `image.publish` | engine | the image has content | it has none |
@@ -18,6 +19,7 @@
 mod disk;
 mod image_cache;
 mod image_import;
+mod look;
 mod seed;
 mod vm;
 
@@ -32,8 +34,9 @@ use skyloom_store::DynBackend;
 
 pub(crate) use image_cache::CacheInput;
 pub(crate) use image_import::{DeleteImageInput, FetchInput, InspectInput, Inspected, PublishInput};
+pub(crate) use look::{Looked, Thing};
 pub(crate) use seed::SeedInput;
-pub(crate) use vm::{DefineInput, Started, StopInput};
+pub(crate) use vm::{DefineInput, Started, StopInput, UndefineInput};
 
 use crate::{ImageContent, ImageFetch, ImageRepo};
 
@@ -75,6 +78,11 @@ pub fn host_jobs(parts: &HostParts) -> JobRegistry {
             storage: parts.storage.clone(),
         })
         .with(disk::DeleteAll {
+            hypervisor: parts.hypervisor.clone(),
+            storage: parts.storage.clone(),
+        })
+        .with(look::Look {
+            hypervisor: parts.hypervisor.clone(),
             storage: parts.storage.clone(),
         })
         .with(seed::Seed {
@@ -117,7 +125,7 @@ pub fn engine_jobs(parts: &EngineParts) -> JobRegistry {
         })
 }
 
-/// Input of jobs that need nothing but the server: `vm.start`, `vm.undefine`, `disk.delete_all`.
+/// Input of jobs that need nothing but the server: `vm.start`, `disk.delete_all`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ServerInput {
     /// Which server.

@@ -272,6 +272,16 @@ impl Job for Stop {
     }
 }
 
+/// Input of `vm.undefine`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UndefineInput {
+    /// Which server.
+    pub(crate) server: ServerId,
+    /// The newest generation that is removed, if not the job's own: of a domain that belongs to nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) generation: Option<u64>,
+}
+
 /// Removes a domain, running or not.
 #[derive(Debug)]
 pub(super) struct Undefine {
@@ -285,9 +295,9 @@ impl Job for Undefine {
     }
 
     async fn run(&self, cx: &JobContext<'_>) -> Result<Value, JobError> {
-        let ServerInput { server } = cx.input()?;
+        let UndefineInput { server, generation } = cx.input()?;
         self.hypervisor
-            .undefine(server, cx.record.generation)
+            .undefine(server, generation.unwrap_or(cx.record.generation))
             .await
             .map_err(host_error)?;
         gone(&*self.hypervisor, server).await?;
@@ -299,7 +309,7 @@ impl Job for Undefine {
     }
 }
 
-fn cannot_tell(reason: &str) -> JobError {
+pub(super) fn cannot_tell(reason: &str) -> JobError {
     JobError::transient(
         "host.cannot_tell",
         format!("nobody can tell what the domain does: {reason}"),

@@ -1,4 +1,7 @@
-//! Clouds in memory to torture flows in, and what must be true of any cloud in which nothing is under way.
+//! Clouds in memory to torture flows in.
+
+mod checks;
+mod planting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -6,24 +9,23 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
-use skyloom_cloud::{Caller, CreateServer, EngineParts, StopOptions, cloud_flows, engine_jobs};
+use skyloom_cloud::{Caller, CreateServer, EngineParts, StopOptions, SweepHost, cloud_flows, engine_jobs};
 use skyloom_flow::harness::{self, Arena, Back, Case, Digest};
 use skyloom_flow::{Companion, FlowRegistry, JobRegistry};
 use skyloom_hypervisor::{FakeWorld, Hypervisor as _, Inspection};
 use skyloom_image::Limits;
 use skyloom_model::{
-    Claim, Clock, HostId, HostLedger, Id, Ids, Image, ImageId, ImageState, JobRecord, Lifecycle, ManualClock,
-    OrderVerb, Port, PowerState, ProjectId, Resource as _, Scope, Server, ServerId, Task, TaskId, TaskState,
-    Timestamp, VmObservation, paths,
+    Clock, HostId, Ids, ImageId, JobRecord, ManualClock, OrderVerb, PowerState, ProjectId, Resource as _,
+    Server, ServerId, Task, TaskId, TaskState, Timestamp, VmObservation, paths,
 };
-use skyloom_scheduler::{FilterScheduler, Scheduler, claim};
+use skyloom_scheduler::{FilterScheduler, Scheduler};
 use skyloom_store::{DynBackend, MemoryConfig, MemoryStore, Txn, Value};
 
 use crate::engine::{Engine, FixedFetch, active_image};
 use crate::world::{DISK, World, bytes, image, jobs_of, key, server};
 
 /// All cases. A flow without one fails `every_flow_is_tortured`.
-const CASES: [Case; 12] = [
+const CASES: [Case; 16] = [
     case("server.create", "with a config drive, on two hosts", Back::Before),
     case("server.create", "left off, on the only host", Back::Before),
     case("server.start", "of one that is off", Back::Before),
@@ -36,6 +38,14 @@ const CASES: [Case; 12] = [
     case("image.import", "of what is fetched", Back::Before),
     case("image.delete", "of an active one", Back::Between),
     case("image.delete", "of one that is in use", Back::Between),
+    case("host.sweep", "that only names", Back::Before),
+    case("host.sweep", "that removes, on two hosts", Back::Between),
+    case("claim.release", "of a server that is gone", Back::Before),
+    case(
+        "claim.release",
+        "of a server that lives elsewhere, on two hosts",
+        Back::Before,
+    ),
 ];
 
 const fn case(flow: &'static str, name: &'static str, back: Back) -> Case {
@@ -68,6 +78,7 @@ impl Arena for Clouds {
             admin,
             caller,
             server: None,
+            planted: None,
         };
         cloud.prepare().await;
         Arc::new(cloud)
@@ -81,7 +92,12 @@ struct CloudWorld {
     caller: Caller,
     image: ImageId,
     server: Option<ServerId>,
+    /// What was put where it belongs to nobody.
+    planted: Planted,
 }
+
+/// A host, and whose things or claims are on it although they live elsewhere or are gone.
+type Planted = Option<(HostId, BTreeSet<ServerId>)>;
 
 impl fmt::Debug for CloudWorld {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -115,13 +131,30 @@ impl CloudWorld {
         assert_eq!(ended.state, wanted, "{:?}", ended.reason);
         self.server = Some(made.server.id());
         // As the agents have reported by now.
-        for (host, fake) in self.hosts() {
-            let witness = Witness {
-                host,
-                fake: fake.clone(),
-            };
-            let seen = witness.look(made.server.id(), self.caller.project).await;
+        for host in self.world.hosts.keys() {
+            let seen = self.witness(*host).look(made.server.id()).await;
             self.world.store.commit(seen).await.unwrap();
+        }
+        match self.case.flow {
+            "host.sweep" => self.plant_things(made.server.id()).await,
+            "claim.release" => self.plant_claim(made.server.id()).await,
+            _ => {}
+        }
+    }
+
+    /// Whoever may see to the cloud's own tasks and to those of the project.
+    fn operator(&self) -> Caller {
+        Caller {
+            project: self.caller.project,
+            ..self.admin.clone()
+        }
+    }
+
+    fn witness(&self, host: HostId) -> Witness {
+        Witness {
+            host,
+            fake: self.world.hosts[&host].fake.clone(),
+            project: self.caller.project,
         }
     }
 
@@ -185,8 +218,7 @@ impl harness::World for CloudWorld {
         jobs_of(host, &self.world.hosts[&host].fake, &self.world.repo, backend)
     }
     fn companion(&self, host: HostId) -> Option<Arc<dyn Companion>> {
-        let fake = self.world.hosts[&host].fake.clone();
-        Some(Arc::new(Witness { host, fake }))
+        Some(Arc::new(self.witness(host)))
     }
     fn scheduler(&self) -> Arc<dyn Scheduler> {
         Arc::new(FilterScheduler::default())
@@ -235,6 +267,13 @@ impl harness::World for CloudWorld {
                 .unwrap()
                 .task
                 .unwrap(),
+            ("host.sweep", name) => {
+                let host = self.planted.as_ref().unwrap().0;
+                let remove = name.contains("removes");
+                let sweep = cloud.sweep_host(&self.admin, host, SweepHost { remove });
+                sweep.await.unwrap().task
+            }
+            ("claim.release", _) => self.release().await,
             (flow, _) => panic!("nobody asks for {flow}"),
         }
     }
@@ -260,34 +299,35 @@ impl harness::World for CloudWorld {
 
     async fn cancel(&self, task: TaskId) {
         // It is no fault to come too late.
-        let _ = self.world.cloud.cancel_task(&self.caller, task).await;
+        let _ = self.world.cloud.cancel_task(&self.operator(), task).await;
     }
 
     async fn order(&self, task: TaskId, verb: OrderVerb) {
-        let caller = Caller {
-            project: self.caller.project,
-            ..self.admin.clone()
-        };
-        self.world
-            .cloud
-            .order_task(&caller, task, verb, "repaired")
-            .await
-            .unwrap();
+        let operator = self.operator();
+        let order = self.world.cloud.order_task(&operator, task, verb, "repaired");
+        order.await.unwrap();
     }
 
     async fn digest(&self) -> Digest {
         let servers = self.servers().await;
         let named = |id: ServerId| servers.get(&id).map_or("nobody", |s| s.meta.name.as_str());
-        let mut digest = Digest::new();
+        let mut things: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (_, fake) in self.hosts() {
             for domain in fake.domains().unwrap() {
                 let disks: Vec<&str> = domain.spec.disks.iter().map(|d| d.name.as_str()).collect();
-                let what = format!("{:?} with {disks:?}", domain.power);
-                digest.insert(format!("domain {}", domain.spec.name), what);
+                let what = format!("{} {:?} with {disks:?}", domain.spec.name, domain.power);
+                let of = format!("domains of {}", named(domain.spec.id));
+                things.entry(of).or_default().push(what);
             }
             for (server, disks) in Self::disks(fake) {
-                digest.insert(format!("disks of {}", named(server)), format!("{disks:?}"));
+                let of = format!("disks of {}", named(server));
+                things.entry(of).or_default().push(format!("{disks:?}"));
             }
+        }
+        let mut digest = Digest::new();
+        for (of, mut what) in things {
+            what.sort();
+            digest.insert(of, what.join(", "));
         }
         let files = self.world.files();
         let staged = files.iter().filter(|f| f.starts_with("staged")).count();
@@ -310,133 +350,9 @@ impl harness::World for CloudWorld {
         let mut left = Vec::new();
         let servers = self.servers().await;
         self.check_servers(&servers, ended, &mut left).await;
-        self.check_hosts(&servers, &mut left).await;
+        self.check_hosts(&servers, ended, &mut left).await;
         self.check_images(&mut left).await;
         left
-    }
-}
-
-impl CloudWorld {
-    async fn check_servers(
-        &self,
-        servers: &BTreeMap<ServerId, Server>,
-        ended: &Task,
-        left: &mut Vec<String>,
-    ) {
-        let ports: Vec<Port> = self.all("r/ports").await.into_values().collect();
-        for server in servers.values() {
-            let (name, status) = (&server.meta.name, &server.status);
-            let domain = self
-                .hosts()
-                .find_map(|(_, fake)| fake.domain(server.id()).unwrap());
-            let steady = matches!(status.lifecycle, Lifecycle::Active | Lifecycle::Error);
-            if !steady || status.activity.is_some() {
-                left.push(format!(
-                    "{name} is {:?} with {:?}",
-                    status.lifecycle, status.activity
-                ));
-            }
-            match (&domain, status.lifecycle) {
-                (None, Lifecycle::Active) => left.push(format!("{name} is active and has no domain")),
-                (Some(domain), _) if domain.power != status.power => {
-                    left.push(format!(
-                        "{name} is said to be {:?} and is {:?}",
-                        status.power, domain.power
-                    ));
-                }
-                (Some(domain), Lifecycle::Active) => {
-                    let wanted = server.spec.running == (domain.power == PowerState::Running);
-                    if !wanted {
-                        left.push(format!("{name} is {:?}, which nobody wants", domain.power));
-                    }
-                    let (has, ordered) = (domain.spec.generation, server.meta.generation);
-                    let done = ended.state == TaskState::Done && ended.subject.id == server.meta.id;
-                    if has > ordered || (done && has != ordered) {
-                        left.push(format!("{name} is of generation {ordered}, its domain of {has}"));
-                    }
-                }
-                _ => {}
-            }
-            for port in ports.iter().filter(|p| p.spec.server == server.id()) {
-                if port.status.bound != domain.is_some() {
-                    left.push(format!("a port of {name} has bound {}", port.status.bound));
-                }
-            }
-        }
-        left.extend(
-            ports
-                .iter()
-                .filter(|p| !servers.contains_key(&p.spec.server))
-                .map(|p| format!("port {} of no server", p.meta.id)),
-        );
-        for key in self.world.documents("secrets").await.into_keys() {
-            if !servers.keys().any(|id| key.ends_with(&id.to_string())) {
-                left.push(key);
-            }
-        }
-    }
-
-    /// Claims, ledgers, domains and disks are those of the servers placed there.
-    async fn check_hosts(&self, servers: &BTreeMap<ServerId, Server>, left: &mut Vec<String>) {
-        let on = |host: HostId| {
-            let placed = move |s: &&Server| s.status.placement.as_ref().is_some_and(|p| p.host == host);
-            servers
-                .values()
-                .filter(placed)
-                .map(|s| s.id())
-                .collect::<BTreeSet<ServerId>>()
-        };
-        for (host, fake) in self.hosts() {
-            let placed = on(host);
-            let claims: BTreeMap<String, Claim> = self.all(&paths::claims(host)).await;
-            let claimed: BTreeSet<ServerId> = claims.values().map(|c| c.server).collect();
-            if claimed != placed {
-                left.push(format!("claims {claimed:?} for servers {placed:?}"));
-            }
-            let ledgers: BTreeMap<String, HostLedger> = self.all(paths::LEDGERS).await;
-            let sum = claims
-                .values()
-                .fold(HostLedger::default(), |sum, c| claim(&sum, c));
-            if ledgers[&paths::ledger(host)] != sum {
-                left.push(format!(
-                    "a ledger of {:?} for claims of {sum:?}",
-                    ledgers[&paths::ledger(host)]
-                ));
-            }
-            let there = fake
-                .domains()
-                .unwrap()
-                .into_iter()
-                .map(|d| d.spec.id)
-                .chain(Self::disks(fake).into_keys());
-            left.extend(
-                there
-                    .filter(|id| !placed.contains(id))
-                    .map(|id| format!("something of {id} on a host")),
-            );
-        }
-    }
-
-    /// Content is that of images, and active images have theirs.
-    async fn check_images(&self, left: &mut Vec<String>) {
-        let images: Vec<Image> = self.all("r/images").await.into_values().collect();
-        let files = self.world.files();
-        for image in &images {
-            let content = files.contains(&format!("images/{}", image.id()));
-            let active = image.status.state == ImageState::Active;
-            let measured = image.status.sha256.is_some() && image.status.size_bytes > 0;
-            if active != (content && measured) && !matches!(image.status.state, ImageState::Error) {
-                left.push(format!(
-                    "image {} is {:?}, content: {content}",
-                    image.meta.name, image.status.state
-                ));
-            }
-            if !matches!(image.status.state, ImageState::Active | ImageState::Error) {
-                left.push(format!("image {} is {:?}", image.meta.name, image.status.state));
-            }
-        }
-        let known = |file: &str| images.iter().any(|i| file == format!("images/{}", i.id()));
-        left.extend(files.iter().filter(|f| !known(f)).cloned());
     }
 }
 
@@ -445,16 +361,18 @@ impl CloudWorld {
 struct Witness {
     host: HostId,
     fake: FakeWorld,
+    /// Of all servers.
+    project: ProjectId,
 }
 
 impl Witness {
-    async fn look(&self, server: ServerId, project: ProjectId) -> Txn {
+    async fn look(&self, server: ServerId) -> Txn {
         let at = key(&paths::host_vm(self.host, server));
         match self.fake.hypervisor().inspect(server).await {
             Ok(Inspection::Found { generation, power }) => {
                 let seen = VmObservation {
                     server,
-                    project,
+                    project: self.project,
                     generation,
                     power,
                     cause: None,
@@ -471,9 +389,9 @@ impl Witness {
 #[async_trait]
 impl Companion for Witness {
     async fn writes(&self, record: &JobRecord) -> Txn {
-        match record.scope {
-            Scope::Project(project) => self.look(Id::from_uuid(record.subject.id), project).await,
-            Scope::System => Txn::new(),
+        match record.spec.input["server"].as_str() {
+            Some(server) => self.look(server.parse().unwrap()).await,
+            None => Txn::new(),
         }
     }
 }

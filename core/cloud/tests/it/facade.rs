@@ -159,6 +159,7 @@ async fn hosts_come_with_a_token_and_go_only_when_empty() {
     let server = ServerId::from_uuid(Uuid::from_u128(5));
     let claim = Claim {
         server,
+        scope: None,
         resources: Resources::default(),
         group: None,
     };

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
-use skyloom_cloud::{CreateServer, NetworkRequest, StopOptions};
-use skyloom_model::{MacAddr, Plan, Resource as _, Task, paths};
+use skyloom_cloud::{CreateServer, NetworkRequest, StopOptions, SweepHost};
+use skyloom_hypervisor::HostStorage as _;
+use skyloom_model::{MacAddr, Plan, Resource as _, ServerId, Task, paths};
 use uuid::Uuid;
 
 use crate::engine::{Engine, active_image};
@@ -35,16 +36,21 @@ async fn plan_of(world: &World, task: &Task) -> String {
 fn named(value: &mut Value, seen: &mut Vec<String>) {
     match value {
         Value::String(text) => {
-            let kind = match (text.parse::<Uuid>(), text.parse::<MacAddr>()) {
+            // Some names of jobs end in the id of what they are about.
+            let (before, id) = match text.rsplit_once('.') {
+                Some((before, id)) if id.parse::<Uuid>().is_ok() => (format!("{before}."), id.to_owned()),
+                _ => (String::new(), text.clone()),
+            };
+            let kind = match (id.parse::<Uuid>(), id.parse::<MacAddr>()) {
                 (Ok(_), _) => "id",
                 (_, Ok(_)) => "mac",
                 _ => return,
             };
-            let at = seen.iter().position(|s| s == text).unwrap_or_else(|| {
-                seen.push(text.clone());
+            let at = seen.iter().position(|s| *s == id).unwrap_or_else(|| {
+                seen.push(id);
                 seen.len() - 1
             });
-            *text = format!("{kind}-{}", at + 1);
+            *text = format!("{before}{kind}-{}", at + 1);
         }
         Value::Array(items) => items.iter_mut().for_each(|v| named(v, seen)),
         Value::Object(fields) => {
@@ -62,7 +68,7 @@ fn named(value: &mut Value, seen: &mut Vec<String>) {
 async fn plans() -> Vec<(&'static str, String)> {
     let mut world = World::new();
     let admin = world.admin().await;
-    world.host(&admin, "h1").await;
+    let host = world.host(&admin, "h1").await;
     let base = active_image(&world, &admin).await;
     let request = CreateServer {
         hostname: Some("web-1".to_owned()),
@@ -115,6 +121,16 @@ async fn plans() -> Vec<(&'static str, String)> {
         .unwrap();
     engine.carry(&gone).await;
     all.push(("image_delete", plan_of(&world, &gone).await));
+    let left = ServerId::fresh(&*world.ids);
+    let storage = world.hosts[&host].fake.storage();
+    storage.create_seed(left, b"left").await.unwrap();
+    let sweep = world
+        .cloud
+        .sweep_host(&admin, host, SweepHost { remove: true })
+        .await;
+    let sweep = sweep.unwrap().task;
+    engine.carry(&sweep).await;
+    all.push(("host_sweep", plan_of(&world, &sweep).await));
     all
 }
 
@@ -128,6 +144,7 @@ async fn plans_are_as_written_down() {
         include_str!("../golden/server_delete.json"),
         include_str!("../golden/image_import.json"),
         include_str!("../golden/image_delete.json"),
+        include_str!("../golden/host_sweep.json"),
     ];
     let new = Path::new(env!("CARGO_TARGET_TMPDIR")).join("golden");
     std::fs::create_dir_all(&new).unwrap();

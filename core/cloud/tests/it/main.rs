@@ -19,5 +19,6 @@ mod plans;
 mod previews;
 mod query;
 mod reconcile;
+mod sweeps;
 mod torture;
 mod world;

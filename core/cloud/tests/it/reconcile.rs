@@ -53,6 +53,7 @@ async fn claims_and_domains_of_nobody_are_reported_once() {
     let ghost: ServerId = Id::fresh(&*world.ids);
     let claim = Claim {
         server: ghost,
+        scope: None,
         resources: Resources::default(),
         group: None,
     };

@@ -64,7 +64,7 @@ pub struct Case {
 pub enum Back {
     /// Everything is as it was before.
     Before,
-    /// Some effects cannot be taken back, such as a deletion: it stops at a point that the plain run passes, too.
+    /// Some effects cannot be taken back, such as a deletion: what is left is as it is at some point of the plain run.
     Between,
 }
 
