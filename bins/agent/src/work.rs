@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use skyloom::agent::{Agent, AgentConfig as Settings, AgentParts, FileJournal, HttpContent, HttpContentConfig};
+use skyloom::agent::{
+    Agent, AgentConfig as Settings, AgentParts, FileJournal, HttpContent, HttpContentConfig,
+};
 use skyloom::cloud::{HostParts as HostJobParts, host_jobs};
 use skyloom::hypervisor::{FakeOptions, FakeWorld, HostStorage, Hypervisor};
 use skyloom::model::{HostId, OsIds, Readiness, SystemClock};
@@ -68,12 +70,13 @@ async fn open_host(config: &AgentConfig, clock: Arc<SystemClock>) -> Result<Part
     let dir = &config.agent.data_dir;
     match config.hypervisor.kind {
         Kind::Fake => {
-            let world = FakeWorld::open(FakeOptions::directory(dir.join("fake"))).map_err(|e| {
-                MainError::failed(
-                    format!("the simulated host in {} does not open", dir.display()),
-                    e,
-                )
-            })?;
+            let world =
+                FakeWorld::open(FakeOptions::directory(dir.join("fake")).naive_start()).map_err(|e| {
+                    MainError::failed(
+                        format!("the simulated host in {} does not open", dir.display()),
+                        e,
+                    )
+                })?;
             Ok((Arc::new(world.hypervisor()), Arc::new(world.storage())))
         }
         Kind::Qmp => {

@@ -190,7 +190,7 @@ async fn open_host(
                 DevStore::Memory => FakeOptions::in_memory(),
                 DevStore::Sqlite => FakeOptions::directory(dir),
             };
-            let world = FakeWorld::open(options)
+            let world = FakeWorld::open(options.naive_start())
                 .map_err(|e| MainError::failed(format!("{name} does not open"), e))?;
             LocalHost::new(name, Arc::new(world.hypervisor()), Arc::new(world.storage()))
         }
