@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use skyloom_agent::{Agent, AgentConfig, AgentParts};
-use skyloom_api::AgentScoped;
 use skyloom_cloud::{
-    Bootstrapped, Caller, Cloud, CloudError, CloudParts, CreateHost, EngineParts as EngineJobParts,
-    HostParts as HostJobParts, ImageFetch, ImageRepo, ListQuery, RepoContent, cloud_flows, engine_jobs,
-    host_jobs,
+    AgentScoped, Bootstrapped, Caller, Cloud, CloudError, CloudParts, CreateHost,
+    EngineParts as EngineJobParts, HostParts as HostJobParts, ImageFetch, ImageRepo, ListQuery, RepoContent,
+    cloud_flows, engine_jobs, host_jobs,
 };
 use skyloom_engine::{Engine, EngineConfig, EngineParts};
 use skyloom_flow::journal::{Journal, NoJournal};

@@ -7,11 +7,9 @@
 //!
 //! * [`router`] makes the routes of [`ApiParts`]; [`serve`] runs them on a listener, with or without TLS.
 //! * [`openapi`] is the document that `GET /openapi.json` serves; it is made of the handlers and their types.
-//! * [`AgentScoped`] is the store protocol's scope of a host's agent without the protocol, for agents in this process.
 //! * The handlers hold no rules of the cloud: these are in [`skyloom_cloud::Cloud`]. Here is what HTTP adds: who calls,
 //!   how much at a time, in which form, and the store protocol's scopes.
 
-mod agent_scoped;
 mod answer;
 mod auth;
 mod extract;
@@ -24,14 +22,12 @@ mod routes;
 mod seats;
 mod serve;
 mod sse;
-mod store_scope;
 mod stream;
 
 use axum::middleware::from_fn_with_state;
 use bytes::Bytes;
 use utoipa_axum::router::OpenApiRouter;
 
-pub use agent_scoped::AgentScoped;
 pub use health::health_router;
 pub use openapi::openapi;
 pub use parts::{ApiLimits, ApiParts};

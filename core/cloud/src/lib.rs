@@ -9,8 +9,10 @@
 //! * [`Cloud`] is the API without HTTP: handlers, `skyloom dev` and embedders call it.
 //! * [`cloud_flows`] teaches an engine the verbs, [`engine_jobs`] and [`host_jobs`] do their effects.
 //! * [`ImageRepo`] keeps image content; [`ImageContent`] is how hosts read it.
+//! * [`StoreScope`] is what the bearer of a token may touch of the store; [`AgentScoped`] is the store as one host's agent has it.
 //! * [`Query`] is how the API asks an agent something that is in no record, such as the end of a console log.
 
+mod agent_scoped;
 mod answers;
 mod caller;
 mod checks;
@@ -23,7 +25,9 @@ mod jobs;
 mod preview;
 mod query;
 mod requests;
+mod store_scope;
 
+pub use agent_scoped::AgentScoped;
 pub use answers::{
     Bootstrapped, HostAccepted, ImageAccepted, Listed, PlacementAnswer, PlanApplied, ServerAccepted,
     ServerTask, ShownOnce, TaskAccepted, TaskDetail, TokenAccepted,
@@ -49,3 +53,4 @@ pub use requests::{
     CreateFlavor, CreateHost, CreateImage, CreateKeypair, CreateProject, CreateServer, CreateToken,
     EventQuery, ListQuery, NetworkRequest, OrderTask, PatchHost, StopOptions, SweepHost, TaskQuery,
 };
+pub use store_scope::StoreScope;

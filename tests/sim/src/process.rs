@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skyloom_agent::{Agent, AgentConfig, AgentParts};
-use skyloom_api::AgentScoped;
 use skyloom_cloud::{
-    Cloud, CloudParts, EngineParts as EngineJobParts, HostParts, ImageRepo, NoFetch, RepoContent, engine_jobs,
-    host_jobs,
+    AgentScoped, Cloud, CloudParts, EngineParts as EngineJobParts, HostParts, ImageRepo, NoFetch,
+    RepoContent, engine_jobs, host_jobs,
 };
 use skyloom_engine::{Engine, EngineConfig, EngineParts};
 use skyloom_flow::journal::{Journal, MemoryDisk, MemoryJournal};
@@ -105,7 +104,9 @@ impl Process {
         };
         let journal = match host.map(|h| MemoryJournal::open(&h.disk)) {
             Some(Err(_)) => {
-                ground.bed.note(&self.name, "does not start: the journal is in use", String::new);
+                ground
+                    .bed
+                    .note(&self.name, "does not start: the journal is in use", String::new);
                 return false;
             }
             Some(Ok(journal)) => Some(journal),
@@ -131,7 +132,13 @@ impl Process {
             Part::Agent(host) => Arc::new(AgentScoped::new(direct, host)),
             _ => direct,
         };
-        let link = Arc::new(Link::new(store, ground.bed.clone(), who.clone(), gate.clone(), rng));
+        let link = Arc::new(Link::new(
+            store,
+            ground.bed.clone(),
+            who.clone(),
+            gate.clone(),
+            rng,
+        ));
         let clock: Arc<dyn Clock> = self.clock.clone();
         let ids: Arc<dyn Ids> = Arc::new(SeededIds::new(clock.clone(), seeds.next()));
         let backend = layered(link.clone(), ids.clone());
@@ -150,9 +157,14 @@ impl Process {
         let abort = match self.part {
             Part::Engine => set.spawn(engine(ground, &self.name, parts, ended)),
             _ => match (host, journal) {
-                (Some(host), Some(journal)) => {
-                    set.spawn(agent(ground, host.clone(), Arc::new(journal), parts, seeds, ended))
-                }
+                (Some(host), Some(journal)) => set.spawn(agent(
+                    ground,
+                    host.clone(),
+                    Arc::new(journal),
+                    parts,
+                    seeds,
+                    ended,
+                )),
                 _ => set.spawn(api(ground, parts, ended)),
             },
         };
@@ -245,7 +257,11 @@ fn agent(
     mut seeds: Rng,
     ended: Ended,
 ) -> impl Future<Output = Ended> + use<> {
-    let reach = Reach::new(host.clone(), parts.poison.gate.clone(), Rng::of(seeds.next(), "reach"));
+    let reach = Reach::new(
+        host.clone(),
+        parts.poison.gate.clone(),
+        Rng::of(seeds.next(), "reach"),
+    );
     let hypervisor = reach.hypervisor();
     let jobs = host_jobs(&HostParts {
         host: host.id,

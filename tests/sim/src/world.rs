@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skyloom_api::AgentScoped;
-use skyloom_cloud::{Caller, Cloud, CloudParts, CreateHost};
+use skyloom_cloud::{AgentScoped, Caller, Cloud, CloudParts, CreateHost};
 use skyloom_hypervisor::{FakeOptions, Hypervisor as _};
 use skyloom_model::{
-    Actor, DiskFormat, HostId, Image, ImageId, ImageSource, ImageSpec, ImageState, ImageStatus, Meta,
-    Name, ProjectId, Resource as _, Role, Scope, SeededIds, TaskState, paths,
+    Actor, DiskFormat, HostId, Image, ImageId, ImageSource, ImageSpec, ImageState, ImageStatus, Meta, Name,
+    ProjectId, Resource as _, Role, Scope, SeededIds, TaskState, paths,
 };
 use skyloom_store::{Key, LeaseName, Store as _, Txn, Value};
 use tokio::task::JoinSet;
@@ -105,7 +104,11 @@ pub(crate) async fn run(scenario: Scenario, lines: usize) -> Report {
     let mut ends = BTreeMap::new();
     bed.checker(|c| {
         for (flow, state, reason) in c.ends() {
-            let end = (flow.to_owned(), format!("{state:?}"), reason.unwrap_or_default().to_owned());
+            let end = (
+                flow.to_owned(),
+                format!("{state:?}"),
+                reason.unwrap_or_default().to_owned(),
+            );
             *ends.entry(end).or_default() += 1;
         }
     });
@@ -149,7 +152,12 @@ impl World {
         }
         for host in &ground.hosts {
             let index = processes.len();
-            processes.push(Process::new(index, &host.name, Part::Agent(host.id), clock(index)));
+            processes.push(Process::new(
+                index,
+                &host.name,
+                Part::Agent(host.id),
+                clock(index),
+            ));
         }
         let index = processes.len();
         processes.push(Process::new(index, "api", Part::Api, clock(index)));
@@ -200,7 +208,9 @@ impl World {
     async fn go_on(&mut self) {
         let bed = self.ground.bed.clone();
         loop {
-            let Some((next, _)) = self.timeline.keys().next().copied() else { return };
+            let Some((next, _)) = self.timeline.keys().next().copied() else {
+                return;
+            };
             tokio::select! {
                 biased;
                 () = bed.wake.notified() => {
@@ -346,7 +356,11 @@ impl World {
                 bed.set_full(true);
                 self.after(Duration::from_millis(ms), Action::NotFull);
             }
-            Planned::Host { host, point, fault: ref what } => {
+            Planned::Host {
+                host,
+                point,
+                fault: ref what,
+            } => {
                 let host = &self.ground.hosts[host];
                 bit(&host.name);
                 let _ = host.fake.fault_next(point, *what);
@@ -378,8 +392,13 @@ impl World {
             who,
         };
         let all = direct.everything().await;
-        let foreign: Vec<_> = all.iter().filter(|kv| !kv.key.as_str().contains(&own.to_string())).collect();
-        let Some(found) = foreign.get((pick % foreign.len().max(1) as u64) as usize) else { return };
+        let foreign: Vec<_> = all
+            .iter()
+            .filter(|kv| !kv.key.as_str().contains(&own.to_string()))
+            .collect();
+        let Some(found) = foreign.get((pick % foreign.len().max(1) as u64) as usize) else {
+            return;
+        };
         let txn = Txn::new().replace(found.key.clone(), found.modified, found.value.clone());
         let _ = AgentScoped::new(Arc::new(direct), own).commit(txn).await;
     }
@@ -391,7 +410,8 @@ impl World {
         self.healed = true;
         bed.weather.calm();
         bed.set_full(false);
-        self.timeline.retain(|_, action| !matches!(action, Action::Fault(_)));
+        self.timeline
+            .retain(|_, action| !matches!(action, Action::Fault(_)));
         for host in &self.ground.hosts {
             let _ = host.fake.heal();
             host.fake.release_events();
@@ -422,7 +442,9 @@ impl World {
         if self.clients.is_empty() && open.is_empty() && self.late.is_empty() {
             let since = *self.quiet.get_or_insert(now);
             let wrong = self.at_rest();
-            let Some((invariant, what)) = wrong.first() else { return true };
+            let Some((invariant, what)) = wrong.first() else {
+                return true;
+            };
             if now - since > SETTLE {
                 bed.violated(invariant, format!("{what}; in all {} such things", wrong.len()));
                 return true;
@@ -437,7 +459,10 @@ impl World {
         if now > self.scenario.faults_until + REST {
             let open: Vec<String> = bed.checker(|c| open.iter().map(|(id, _)| c.task(*id)).collect());
             let clients = self.clients.len();
-            bed.violated("I8", format!("no rest after {REST:?}; {clients} clients wait; open: {open:#?}"));
+            bed.violated(
+                "I8",
+                format!("no rest after {REST:?}; {clients} clients wait; open: {open:#?}"),
+            );
             return true;
         }
         self.after(LOOK, Action::Look);
@@ -452,7 +477,10 @@ impl World {
         bed.checker(|c| {
             for (task, job) in &marks {
                 if matches!(c.state(*task), Some(TaskState::Failed | TaskState::Cancelled)) {
-                    wrong.push(("I10", format!("task {task} was undone and the mark of {job} is there")));
+                    wrong.push((
+                        "I10",
+                        format!("task {task} was undone and the mark of {job} is there"),
+                    ));
                 }
             }
         });
@@ -496,10 +524,14 @@ async fn found(
         request_id: "founding".into(),
         idempotency_key: None,
         if_match: None,
-            dry_run: false,
+        dry_run: false,
     };
     let record = image_record(image, bed)?;
-    let key = Key::parse(&paths::resource(Image::KIND, Scope::Project(project), image.uuid()));
+    let key = Key::parse(&paths::resource(
+        Image::KIND,
+        Scope::Project(project),
+        image.uuid(),
+    ));
     let key = key.map_err(|e| e.to_string())?;
     let record = Image {
         meta: Meta {

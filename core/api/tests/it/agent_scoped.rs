@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use skyloom_api::AgentScoped;
+use skyloom_cloud::AgentScoped;
 use skyloom_model::{HostId, ManualClock, PowerState, ServerId, VmObservation, paths};
 use skyloom_store::{
     DynBackend, Error, ErrorKind, Grant, Guard, Key, LeaseMode, LeaseName, Leases as _, ListOptions,

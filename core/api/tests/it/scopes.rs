@@ -1,7 +1,7 @@
 //! An attacker has one host's token. Whatever it tries on others, it sees nothing and changes nothing.
 
 use serde_json::{Value as Json, json};
-use skyloom_api::AgentScoped;
+use skyloom_cloud::AgentScoped;
 use skyloom_model::{
     AgentStatus, Clock as _, FORMAT, HostFacts, HostId, JobId, JobRecord, JobSpec, JobState, JobWant, Name,
     Place, PowerState, Resources, RetryPolicy, Scope, Subject, TaskId, VmObservation, WorkerMark, paths,

@@ -18,7 +18,7 @@ use crate::auth::Identity;
 use crate::extract::StoreJson;
 use crate::parts::AppState;
 use crate::problem::ApiError;
-use crate::store_scope::StoreScope;
+use skyloom_cloud::StoreScope;
 
 type Result<T> = std::result::Result<Answer<T>, ApiError>;
 
@@ -46,7 +46,7 @@ async fn capability(
     identity: Identity,
     StoreJson(CapabilityRequest {}): StoreJson<CapabilityRequest>,
 ) -> Result<WireCapability> {
-    StoreScope::of(&identity.role)?;
+    StoreScope::of(&identity.role).map_err(ApiError::denied)?;
     Ok(Answer(state.parts.backend.capability().into()))
 }
 
@@ -62,7 +62,7 @@ async fn get(
     identity: Identity,
     StoreJson(request): StoreJson<GetRequest>,
 ) -> Result<GetAnswer> {
-    let scope = StoreScope::of(&identity.role)?;
+    let scope = StoreScope::of(&identity.role).map_err(ApiError::denied)?;
     let found = async {
         scope.read(&request.key)?;
         state
@@ -90,7 +90,7 @@ async fn list(
     identity: Identity,
     StoreJson(request): StoreJson<ListRequest>,
 ) -> Result<ListAnswer> {
-    let scope = StoreScope::of(&identity.role)?;
+    let scope = StoreScope::of(&identity.role).map_err(ApiError::denied)?;
     let page = async {
         scope.below(&request.prefix, "list")?;
         let page = state
@@ -115,7 +115,7 @@ async fn commit(
     identity: Identity,
     StoreJson(request): StoreJson<CommitRequest>,
 ) -> Result<Outcome> {
-    let scope = StoreScope::of(&identity.role)?;
+    let scope = StoreScope::of(&identity.role).map_err(ApiError::denied)?;
     let outcome = scope.commit_through(&state.parts.backend, Txn::from(request));
     outcome.await.map(Answer).map_err(|e| ApiError::store(&e))
 }
@@ -142,7 +142,7 @@ async fn lease_grant(
     identity: Identity,
     StoreJson(request): StoreJson<GrantRequest>,
 ) -> Result<Grant> {
-    let scope = StoreScope::of(&identity.role)?;
+    let scope = StoreScope::of(&identity.role).map_err(ApiError::denied)?;
     let granted = async {
         scope.lease(&request.name, "grant lease")?;
         let ttl = ttl(request.ttl_ms, "grant lease")?;
@@ -166,7 +166,7 @@ async fn lease_renew(
     identity: Identity,
     StoreJson(request): StoreJson<RenewRequest>,
 ) -> Result<Renewal> {
-    let scope = StoreScope::of(&identity.role)?;
+    let scope = StoreScope::of(&identity.role).map_err(ApiError::denied)?;
     let renewed = async {
         scope.lease(&request.name, "renew lease")?;
         let ttl = ttl(request.ttl_ms, "renew lease")?;
@@ -186,7 +186,7 @@ async fn lease_revoke(
     identity: Identity,
     StoreJson(request): StoreJson<RevokeRequest>,
 ) -> Result<Done> {
-    let scope = StoreScope::of(&identity.role)?;
+    let scope = StoreScope::of(&identity.role).map_err(ApiError::denied)?;
     let revoked = async {
         scope.lease(&request.name, "revoke lease")?;
         state.parts.backend.revoke(&request.name, request.epoch).await
@@ -208,7 +208,7 @@ async fn leases(
     identity: Identity,
     StoreJson(request): StoreJson<LeasesRequest>,
 ) -> Result<LeasesAnswer> {
-    let scope = StoreScope::of(&identity.role)?;
+    let scope = StoreScope::of(&identity.role).map_err(ApiError::denied)?;
     let leases = async {
         scope.leases()?;
         state.parts.backend.leases(&request.prefix).await

@@ -17,8 +17,8 @@ use crate::auth::Identity;
 use crate::extract::StoreJson;
 use crate::parts::AppState;
 use crate::problem::ApiError;
-use crate::store_scope::StoreScope;
 use crate::stream::{Keeper, Next};
+use skyloom_cloud::StoreScope;
 
 /// Watch a prefix
 ///
@@ -33,7 +33,7 @@ pub(super) async fn watch(
     identity: Identity,
     StoreJson(request): StoreJson<WatchRequest>,
 ) -> Result<Response, ApiError> {
-    let scope = StoreScope::of(&identity.role)?;
+    let scope = StoreScope::of(&identity.role).map_err(ApiError::denied)?;
     scope
         .below(&request.prefix, "watch")
         .map_err(|e| ApiError::store(&e))?;

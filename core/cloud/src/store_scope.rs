@@ -16,7 +16,6 @@
 //! Everything else is refused before the store is asked, guards included: a guard on a foreign key would tell whether
 //! and when it changed.
 
-use skyloom_cloud::Query;
 use skyloom_model::ablation::{Rule, kept};
 use skyloom_model::{
     AgentStatus, HostId, JobRecord, JobState, Reason, Role, VmObservation, WorkerMark, paths,
@@ -25,11 +24,11 @@ use skyloom_store::{
     DynBackend, Error, ErrorKind, Guard, Key, LeaseName, Outcome, Prefix, Result, Revision, Txn, Value, Write,
 };
 
-use crate::problem::ApiError;
+use crate::Query;
 
 /// The part of the store that a caller has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StoreScope {
+pub enum StoreScope {
     /// Everything.
     All,
     /// The areas of one host's agent.
@@ -51,14 +50,19 @@ fn denied(operation: &'static str) -> Error {
 }
 
 impl StoreScope {
-    pub(crate) fn of(role: &Role) -> std::result::Result<Self, ApiError> {
+    /// The part that a role has.
+    ///
+    /// # Errors
+    /// `role.denied`: it has none.
+    pub fn of(role: &Role) -> std::result::Result<Self, Reason> {
         match role {
             Role::Admin { .. } | Role::Engine => Ok(Self::All),
             Role::Agent { host } => Ok(Self::Areas(*host)),
-            Role::Member { .. } | Role::Reader { .. } => Err(ApiError::denied(
-                Reason::new("role.denied", "this token may not use the store protocol")
-                    .hint("engines and agents use it; users use the resources"),
-            )),
+            Role::Member { .. } | Role::Reader { .. } => Err(Reason::new(
+                "role.denied",
+                "this token may not use the store protocol",
+            )
+            .hint("engines and agents use it; users use the resources")),
         }
     }
 
@@ -71,7 +75,10 @@ impl StoreScope {
     }
 
     /// Refuses keys that may not be read.
-    pub(crate) fn read(self, key: &Key) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`].
+    pub fn read(self, key: &Key) -> Result<()> {
         match self.confined_to() {
             Some(host) if area(host, key).is_none() => Err(denied("get")),
             _ => Ok(()),
@@ -79,7 +86,10 @@ impl StoreScope {
     }
 
     /// Refuses prefixes that reach out of what may be read.
-    pub(crate) fn below(self, prefix: &Prefix, operation: &'static str) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`].
+    pub fn below(self, prefix: &Prefix, operation: &'static str) -> Result<()> {
         let Some(host) = self.confined_to() else {
             return Ok(());
         };
@@ -90,7 +100,10 @@ impl StoreScope {
     }
 
     /// Refuses leases of others.
-    pub(crate) fn lease(self, name: &LeaseName, operation: &'static str) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`].
+    pub fn lease(self, name: &LeaseName, operation: &'static str) -> Result<()> {
         match self.confined_to() {
             Some(host) if name.as_key().as_str() != paths::host_lease(host) => Err(denied(operation)),
             _ => Ok(()),
@@ -98,7 +111,10 @@ impl StoreScope {
     }
 
     /// Refuses lists of leases: they tell of others.
-    pub(crate) fn leases(self) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`].
+    pub fn leases(self) -> Result<()> {
         match self.confined_to() {
             None => Ok(()),
             Some(_) => Err(denied("list leases")),
@@ -106,7 +122,10 @@ impl StoreScope {
     }
 
     /// Commits what may be committed.
-    pub(crate) async fn commit_through(self, backend: &DynBackend, txn: Txn) -> Result<Outcome> {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`], and those of the store.
+    pub async fn commit_through(self, backend: &DynBackend, txn: Txn) -> Result<Outcome> {
         txn.check(&backend.capability())?;
         match self.commit(backend, &txn).await? {
             Some(outcome) => Ok(outcome),
