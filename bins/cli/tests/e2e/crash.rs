@@ -152,7 +152,6 @@ fn copy(from: &Path, to: &Path) {
 }
 
 fn survive(death: Death) {
-    println!("{death:?}");
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     copy(template(), &data);

@@ -4,6 +4,7 @@
 #![allow(
     clippy::disallowed_methods,
     clippy::print_stderr,
+    clippy::print_stdout,
     reason = "a test looks at real processes in real time"
 )]
 

@@ -79,7 +79,7 @@ impl Rest {
     /// Every promise that can be looked at from here. `acknowledged`: tasks that the client was told of.
     pub(crate) fn check(&self, world: &FakeWorld, acknowledged: &[String]) {
         let history = world.history().unwrap();
-        never_two_running(&[history.clone()]).unwrap_or_else(|e| panic!("I1: {e}"));
+        never_two_running(std::slice::from_ref(&history)).unwrap_or_else(|e| panic!("I1: {e}"));
 
         let tasks: Vec<Task> = self.all("tasks");
         let known: BTreeSet<String> = tasks.iter().map(|t| t.id.to_string()).collect();
