@@ -20,7 +20,7 @@ use skyloom::scheduler::FilterScheduler;
 use skyloom::store::{
     Capability, Change, DynBackend, Grant, Key, KeyValue, LeaseInfo, LeaseMode, LeaseName, Leases,
     ListOptions, MemoryConfig, MemoryStore, Outcome, Page, Prefix, Renewal, Result, Store, Txn, Watch,
-    WatchEvent, WatchOptions,
+    WatchEvent, WatchOptions, Write,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,10 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Calls {
     commits: usize,
+    /// Documents put and deleted by them.
+    writes: usize,
+    /// Bytes of the documents put.
+    bytes: usize,
     gets: usize,
     lists: usize,
     leases: usize,
@@ -38,6 +42,8 @@ struct Calls {
 struct Counting {
     inner: MemoryStore,
     commits: AtomicUsize,
+    writes: AtomicUsize,
+    bytes: AtomicUsize,
     gets: AtomicUsize,
     lists: AtomicUsize,
     leases: AtomicUsize,
@@ -48,6 +54,8 @@ impl Counting {
         let read = |count: &AtomicUsize| count.load(Ordering::SeqCst);
         Calls {
             commits: read(&self.commits),
+            writes: read(&self.writes),
+            bytes: read(&self.bytes),
             gets: read(&self.gets),
             lists: read(&self.lists),
             leases: read(&self.leases),
@@ -73,6 +81,12 @@ impl Store for Counting {
     }
     async fn commit(&self, txn: Txn) -> Result<Outcome> {
         self.commits.fetch_add(1, Ordering::SeqCst);
+        self.writes.fetch_add(txn.writes.len(), Ordering::SeqCst);
+        let put = txn.writes.iter().map(|write| match write {
+            Write::Put(_, value) => value.bytes().len(),
+            Write::Delete(_) => 0,
+        });
+        self.bytes.fetch_add(put.sum(), Ordering::SeqCst);
         self.inner.commit(txn).await
     }
     fn capability(&self) -> Capability {
@@ -121,6 +135,8 @@ impl Bench {
         let store = Arc::new(Counting {
             inner: MemoryStore::new(Arc::new(clock), MemoryConfig::default()),
             commits: AtomicUsize::new(0),
+            writes: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
             gets: AtomicUsize::new(0),
             lists: AtomicUsize::new(0),
             leases: AtomicUsize::new(0),
@@ -191,6 +207,8 @@ impl Bench {
         );
         Calls {
             commits: after.commits - before.commits,
+            writes: after.writes - before.writes,
+            bytes: after.bytes - before.bytes,
             gets: after.gets - before.gets,
             lists: after.lists - before.lists,
             leases: after.leases - before.leases,
@@ -206,6 +224,9 @@ async fn ten_durable_steps_are_at_most_twelve_commits() {
         let calls = bench.workflow().await;
         // The request, the plan, and one for each result; the last one is also the end.
         assert!(calls.commits <= 12, "workflow {number}: {calls:?}");
+        // Two, three, one for each of nine results, and at the end four beside the nine removed.
+        assert!(calls.writes <= 27, "workflow {number}: {calls:?}");
+        assert!(calls.bytes <= 15_000, "workflow {number}: {calls:?}");
         assert!(calls.gets <= 2, "workflow {number}: {calls:?}");
         assert_eq!((calls.lists, calls.leases), (0, 0), "workflow {number}");
     }
