@@ -117,7 +117,7 @@ impl Looker {
                 let Some(host) = key.segments().nth(1).and_then(|s| s.parse().ok()) else {
                     continue;
                 };
-                let settled = self.fold_vm(host, &seen.value).await.unwrap_or_else(|error| {
+                let settled = self.fold_vm(host, &seen).await.unwrap_or_else(|error| {
                     let error = skyloom_model::report(&error);
                     tracing::warn!(server = %seen.value.server, error, "a server's state is not recorded yet");
                     false
@@ -129,9 +129,10 @@ impl Looker {
         }
     }
 
-    /// Records a virtual machine's power state in its server, if the server lives there and is of that generation.
-    /// `false`: to be tried again.
-    async fn fold_vm(&self, host: HostId, seen: &VmObservation) -> Result<bool> {
+    /// Records a virtual machine's power state in its server, if the server lives there and is of that generation; or of a
+    /// newer one whose order was given up before it reached the domain. `false`: to be tried again.
+    async fn fold_vm(&self, host: HostId, look: &Versioned<VmObservation>) -> Result<bool> {
+        let seen = &look.value;
         let path = paths::resource(Server::KIND, Scope::Project(seen.project), seen.server.uuid());
         for _ in 0..TRIES {
             let Some(mut server) = self.read::<Server>(&path).await? else {
@@ -142,8 +143,12 @@ impl Looker {
             let same = status.power == seen.power
                 && (seen.accelerator.is_none() || status.accelerator == seen.accelerator);
             let current = here && server.value.meta.generation == seen.generation;
-            if same || (kept(Rule::ObservedGeneration) && !current) {
+            let older = here && server.value.meta.generation > seen.generation;
+            if same || (kept(Rule::ObservedGeneration) && !current && !older) {
                 return Ok(true);
+            }
+            if kept(Rule::ObservedGeneration) && older && status.activity.is_some() {
+                return Ok(false); // Its task reports under its own order, or ends without.
             }
             let now = self.clock.now();
             if seen.power == PowerState::Running && status.power != PowerState::Running {
@@ -153,12 +158,13 @@ impl Looker {
             status.power = seen.power;
             status.accelerator = seen.accelerator.clone().or(status.accelerator.take());
             server.value.meta.updated_at = now;
-            let mut told = Txn::new();
+            // A look that is not the last one says nothing of now.
+            let mut told = Txn::new().guard(look.unchanged());
             if turned {
                 let cause = seen.cause.as_deref().unwrap_or("no task did it");
                 let power = serde_json::to_value(seen.power).unwrap_or_default();
                 let message = format!("now {} ({cause})", power.as_str().unwrap_or_default());
-                told = self.event(&server.value, EventKind::ServerPower, message)?;
+                told = told.and(self.event(&server.value, EventKind::ServerPower, message)?);
             }
             if self.write(&server, told).await? {
                 tracing::info!(server = %seen.server, power = ?seen.power, cause = seen.cause, "server observed");

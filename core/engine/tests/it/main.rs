@@ -1,0 +1,7 @@
+//! The real engine, with real agents on fake hosts, in virtual time.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod golden;
+mod observe;
+mod site;
