@@ -15,10 +15,14 @@ use skyloom_model::{
 use skyloom_store::{
     DynBackend, Error, ErrorKind, Key, ListOptions, Outcome, Prefix, Result, Txn, Value, Versioned, latest,
 };
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 /// Wait before a report that failed is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How often all guests are looked at, whatever the events said: an event may be lost, and what a job saw at its end may
+/// reach the store after something newer.
+const RESYNC: Duration = Duration::from_secs(60);
 
 /// Reports virtual machines.
 #[derive(Debug)]
@@ -73,25 +77,22 @@ impl Reporter {
     /// Follows the hypervisor's events until `shutdown`.
     pub(crate) async fn run(&self, shutdown: CancellationToken) {
         let mut events = self.hypervisor.events();
+        let mut resync = tokio::time::interval_at(Instant::now() + RESYNC, RESYNC);
+        resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let event = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
+                _ = resync.tick() => {
+                    self.report_known().await;
+                    continue;
+                }
                 event = events.next() => event,
             };
             match event {
                 Some(event) => match (event.id, event.kind) {
                     (Some(id), VmEventKind::Power { cause, .. }) => self.report(id, cause).await,
-                    (_, VmEventKind::Lost) | (None, _) => match self.known().await {
-                        Ok(known) => {
-                            for vm in known {
-                                self.report(vm.value.server, None).await;
-                            }
-                        }
-                        Err(error) => {
-                            tracing::warn!(error = %skyloom_model::report(&error), "former reports cannot be read")
-                        }
-                    },
+                    (_, VmEventKind::Lost) | (None, _) => self.report_known().await,
                     (Some(id), _) => self.report(id, None).await,
                 },
                 None => {
@@ -99,6 +100,20 @@ impl Reporter {
                     shutdown.cancelled().await;
                     return;
                 }
+            }
+        }
+    }
+
+    /// Looks at every virtual machine that was reported before.
+    async fn report_known(&self) {
+        match self.known().await {
+            Ok(known) => {
+                for vm in known {
+                    self.report(vm.value.server, None).await;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = %skyloom_model::report(&error), "former reports cannot be read")
             }
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use skyloom_flow::{Driver, Fence, Life, Rest, Slot};
 use skyloom_model::{ActiveTask, Clock, TaskId, Timestamp, paths};
-use skyloom_store::{Changed, Class, DynBackend, Key, Mirror, MirrorDriver, Result, Revision, latest};
+use skyloom_store::{Changed, DynBackend, Key, Mirror, MirrorDriver, Result, Revision, latest};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -276,7 +276,7 @@ async fn turn(
         Ok(Err(error)) => {
             let text = skyloom_model::report(&error);
             // What cannot be decoded stays so until somebody writes it: the resync looks again, and so does its change.
-            if error.class() == Class::Permanent {
+            if !error.may_pass() {
                 tracing::error!(%task, error = text, "a task's records cannot be used: left alone");
                 None
             } else {

@@ -97,11 +97,13 @@ impl From<Reason> for JobError {
 
 impl From<skyloom_store::Error> for JobError {
     fn from(error: skyloom_store::Error) -> Self {
-        // A job may be repeated at will, so an unknown outcome is a reason to try again.
+        // A job may be repeated at will, so an unknown outcome is a reason to try again too.
         let reason = Reason::new("store.failed", skyloom_model::report(&error));
-        let passing = error.class() == skyloom_store::Class::Transient
-            || error.kind() == skyloom_store::ErrorKind::Unknown;
-        Self(if passing { reason.retryable() } else { reason })
+        Self(if error.may_pass() {
+            reason.retryable()
+        } else {
+            reason
+        })
     }
 }
 
@@ -210,5 +212,30 @@ impl JobRegistry {
     /// All kinds.
     pub fn kinds(&self) -> impl Iterator<Item = &'static str> {
         self.0.keys().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skyloom_store::{Class, Error, ErrorKind};
+
+    use super::JobError;
+
+    #[test]
+    fn a_store_that_is_away_or_full_is_a_passing_reason_and_a_refusal_is_not() {
+        let reason = |error: Error| JobError::from(error).0;
+        for kind in [
+            ErrorKind::Unavailable,
+            ErrorKind::Timeout,
+            ErrorKind::Unknown,
+            ErrorKind::Full,
+        ] {
+            // A layer below has given up.
+            let exhausted = Error::new(kind, "get").class_is(Class::Exhausted);
+            assert!(reason(exhausted).retryable, "{kind:?}");
+        }
+        for kind in [ErrorKind::Denied, ErrorKind::Invalid, ErrorKind::TooLarge] {
+            assert!(!reason(Error::new(kind, "get")).retryable, "{kind:?}");
+        }
     }
 }

@@ -151,6 +151,19 @@ impl Error {
         self.0.kind
     }
 
+    /// Whether the same may work later, however often a layer below has tried it: nobody was reached, there was no room, or
+    /// nobody can tell what happened. For whoever waits minutes, not for whoever retries calls.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self.kind(),
+            ErrorKind::Unknown
+                | ErrorKind::Unavailable
+                | ErrorKind::Timeout
+                | ErrorKind::Overloaded
+                | ErrorKind::Full
+        )
+    }
     /// Whether trying again can help.
     #[must_use]
     pub fn class(&self) -> Class {

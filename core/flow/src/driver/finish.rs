@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use skyloom_model::ablation::{Rule, kept};
 use skyloom_model::{EventKind, FORMAT, Owner, Place, Reason, Run, TaskEnd, TaskState, crash_point, paths};
-use skyloom_store::{Class, Outcome, Result, Txn, Value};
+use skyloom_store::{Outcome, Result, Txn, Value};
 
 use super::here::Here;
 use super::{Driver, Held, Life, Look};
@@ -112,7 +112,7 @@ impl Driver {
                 Ok(Look::Ended)
             }
             Ok(Outcome::Conflict { .. }) => Ok(Look::Conflict),
-            Err(error) if error.class() == Class::Permanent => {
+            Err(error) if !error.may_pass() => {
                 if here.refuse_results(&skyloom_model::report(&error)) {
                     return Ok(Look::Conflict);
                 }

@@ -6,7 +6,7 @@ use skyloom_model::{
     EventKind, JobId, JobRecord, JobState, JobWant, Place, Plan, Reason, StageOutcome, Task, TaskEnd,
     TaskState, Timestamp, crash_point,
 };
-use skyloom_store::{Class, Outcome, Result, Txn, Value};
+use skyloom_store::{Outcome, Result, Txn, Value};
 
 use super::here::{Here, Order};
 use super::plan::Continued;
@@ -259,7 +259,7 @@ impl Driver {
                     self.catch_up(staged && guard >= own_guards, current).await;
                     return Ok(Look::Conflict);
                 }
-                Err(error) if error.class() == Class::Permanent => {
+                Err(error) if !error.may_pass() => {
                     let why = skyloom_model::report(&error);
                     if here.refuse_results(&why) {
                         tracing::error!(task = %held.task.value.id, error = why, "a job's result is refused");

@@ -24,7 +24,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use skyloom_model::{ActiveTask, Clock, FORMAT, Ids, Plan, TaskId, Timestamp, crash_point};
 use skyloom_scheduler::Scheduler;
-use skyloom_store::{Class, DynBackend, ErrorKind, Result, Revision};
+use skyloom_store::{DynBackend, ErrorKind, Result, Revision};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -169,7 +169,7 @@ impl Driver {
                 Ok(None) => {}
                 // Nobody can tell whether the commit happened: what is read next does.
                 Err(error) if error.kind() == ErrorKind::Unknown => {}
-                Err(error) if error.class() == Class::Transient && !here.is_idle() => {
+                Err(error) if error.may_pass() && !here.is_idle() => {
                     tracing::warn!(task = %mark.task, error = %skyloom_model::report(&error), "store not reached");
                     tokio::time::sleep(PAUSE).await;
                 }
