@@ -27,7 +27,7 @@ pub struct Preview {
     pub placement: Option<serde_json::Value>,
     /// What would be taken on a host.
     pub reservation: Option<Reservation>,
-    /// Records that would be made, changed or removed at once.
+    /// Records that would be made, then those that would be changed, then removed, at once.
     pub changes: Vec<RecordChange>,
     /// What may come after the first stage.
     pub later: Vec<String>,
@@ -104,7 +104,7 @@ pub struct RecordChange {
 }
 
 /// What would become of a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum ChangeKind {

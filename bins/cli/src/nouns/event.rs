@@ -121,7 +121,9 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
             let subject = subject.map(|id| ("subject", id.to_string()));
             let query: Vec<_> = [kind, task, subject].into_iter().flatten().collect();
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            let events: Vec<Event> = app.client()?.list("events", &query, limit).await?;
+            let mut events: Vec<Event> = app.client()?.list("events", &query, limit).await?;
+            // For administrators the cloud's own come behind the project's.
+            events.sort_by_key(|event| event.at);
             app.print().list(&events)
         }
         Verb::Tail { kinds, count } => tail(app, kinds, count).await,

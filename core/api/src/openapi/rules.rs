@@ -1,6 +1,7 @@
 //! What holds for operations by their form: path parameters, headers, errors. Written once instead of at each handler.
 
 use serde_json::json;
+use utoipa::openapi::HeaderBuilder;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::AnyOfBuilder;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
@@ -283,10 +284,18 @@ fn shared(status: u16, about: &str) -> RefOr<Response> {
         .schema(Some(Ref::from_schema_name("Problem")))
         .example(Some(examples::problem(status, about)))
         .build();
-    RefOr::T(
-        ResponseBuilder::new()
-            .description(about)
-            .content("application/problem+json", problem)
-            .build(),
-    )
+    let mut response = ResponseBuilder::new()
+        .description(about)
+        .content("application/problem+json", problem);
+    if matches!(status, 429 | 503) {
+        let seconds = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(1))
+            .build();
+        let wait = HeaderBuilder::new()
+            .schema(Some(seconds))
+            .description(Some("In how many seconds to ask again."));
+        response = response.header("Retry-After", wait.build());
+    }
+    RefOr::T(response.build())
 }

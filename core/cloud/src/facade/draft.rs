@@ -220,7 +220,9 @@ pub(crate) fn changes(txn: &Txn) -> Vec<RecordChange> {
             id: id.filter(|_| change != ChangeKind::Created),
         })
     };
-    txn.writes.iter().filter_map(of).collect()
+    let mut changes: Vec<RecordChange> = txn.writes.iter().filter_map(of).collect();
+    changes.sort_by(|a, b| (a.change, &a.kind).cmp(&(b.change, &b.kind)));
+    changes
 }
 
 /// What a preview tells of the revisions that it was made from.
