@@ -47,11 +47,8 @@ impl TaskFlow for ServerCreate {
         if task.cancel || tried.len() >= MAX_HOSTS || !another_host_may_do(&reason.code) {
             return Ok(None);
         }
-        match on_a_host(task, cx, tried) {
-            // Why the last host could not is worth more than that there is no other.
-            Err(Refusal::Fail(no)) if no.code == NO_HOST => Ok(None),
-            other => other.map(Some),
-        }
+        // When there is no other host, the task ends for the reason of the last one.
+        on_a_host(task, cx, tried).map(Some)
     }
 
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
@@ -102,8 +99,6 @@ impl TaskFlow for ServerCreate {
 
 /// Hosts that are tried before a create is given up.
 const MAX_HOSTS: usize = 3;
-/// The scheduler's refusal.
-const NO_HOST: &str = "placement.no_host";
 
 /// Whether a create that failed with this code may succeed on another host. What is not named here may: a try costs little.
 ///

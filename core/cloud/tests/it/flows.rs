@@ -187,6 +187,20 @@ async fn a_create_that_no_host_can_mend_fails_on_the_first() {
 }
 
 #[tokio::test]
+async fn a_create_that_no_other_host_can_take_says_why_the_last_could_not() {
+    for (hosts, names) in [(1, vec!["main"]), (2, vec!["main", "host-2"])] {
+        let site = site(hosts).await;
+        let mut engine = Engine::new(&site.world).await;
+        let (_, task) = site.create().await;
+        let ended = engine.carry_with(&task, one("vm.define", Fate::FailAfter)).await;
+        assert_eq!(ended.state, TaskState::Failed);
+        assert_eq!(ended.reason.unwrap().code, "test.injected");
+        let stages = site.plan(&task).await.stages;
+        assert_eq!(stages.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), names);
+    }
+}
+
+#[tokio::test]
 async fn no_more_than_three_hosts_are_tried() {
     let site = site(4).await;
     let mut engine = Engine::new(&site.world).await;
