@@ -18,9 +18,9 @@ use parking_lot::Mutex;
 use skyloom_hypervisor::Effect;
 use skyloom_model::{HostId, JobRecord};
 use skyloom_store::{
-    DynBackend, Error, ErrorKind, Grant, Key, KeyValue, LeaseInfo, LeaseMode, LeaseName, Leases as _, ListOptions,
-    MemoryConfig, MemoryStore, Outcome, Page, Prefix, Renewal, Result, Store as _, Txn, Watch as _,
-    WatchEvent, WatchOptions,
+    DynBackend, Error, ErrorKind, Grant, Key, KeyValue, LeaseInfo, LeaseMode, LeaseName, Leases as _,
+    ListOptions, MemoryConfig, MemoryStore, Outcome, Page, Prefix, Renewal, Result, Store as _, Txn,
+    Watch as _, WatchEvent, WatchOptions,
 };
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -203,9 +203,14 @@ impl Bed {
         let found = ready(self.store.get(key))?;
         let revision = found.as_ref().map_or(0, |kv| kv.modified.0);
         let mut state = self.state.lock();
-        self.step(&mut state, &who.name, "get", key.as_str().as_bytes(), revision, || {
-            format!("{key} at {revision}")
-        });
+        self.step(
+            &mut state,
+            &who.name,
+            "get",
+            key.as_str().as_bytes(),
+            revision,
+            || format!("{key} at {revision}"),
+        );
         Ok(found)
     }
 
@@ -214,9 +219,14 @@ impl Bed {
         let (items, revision) = page.as_ref().map_or((0, 0), |p| (p.items.len(), p.revision.0));
         let mut state = self.state.lock();
         let on = prefix.as_str().as_bytes();
-        self.step(&mut state, &who.name, "list", on, revision ^ ((items as u64) << 32), || {
-            format!("{prefix} has {items} at {revision}")
-        });
+        self.step(
+            &mut state,
+            &who.name,
+            "list",
+            on,
+            revision ^ ((items as u64) << 32),
+            || format!("{prefix} has {items} at {revision}"),
+        );
         page
     }
 
@@ -240,7 +250,9 @@ impl Bed {
         let after = options.after.0;
         let mut state = self.state.lock();
         let on = prefix.as_str().as_bytes();
-        self.step(&mut state, &who.name, "watch", on, after, || format!("{prefix} after {after}"));
+        self.step(&mut state, &who.name, "watch", on, after, || {
+            format!("{prefix} after {after}")
+        });
         drop(state);
         self.store.watch(prefix, options)
     }
@@ -253,7 +265,9 @@ impl Bed {
         };
         let mut state = self.state.lock();
         let on = prefix.as_str().as_bytes();
-        self.step(&mut state, &who.name, "event", on, revision, || format!("{prefix} {revision}"));
+        self.step(&mut state, &who.name, "event", on, revision, || {
+            format!("{prefix} {revision}")
+        });
     }
 
     pub(crate) fn grant(
@@ -302,7 +316,9 @@ impl Bed {
         let mut state = self.state.lock();
         state.checker.leases.revoked(name, epoch);
         let on = name.as_key().as_str().as_bytes();
-        self.step(&mut state, &who.name, "revoke", on, epoch, || format!("{name} epoch {epoch}"));
+        self.step(&mut state, &who.name, "revoke", on, epoch, || {
+            format!("{name} epoch {epoch}")
+        });
         Ok(())
     }
 
@@ -372,7 +388,10 @@ impl Bed {
         let mut state = self.state.lock();
         let on = effect.server.map(|s| *s.uuid().as_bytes()).unwrap_or_default();
         self.step(&mut state, host, "effect", &on, effect.generation, || {
-            format!("{:?} {:?} generation {}", effect.kind, effect.server, effect.generation)
+            format!(
+                "{:?} {:?} generation {}",
+                effect.kind, effect.server, effect.generation
+            )
         });
         state.checker.effect(effect);
         self.settle(state);
@@ -382,9 +401,19 @@ impl Bed {
     pub(crate) fn job_begins(&self, who: &Who, record: &JobRecord) {
         let mut state = self.state.lock();
         let on = record.task.uuid();
-        self.step(&mut state, &who.name, "job", on.as_bytes(), u64::from(record.attempt), || {
-            format!("{:?} {} attempt {} of {}", record.want, record.spec.id, record.attempt, record.task)
-        });
+        self.step(
+            &mut state,
+            &who.name,
+            "job",
+            on.as_bytes(),
+            u64::from(record.attempt),
+            || {
+                format!(
+                    "{:?} {} attempt {} of {}",
+                    record.want, record.spec.id, record.attempt, record.task
+                )
+            },
+        );
         let now = self.clock.elapsed();
         state.checker.job_begins(now, who, record);
         self.settle(state);

@@ -8,10 +8,10 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::json;
-use skyloom_cloud::{Caller, Cloud, CloudError, CreateServer, ErrorKind, StopOptions};
+use skyloom_cloud::{Caller, Cloud, CloudError, CreateServer, ErrorKind, StopOptions, SweepHost};
 use skyloom_model::{
-    ActiveTask, Actor, FORMAT, HostId, Id, ImageId, Name, Priority, Progress, ProjectId, Resource as _, Role,
-    ServerId, Subject, Task, TaskId, TaskState, paths,
+    ActiveTask, Actor, FORMAT, HostId, Id, ImageId, Name, OrderVerb, Priority, Progress, ProjectId,
+    Resource as _, Role, ServerId, Subject, Task, TaskId, TaskState, paths,
 };
 use skyloom_store::{Key, Outcome, Txn, Value};
 use tokio_util::sync::CancellationToken;
@@ -49,7 +49,10 @@ impl Failed {
     fn again(&self) -> bool {
         match self {
             Self::Lost => true,
-            Self::Said(error) => matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Internal),
+            Self::Said(error) => matches!(
+                error.kind(),
+                ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Internal
+            ),
         }
     }
 }
@@ -142,12 +145,31 @@ impl Client {
             let task = self.step(&step).await;
             if let Some(task) = task {
                 self.terms.door.bed.checker(|c| c.acknowledge(task));
-                self.terms.door.bed.note(&self.name, "told", || format!("{:?} is task {task}", step.operation));
+                self.terms.door.bed.note(&self.name, "told", || {
+                    format!("{:?} is task {task}", step.operation)
+                });
                 self.last = Some(task);
                 if step.waits {
                     self.wait(task).await;
                 }
             }
+        }
+    }
+
+    /// Gives the same order for all of `tasks`.
+    pub(crate) async fn order(mut self, tasks: Vec<TaskId>, verb: OrderVerb) {
+        for task in tasks {
+            let caller = self.caller(Some(format!("{verb:?}-{task}")));
+            self.insist(|cloud| {
+                let caller = caller.clone();
+                async move {
+                    cloud
+                        .order_task(&caller, task, verb, "the simulator's operator")
+                        .await
+                }
+                .boxed()
+            })
+            .await;
         }
     }
 
@@ -195,8 +217,11 @@ impl Client {
             }
             Operation::Start { pick } => {
                 let id = server(pick)?;
-                self.act(move |cloud, caller| async move { cloud.start_server(&caller, id).await }.boxed(), caller)
-                    .await
+                self.act(
+                    move |cloud, caller| async move { cloud.start_server(&caller, id).await }.boxed(),
+                    caller,
+                )
+                .await
             }
             Operation::Stop { pick, force } => {
                 let (id, options) = (server(pick)?, stop(force));
@@ -209,15 +234,20 @@ impl Client {
             Operation::Reboot { pick } => {
                 let (id, options) = (server(pick)?, stop(false));
                 self.act(
-                    move |cloud, caller| async move { cloud.reboot_server(&caller, id, options).await }.boxed(),
+                    move |cloud, caller| {
+                        async move { cloud.reboot_server(&caller, id, options).await }.boxed()
+                    },
                     caller,
                 )
                 .await
             }
             Operation::Delete { pick } => {
                 let id = server(pick)?;
-                self.act(move |cloud, caller| async move { cloud.delete_server(&caller, id).await }.boxed(), caller)
-                    .await
+                self.act(
+                    move |cloud, caller| async move { cloud.delete_server(&caller, id).await }.boxed(),
+                    caller,
+                )
+                .await
             }
             Operation::Cancel => {
                 let last = self.last?;
@@ -237,6 +267,15 @@ impl Client {
                 };
                 self.submit(flow, json!(params), secret, step.number).await
             }
+            Operation::Sweep { host, remove } => {
+                let (host, options) = (self.terms.hosts[host], SweepHost { remove });
+                self.insist(|cloud| {
+                    let caller = caller.clone();
+                    async move { cloud.sweep_host(&caller, host, options).await }.boxed()
+                })
+                .await
+                .map(|done| done.task.id)
+            }
             Operation::Poison => self.submit("sim.poison", json!({}), false, step.number).await,
         }
     }
@@ -246,7 +285,9 @@ impl Client {
         call: impl Fn(Arc<Cloud>, Caller) -> BoxFuture<'static, Result<skyloom_cloud::ServerTask, CloudError>>,
         caller: Caller,
     ) -> Option<TaskId> {
-        self.insist(|cloud| call(cloud, caller.clone())).await.map(|done| done.task.id)
+        self.insist(|cloud| call(cloud, caller.clone()))
+            .await
+            .map(|done| done.task.id)
     }
 
     /// Calls until there is an answer, or patience ends.
@@ -258,7 +299,10 @@ impl Client {
             match self.terms.door.call(&mut self.rng, &call).await {
                 Ok(done) => return Some(done),
                 Err(failed) => {
-                    self.terms.door.bed.note(&self.name, "failed", || format!("{failed:?}"));
+                    self.terms
+                        .door
+                        .bed
+                        .note(&self.name, "failed", || format!("{failed:?}"));
                     if !failed.again() {
                         return None;
                     }
@@ -287,7 +331,10 @@ impl Client {
             match looked {
                 Ok(found) if found.value.state.rests() => return,
                 Err(Failed::Said(error)) if error.kind() == ErrorKind::NotFound => {
-                    self.terms.door.bed.violated("I2", format!("task {task} was acknowledged and is not found"));
+                    self.terms
+                        .door
+                        .bed
+                        .violated("I2", format!("task {task} was acknowledged and is not found"));
                     return;
                 }
                 _ => {}
@@ -296,7 +343,13 @@ impl Client {
     }
 
     /// Submits a task of the simulator's own flows, as the facade submits the cloud's.
-    async fn submit(&mut self, flow: &str, params: serde_json::Value, secret: bool, number: usize) -> Option<TaskId> {
+    async fn submit(
+        &mut self,
+        flow: &str,
+        params: serde_json::Value,
+        secret: bool,
+        number: usize,
+    ) -> Option<TaskId> {
         let mut drawn = || u128::from(self.rng.next());
         let id = |bits: u128| uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid();
         let (task_id, subject) = (id(drawn() << 64 | drawn()), id(drawn() << 64 | drawn()));

@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use skyloom_store::{
-    Capability, Grant, Key, KeyValue, LeaseInfo, LeaseMode, LeaseName, Leases, ListOptions,
-    Outcome, Page, Prefix, Renewal, Result, Store, Txn, Watch, WatchEvent, WatchOptions,
+    Capability, Grant, Key, KeyValue, LeaseInfo, LeaseMode, LeaseName, Leases, ListOptions, Outcome, Page,
+    Prefix, Renewal, Result, Store, Txn, Watch, WatchEvent, WatchOptions,
 };
 
 use crate::bed::{Bed, Who};
@@ -20,11 +20,12 @@ pub(crate) struct Direct {
 }
 
 impl Direct {
-    /// All documents.
-    pub(crate) async fn everything(&self) -> Vec<KeyValue> {
+    /// All documents below a path.
+    pub(crate) async fn everything(&self, below: &str) -> Vec<KeyValue> {
         let mut all: Vec<KeyValue> = Vec::new();
         let mut options = ListOptions::default();
-        while let Ok(page) = self.list(&Prefix::all(), options).await {
+        let below = Prefix::parse(below).unwrap_or_else(|_| Prefix::all());
+        while let Ok(page) = self.list(&below, options).await {
             all.extend(page.items);
             match all.last().filter(|_| page.more) {
                 Some(last) => options = ListOptions::default().with_after(last.key.clone()),

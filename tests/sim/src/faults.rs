@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use skyloom_hypervisor::{ErrorKind, Fault, FaultPoint};
 
@@ -31,6 +32,8 @@ kinds! {
     Crash => "crash",
     /// A process ends at one of its calls: before it is sent, or before its answer is seen.
     CrashAtCall => "crash-at-call",
+    /// A process is told to end, ends in order and is started again.
+    Restart => "restart",
     /// A process stands still and goes on later.
     Pause => "pause",
     /// A process stands still, another takes its name, and then the first goes on.
@@ -73,6 +76,8 @@ kinds! {
     WallStep => "wall-step",
     /// A hypervisor or a disk pool does what it should not.
     Host => "host",
+    /// A host's disk is full for a while.
+    DiskFull => "disk-full",
     /// A guest ends by itself.
     GuestEnds => "guest-ends",
     /// Somebody with an agent's token writes what is not the agent's.
@@ -99,18 +104,59 @@ impl FromStr for Kind {
 /// A fault at a moment. Processes are named by their place among all processes of the schedule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Planned {
-    Crash { process: usize, down_ms: u64 },
-    CrashAtCall { process: usize, calls: u64, down_ms: u64 },
-    Pause { process: usize, ms: u64 },
-    Zombie { process: usize, ms: u64 },
-    Cut { process: usize, kind: Kind, ms: u64 },
-    Expire { process: usize },
-    WallStep { process: usize, by_ms: i64 },
+    Crash {
+        process: usize,
+        down_ms: u64,
+    },
+    CrashAtCall {
+        process: usize,
+        calls: u64,
+    },
+    Restart {
+        process: usize,
+    },
+    Pause {
+        process: usize,
+        ms: u64,
+    },
+    Zombie {
+        process: usize,
+        ms: u64,
+    },
+    Cut {
+        process: usize,
+        kind: Kind,
+        ms: u64,
+    },
+    Expire {
+        process: usize,
+    },
+    WallStep {
+        process: usize,
+        by_ms: i64,
+    },
     Compact,
-    Full { ms: u64 },
-    Host { host: usize, point: FaultPoint, fault: Fault },
-    GuestEnds { host: usize, pick: u64, crash: bool },
-    Rogue { host: usize, pick: u64 },
+    Full {
+        ms: u64,
+    },
+    Host {
+        host: usize,
+        point: FaultPoint,
+        fault: Fault,
+    },
+    DiskFull {
+        host: usize,
+        ms: u64,
+    },
+    GuestEnds {
+        host: usize,
+        pick: u64,
+        crash: bool,
+    },
+    Rogue {
+        host: usize,
+        pick: u64,
+    },
 }
 
 impl Planned {
@@ -118,6 +164,7 @@ impl Planned {
         match self {
             Self::Crash { .. } => Kind::Crash,
             Self::CrashAtCall { .. } => Kind::CrashAtCall,
+            Self::Restart { .. } => Kind::Restart,
             Self::Pause { .. } => Kind::Pause,
             Self::Zombie { .. } => Kind::Zombie,
             Self::Cut { kind, .. } => *kind,
@@ -126,6 +173,7 @@ impl Planned {
             Self::Compact => Kind::Compact,
             Self::Full { .. } => Kind::Full,
             Self::Host { .. } => Kind::Host,
+            Self::DiskFull { .. } => Kind::DiskFull,
             Self::GuestEnds { .. } => Kind::GuestEnds,
             Self::Rogue { .. } => Kind::Rogue,
         }
@@ -144,8 +192,8 @@ pub(crate) fn draw(rng: &mut Rng, kind: Kind, processes: usize, hosts: usize) ->
         Kind::CrashAtCall => Planned::CrashAtCall {
             process,
             calls: rng.within(1, 30),
-            down_ms: rng.within(10, 5_000),
         },
+        Kind::Restart => Planned::Restart { process },
         Kind::Pause => Planned::Pause {
             process,
             ms: rng.within(500, 30_000),
@@ -169,6 +217,10 @@ pub(crate) fn draw(rng: &mut Rng, kind: Kind, processes: usize, hosts: usize) ->
             ms: rng.within(100, 8_000),
         },
         Kind::Host => host_fault(rng, host),
+        Kind::DiskFull => Planned::DiskFull {
+            host,
+            ms: rng.within(100, 15_000),
+        },
         Kind::GuestEnds => Planned::GuestEnds {
             host,
             pick: rng.next(),
@@ -204,12 +256,15 @@ fn host_fault(rng: &mut Rng, host: usize) -> Planned {
     let fault = if point == FaultPoint::Event {
         *rng.pick(&[Fault::Lose, Fault::Duplicate, Fault::Delay])
     } else {
-        match rng.below(8) {
+        let late = Duration::from_millis(rng.within(100, 40_000));
+        match rng.below(11) {
             0..=2 => Fault::Fail(kind),
             3..=4 => Fault::FailAfterEffect(kind),
             5 => Fault::Hang,
             6 => Fault::HangAfterEffect,
-            _ => Fault::CannotTell,
+            7 => Fault::CannotTell,
+            8 => Fault::Twice,
+            _ => Fault::Late(late),
         }
     };
     Planned::Host { host, point, fault }

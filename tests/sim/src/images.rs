@@ -18,10 +18,12 @@ pub(crate) const CONTENT: &[u8] = b"a disk that no guest will ever read";
 /// SHA-256 in lower-case hex.
 pub(crate) fn sha256(content: &[u8]) -> String {
     use std::fmt::Write as _;
-    Sha256::digest(content).iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    Sha256::digest(content)
+        .iter()
+        .fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 /// Keeps content in maps.
@@ -80,7 +82,12 @@ impl ImageRepo for MemoryImages {
     }
 
     async fn open(&self, image: ImageId) -> Result<PublishedContent, RepoError> {
-        let content = self.published.lock().get(&image).ok_or(RepoError::NotFound)?.clone();
+        let content = self
+            .published
+            .lock()
+            .get(&image)
+            .ok_or(RepoError::NotFound)?
+            .clone();
         Ok(PublishedContent {
             size: content.len() as u64,
             content: stream::iter([Ok(content)]).boxed(),

@@ -29,11 +29,14 @@ mod run;
 mod shrink;
 mod swarm;
 mod trace;
+mod watcher;
 mod work;
 mod world;
 
 pub use bed::Violation;
 pub use faults::Kind;
+#[cfg(feature = "ablation")]
+pub use run::without;
 pub use run::{Totals, check_trace, one, reproducer, seeds};
 pub use shrink::{Shrunk, shrink};
 pub use swarm::Omit;

@@ -18,8 +18,9 @@ use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
 use skyloom_store::{
-    Capability, DynBackend, Error, ErrorKind, Grant, Key, KeyValue, LeaseInfo, LeaseMode, LeaseName, Leases, ListOptions,
-    Outcome, Page, Prefix, Renewal, Result, Revision, Store, Txn, Watch, WatchEvent, WatchOptions,
+    Capability, DynBackend, Error, ErrorKind, Grant, Key, KeyValue, LeaseInfo, LeaseMode, LeaseName, Leases,
+    ListOptions, Outcome, Page, Prefix, Renewal, Result, Revision, Store, Txn, Watch, WatchEvent,
+    WatchOptions,
 };
 use tokio::time::Instant;
 
@@ -158,7 +159,11 @@ impl Link {
         let (far, very) = (rng.within(50, 3_000), rng.within(3_000, 30_000));
         if slow {
             let late = if rng.happens(250) { very } else { far };
-            if rng.happens(500) { there += late } else { back += late }
+            if rng.happens(500) {
+                there += late
+            } else {
+                back += late
+            }
         }
         let lose_request = weather.bites(&mut rng, Kind::LoseRequest);
         let lose_answer = weather.bites(&mut rng, Kind::LoseAnswer);
@@ -170,7 +175,9 @@ impl Link {
             (lose_answer && !lose_request, Kind::LoseAnswer),
         ] {
             if bites {
-                self.bed.bit(&self.who.name, kind, || format!("{there} ms there, {back} ms back"));
+                self.bed.bit(&self.who.name, kind, || {
+                    format!("{there} ms there, {back} ms back")
+                });
             }
         }
         Fate {
@@ -203,7 +210,11 @@ impl Link {
     }
 
     /// A call that only reads.
-    async fn read<T>(&self, operation: &'static str, look: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    async fn read<T>(
+        &self,
+        operation: &'static str,
+        look: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
         self.gate.pass().await;
         if self.burnt() {
             return std::future::pending().await;
@@ -277,7 +288,10 @@ impl Store for Link {
         self.read("list", self.store.list(prefix, options)).await
     }
     async fn commit(&self, txn: Txn) -> Result<Outcome> {
-        match self.change("commit", ErrorKind::Unknown, Request::Commit(txn)).await? {
+        match self
+            .change("commit", ErrorKind::Unknown, Request::Commit(txn))
+            .await?
+        {
             Answer::Commit(outcome) => Ok(outcome),
             _ => other("commit"),
         }
@@ -305,7 +319,9 @@ impl Leases for Link {
     }
     async fn revoke(&self, name: &LeaseName, epoch: u64) -> Result<()> {
         let request = Request::Revoke(name.clone(), epoch);
-        self.change("revoke lease", ErrorKind::Timeout, request).await.map(|_| ())
+        self.change("revoke lease", ErrorKind::Timeout, request)
+            .await
+            .map(|_| ())
     }
     async fn leases(&self, prefix: &Prefix) -> Result<Vec<LeaseInfo>> {
         self.read("list leases", self.store.leases(prefix)).await
@@ -362,7 +378,9 @@ impl Feed {
             self.gate.pass().await;
             sleep(Duration::from_millis(self.rng.below(4))).await;
             if self.gate.cuts().0 {
-                return Some(Err(Error::new(ErrorKind::Unavailable, "watch").with("sim", "cut off")));
+                return Some(Err(
+                    Error::new(ErrorKind::Unavailable, "watch").with("sim", "cut off")
+                ));
             }
             self.stream = Some(self.store.watch(&self.prefix, self.options.clone()));
         }
@@ -384,7 +402,9 @@ impl Feed {
                 return Some(Ok(WatchEvent::Gap { floor: Revision(0) }));
             }
             if self.bites(Kind::WatchError) {
-                return Some(Err(Error::new(ErrorKind::Unavailable, "watch").with("sim", "broke off")));
+                return Some(Err(
+                    Error::new(ErrorKind::Unavailable, "watch").with("sim", "broke off")
+                ));
             }
             if self.bites(Kind::WatchEnd) {
                 return None;

@@ -37,6 +37,14 @@ struct Args {
     /// Lines of a trace to show.
     #[arg(long, default_value_t = 80)]
     lines: usize,
+    /// Leave out each safety rule in turn and show how many schedules it takes to notice. Fails when one is not noticed.
+    #[cfg(feature = "ablation")]
+    #[arg(long)]
+    ablations: bool,
+    /// Only these rules.
+    #[cfg(feature = "ablation")]
+    #[arg(long, value_delimiter = ',')]
+    rules: Vec<String>,
     /// Do not shrink a failing schedule.
     #[arg(long)]
     no_shrink: bool,
@@ -60,15 +68,22 @@ fn main() -> ExitCode {
         println!("{} seeds, each with one trace", args.seeds);
         return ExitCode::SUCCESS;
     }
+    let threads = args
+        .threads
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    #[cfg(feature = "ablation")]
+    if args.ablations {
+        return ablations(&args, threads);
+    }
     if let Some(seed) = args.seed {
         let report = one(seed, &omit, args.lines);
         return show(&report, &omit, &args);
     }
-    let threads = args
-        .threads
-        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let done = AtomicU64::new(0);
-    #[expect(clippy::disallowed_methods, reason = "the speed of real schedules in real time")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the speed of real schedules in real time"
+    )]
     let start = std::time::Instant::now();
     let every = (args.seeds / 20).max(1);
     let (totals, broken) = seeds(args.from..args.from + args.seeds, threads, &|_| {
@@ -95,9 +110,17 @@ fn show(report: &Report, omit: &Omit, args: &Args) -> ExitCode {
     for line in &report.lines {
         println!("{line}");
     }
-    println!("seed {}: hash {:016x}, {} steps, {:?}", report.seed, report.hash, report.steps, report.took);
-    let Some(violation) = &report.violation else { return ExitCode::SUCCESS };
-    println!("{} is broken at {:?}: {}", violation.invariant, violation.at, violation.what);
+    println!(
+        "seed {}: hash {:016x}, {} steps, {:?}",
+        report.seed, report.hash, report.steps, report.took
+    );
+    let Some(violation) = &report.violation else {
+        return ExitCode::SUCCESS;
+    };
+    println!(
+        "{} is broken at {:?}: {}",
+        violation.invariant, violation.at, violation.what
+    );
     println!("{}", reproducer(report.seed, omit));
     if !args.no_shrink
         && let Some(shrunk) = shrink(report.seed, omit, args.lines)
@@ -109,4 +132,41 @@ fn show(report: &Report, omit: &Omit, args: &Args) -> ExitCode {
         println!("{}", reproducer(report.seed, &shrunk.omit));
     }
     ExitCode::FAILURE
+}
+
+/// The table: rule, what was seen to be broken without it, after how many schedules.
+#[cfg(feature = "ablation")]
+#[expect(clippy::print_stdout, reason = "a command prints")]
+fn ablations(args: &Args, threads: usize) -> ExitCode {
+    use skyloom_model::ablation::Rule;
+    let mut unseen = 0;
+    println!("| rule left out | broken | schedules | seconds | what was seen |");
+    println!("| --- | --- | ---: | ---: | --- |");
+    for rule in Rule::ALL {
+        let name = format!("{rule:?}");
+        if !args.rules.is_empty() && !args.rules.contains(&name) {
+            continue;
+        }
+        #[expect(clippy::disallowed_methods, reason = "how long it really takes")]
+        let start = std::time::Instant::now();
+        let (totals, broken) = skyloom_sim::without(rule, args.from..args.from + args.seeds, threads);
+        let seconds = start.elapsed().as_secs_f64();
+        let (invariant, what) = match broken.and_then(|b| b.violation.map(|v| (b.seed, v))) {
+            Some((seed, v)) => (v.invariant, format!("seed {seed}: {}", v.what)),
+            None => {
+                unseen += 1;
+                ("none", "not seen".to_owned())
+            }
+        };
+        let what: String = what.chars().take(160).collect();
+        println!(
+            "| {name} | {invariant} | {} | {seconds:.1} | {what} |",
+            totals.schedules
+        );
+    }
+    if unseen > 0 {
+        println!("{unseen} rules can be left out unseen");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
 }

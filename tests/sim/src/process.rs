@@ -27,6 +27,7 @@ use crate::gate::Gate;
 use crate::host::{HostBed, Reach};
 use crate::link::Link;
 use crate::rng::Rng;
+use crate::watcher::{self, Shown};
 use crate::work::{self, Marks, Poison};
 
 /// A process that ended: its place among all processes, and which life it was.
@@ -42,6 +43,7 @@ pub(crate) struct Ground {
     pub(crate) marks: Arc<Marks>,
     pub(crate) hosts: Vec<Arc<HostBed>>,
     pub(crate) lease_ttl: Duration,
+    pub(crate) shown: Shown,
 }
 
 /// A process by its name, over all its lives.
@@ -65,6 +67,8 @@ pub(crate) struct Life {
     pub(crate) gate: Arc<Gate>,
     pub(crate) link: Arc<Link>,
     abort: AbortHandle,
+    /// Tells it to end in order.
+    pub(crate) stop: CancellationToken,
     /// The disk with its journal, of agents.
     disk: Option<MemoryDisk>,
 }
@@ -147,7 +151,9 @@ impl Process {
             who,
             gate: gate.clone(),
         };
+        let stop = CancellationToken::new();
         let parts = Parts {
+            stop: stop.clone(),
             backend,
             clock,
             ids,
@@ -156,6 +162,7 @@ impl Process {
         let ended = (self.index, number);
         let abort = match self.part {
             Part::Engine => set.spawn(engine(ground, &self.name, parts, ended)),
+            Part::Watcher => set.spawn(watcher(ground, parts, ended)),
             _ => match (host, journal) {
                 (Some(host), Some(journal)) => set.spawn(agent(
                     ground,
@@ -173,6 +180,7 @@ impl Process {
             gate,
             link,
             abort,
+            stop,
             disk: host.map(|h| h.disk.clone()),
         });
         true
@@ -214,6 +222,7 @@ impl Process {
 
 /// What product code is made of, in any process.
 struct Parts {
+    stop: CancellationToken,
     backend: DynBackend,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
@@ -244,7 +253,7 @@ fn engine(ground: &Ground, name: &str, parts: Parts, ended: Ended) -> impl Futur
     });
     async move {
         // It comes back only when it could not begin; then it is started again.
-        let _ = engine.run(CancellationToken::new()).await;
+        let _ = engine.run(parts.stop).await;
         ended
     }
 }
@@ -283,7 +292,7 @@ fn agent(
         config,
     });
     async move {
-        let _ = agent.run(CancellationToken::new()).await;
+        let _ = agent.run(parts.stop).await;
         ended
     }
 }
@@ -297,7 +306,19 @@ fn api(ground: &Ground, parts: Parts, ended: Ended) -> impl Future<Output = Ende
     }));
     ground.door.open(cloud.clone(), CancellationToken::new());
     async move {
-        cloud.keep_tidy(CancellationToken::new()).await;
+        cloud.keep_tidy(parts.stop).await;
+        ended
+    }
+}
+
+fn watcher(ground: &Ground, parts: Parts, ended: Ended) -> impl Future<Output = Ended> + use<> {
+    let (bed, shown) = (ground.bed.clone(), ground.shown.clone());
+    async move {
+        tokio::select! {
+            biased;
+            () = parts.stop.cancelled() => {}
+            () = watcher::watch(parts.backend, bed, shown) => {}
+        }
         ended
     }
 }

@@ -51,7 +51,10 @@ pub fn reproducer(seed: u64, omit: &Omit) -> String {
     };
     add("no-kinds", omit.kinds.iter().map(ToString::to_string).collect());
     add("no-faults", omit.faults.iter().map(ToString::to_string).collect());
-    add("no-operations", omit.operations.iter().map(ToString::to_string).collect());
+    add(
+        "no-operations",
+        omit.operations.iter().map(ToString::to_string).collect(),
+    );
     line
 }
 
@@ -89,7 +92,11 @@ impl Totals {
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hours = self.took.as_secs() / 3600;
-        writeln!(f, "{} schedules, {} steps, {hours} h of virtual time", self.schedules, self.steps)?;
+        writeln!(
+            f,
+            "{} schedules, {} steps, {hours} h of virtual time",
+            self.schedules, self.steps
+        )?;
         writeln!(f, "fault: schedules in which it bit, times in all")?;
         for kind in Kind::ALL {
             let (schedules, times) = self.bites.get(kind).copied().unwrap_or_default();
@@ -103,9 +110,31 @@ impl fmt::Display for Totals {
     }
 }
 
+/// Runs the schedules of all `seeds` like [`seeds`], with one safety rule left out.
+#[cfg(feature = "ablation")]
+#[must_use]
+pub fn without(
+    rule: skyloom_model::ablation::Rule,
+    range: Range<u64>,
+    threads: usize,
+) -> (Totals, Option<Report>) {
+    let enter = || skyloom_model::ablation::Ablated::without(rule);
+    on_threads(range, threads, &enter, &|_| {})
+}
+
 /// Runs the schedules of all `seeds`, on `threads` threads, until one is violated. `seen` is told of each.
 #[must_use]
 pub fn seeds(seeds: Range<u64>, threads: usize, seen: &(dyn Fn(&Report) + Sync)) -> (Totals, Option<Report>) {
+    on_threads(seeds, threads, &|| (), seen)
+}
+
+/// `enter` is called on each thread, and what it gives lives as long as the thread works.
+fn on_threads<G>(
+    seeds: Range<u64>,
+    threads: usize,
+    enter: &(dyn Fn() -> G + Sync),
+    seen: &(dyn Fn(&Report) + Sync),
+) -> (Totals, Option<Report>) {
     let next = AtomicU64::new(seeds.start);
     let stop = AtomicBool::new(false);
     let totals = Mutex::new(Totals::default());
@@ -113,6 +142,7 @@ pub fn seeds(seeds: Range<u64>, threads: usize, seen: &(dyn Fn(&Report) + Sync))
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {
+                let _entered = enter();
                 let mut mine = Totals::default();
                 while !stop.load(Ordering::Relaxed) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);

@@ -24,7 +24,9 @@ pub fn shrink(seed: u64, omit: &Omit, lines: usize) -> Option<Shrunk> {
     let mut tries = 1;
     let mut fails = |omit: &Omit| {
         tries += 1;
-        run::one(seed, omit, 0).violation.is_some_and(|v| v.invariant == invariant)
+        run::one(seed, omit, 0)
+            .violation
+            .is_some_and(|v| v.invariant == invariant)
     };
     let mut best = omit.clone();
     loop {
@@ -61,13 +63,25 @@ pub fn shrink(seed: u64, omit: &Omit, lines: usize) -> Option<Shrunk> {
         "{} engines, {} hosts of {:?}, faults until {:?}, leases of {:?}",
         scenario.engines, scenario.hosts, scenario.capacity, scenario.faults_until, scenario.lease_ttl
     );
-    let rates = scenario.rates.iter().map(|(kind, rate)| format!("{kind} at {rate} of 1000"));
-    let planned = scenario.planned.iter().map(|(at, number, fault)| format!("fault {number} at {at:?}: {fault:?}"));
+    let rates = scenario
+        .rates
+        .iter()
+        .map(|(kind, rate)| format!("{kind} at {rate} of 1000"));
+    let planned = scenario
+        .planned
+        .iter()
+        .map(|(at, number, fault)| format!("fault {number} at {at:?}: {fault:?}"));
     let steps = scenario.clients.iter().enumerate().flat_map(|(client, steps)| {
-        steps.iter().map(move |s| format!("client {client}, operation {}: {:?}", s.number, s.operation))
+        steps
+            .iter()
+            .map(move |s| format!("client {client}, operation {}: {:?}", s.number, s.operation))
     });
     Some(Shrunk {
-        left: std::iter::once(sizes).chain(rates).chain(planned).chain(steps).collect(),
+        left: std::iter::once(sizes)
+            .chain(rates)
+            .chain(planned)
+            .chain(steps)
+            .collect(),
         omit: best,
         report,
         tries,

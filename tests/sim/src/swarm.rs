@@ -22,14 +22,36 @@ pub struct Omit {
 /// What a client does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Operation {
-    Create { flavor: usize, start: bool, group: bool },
-    Start { pick: u64 },
-    Stop { pick: u64, force: bool },
-    Reboot { pick: u64 },
-    Delete { pick: u64 },
+    Create {
+        flavor: usize,
+        start: bool,
+        group: bool,
+    },
+    Start {
+        pick: u64,
+    },
+    Stop {
+        pick: u64,
+        force: bool,
+    },
+    Reboot {
+        pick: u64,
+    },
+    Delete {
+        pick: u64,
+    },
     /// Cancels what this client asked for last.
     Cancel,
-    Mesh { host: usize, fails: Option<&'static str>, secret: bool },
+    Mesh {
+        host: usize,
+        fails: Option<&'static str>,
+        secret: bool,
+    },
+    /// Looks for what belongs to nobody on a host.
+    Sweep {
+        host: usize,
+        remove: bool,
+    },
     Poison,
 }
 
@@ -193,11 +215,12 @@ fn operation(rng: &mut Rng, hosts: usize, first: bool) -> Operation {
             fails: None,
             secret: flag,
         },
-        89..=96 => Operation::Mesh {
+        89..=94 => Operation::Mesh {
             host,
             fails: Some(fails),
             secret: flag,
         },
+        95..=97 => Operation::Sweep { host, remove: flag },
         _ => Operation::Poison,
     }
 }

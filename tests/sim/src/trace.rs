@@ -42,7 +42,8 @@ impl Trace {
                 self.lines.pop_front();
             }
             let seconds = at.as_secs_f64();
-            self.lines.push_back(format!("{seconds:>9.3} {who:<10} {what} {}", line()));
+            self.lines
+                .push_back(format!("{seconds:>9.3} {who:<10} {what} {}", line()));
         }
     }
 

@@ -8,7 +8,7 @@ use skyloom_cloud::{AgentScoped, Caller, Cloud, CloudParts, CreateHost};
 use skyloom_hypervisor::{FakeOptions, Hypervisor as _};
 use skyloom_model::{
     Actor, DiskFormat, HostId, Image, ImageId, ImageSource, ImageSpec, ImageState, ImageStatus, Meta, Name,
-    ProjectId, Resource as _, Role, Scope, SeededIds, TaskState, paths,
+    OrderVerb, ProjectId, Resource as _, Role, Scope, SeededIds, TaskState, paths,
 };
 use skyloom_store::{Key, LeaseName, Store as _, Txn, Value};
 use tokio::task::JoinSet;
@@ -25,6 +25,7 @@ use crate::images::{self, MemoryImages};
 use crate::process::{Ended, Ground, Process};
 use crate::rng::Rng;
 use crate::swarm::Scenario;
+use crate::watcher;
 use crate::work::Marks;
 
 /// How long after the faults everything must have come to rest.
@@ -33,6 +34,8 @@ const REST: Duration = Duration::from_secs(600);
 const SETTLE: Duration = Duration::from_secs(90);
 /// More steps than any schedule needs.
 const MOST_STEPS: u64 = 400_000;
+/// What the operator orders for stuck tasks, one after the other.
+const ORDERS: [OrderVerb; 3] = [OrderVerb::Retry, OrderVerb::Skip, OrderVerb::Abandon];
 /// How often it is looked whether all is quiet.
 const LOOK: Duration = Duration::from_millis(700);
 
@@ -71,6 +74,8 @@ enum Action {
     /// A process is no longer cut off.
     Mend(usize),
     NotFull,
+    /// A host's disk has room again.
+    DiskRoom(usize),
     Heal,
     Look,
 }
@@ -86,7 +91,9 @@ struct World {
     _background: JoinSet<()>,
     timeline: BTreeMap<(Duration, u64), Action>,
     planned: u64,
-    healed: bool,
+    /// Rounds of orders that the operator has given.
+    orders: usize,
+    terms: Terms,
     /// Since when there is nothing to do any more.
     quiet: Option<Duration>,
 }
@@ -140,7 +147,11 @@ impl World {
             marks: Arc::new(Marks::default()),
             hosts,
             lease_ttl: scenario.lease_ttl,
+            shown: Arc::default(),
         };
+        if scenario.drift > 0 {
+            bed.bit("clocks", Kind::Drift, String::new);
+        }
         let mut processes = Vec::new();
         let clock = |index: usize| {
             let mut rng = Rng::of(scenario.seed, &format!("clock-{index}"));
@@ -161,6 +172,10 @@ impl World {
         }
         let index = processes.len();
         processes.push(Process::new(index, "api", Part::Api, clock(index)));
+        if scenario.watcher {
+            let index = processes.len();
+            processes.push(Process::new(index, "watcher", Part::Watcher, clock(index)));
+        }
         let terms = Terms {
             door,
             project,
@@ -181,8 +196,9 @@ impl World {
             _background: background,
             timeline: BTreeMap::new(),
             planned: 0,
-            healed: false,
             quiet: None,
+            orders: 0,
+            terms: terms.clone(),
             scenario,
         };
         for process in 0..world.processes.len() {
@@ -282,10 +298,17 @@ impl World {
             Action::Bury(process) => self.processes[process].bury(),
             Action::Mend(process) => self.each_life(process, |gate| gate.cut(false, false)),
             Action::NotFull => self.ground.bed.set_full(false),
+            Action::DiskRoom(host) => self.disk_full(host, false),
             Action::Heal => self.heal(),
             Action::Look => return self.look().await,
         }
         false
+    }
+
+    fn disk_full(&self, host: usize, full: bool) {
+        let host = &self.ground.hosts[host];
+        host.disk.set_full(full);
+        let _ = host.fake.pool_full(full);
     }
 
     fn each_life(&self, process: usize, change: impl Fn(&Gate)) {
@@ -304,7 +327,16 @@ impl World {
                 bit(&self.processes[process].name);
                 self.down(process, Duration::from_millis(down_ms));
             }
-            Planned::CrashAtCall { process, calls, .. } => {
+            Planned::Restart { process } => {
+                if let Some(life) = &self.processes[process].life {
+                    bit(&self.processes[process].name);
+                    if self.processes[process].part == Part::Api {
+                        self.ground.door.close();
+                    }
+                    life.stop.cancel();
+                }
+            }
+            Planned::CrashAtCall { process, calls } => {
                 if let Some(life) = &self.processes[process].life {
                     life.link.burn(calls);
                 }
@@ -365,6 +397,11 @@ impl World {
                 bit(&host.name);
                 let _ = host.fake.fault_next(point, *what);
             }
+            Planned::DiskFull { host, ms } => {
+                bit(&self.ground.hosts[host].name);
+                self.disk_full(host, true);
+                self.after(Duration::from_millis(ms), Action::DiskRoom(host));
+            }
             Planned::GuestEnds { host, pick, crash } => {
                 let host = &self.ground.hosts[host];
                 if host.end_guest(pick, crash).is_some() {
@@ -391,7 +428,7 @@ impl World {
             bed: bed.clone(),
             who,
         };
-        let all = direct.everything().await;
+        let all = direct.everything("").await;
         let foreign: Vec<_> = all
             .iter()
             .filter(|kv| !kv.key.as_str().contains(&own.to_string()))
@@ -407,14 +444,14 @@ impl World {
     fn heal(&mut self) {
         let bed = self.ground.bed.clone();
         bed.note("world", "heals", String::new);
-        self.healed = true;
         bed.weather.calm();
         bed.set_full(false);
         self.timeline
             .retain(|_, action| !matches!(action, Action::Fault(_)));
-        for host in &self.ground.hosts {
+        for (i, host) in self.ground.hosts.iter().enumerate() {
             let _ = host.fake.heal();
             host.fake.release_events();
+            self.disk_full(i, false);
         }
         for i in 0..self.processes.len() {
             self.each_life(i, |gate| {
@@ -441,7 +478,17 @@ impl World {
         let open: Vec<_> = bed.checker(|c| c.open_tasks().collect());
         if self.clients.is_empty() && open.is_empty() && self.late.is_empty() {
             let since = *self.quiet.get_or_insert(now);
-            let wrong = self.at_rest();
+            let stuck = bed.checker(|c| c.stuck_tasks());
+            let wrong = if stuck.is_empty() {
+                self.at_rest().await
+            } else if let Some(verb) = ORDERS.get(self.orders) {
+                self.orders += 1;
+                let operator = Client::new(100 + self.orders, self.terms.clone(), self.scenario.seed);
+                self.clients.spawn(operator.order(stuck, *verb));
+                vec![("I8", format!("{verb:?} is ordered"))]
+            } else {
+                vec![("I8", format!("tasks are stuck after all orders: {stuck:?}"))]
+            };
             let Some((invariant, what)) = wrong.first() else {
                 return true;
             };
@@ -469,22 +516,39 @@ impl World {
         false
     }
 
-    fn at_rest(&self) -> Vec<Leftover> {
+    async fn at_rest(&self) -> Vec<Leftover> {
         let bed = &self.ground.bed;
         let seen: Vec<_> = self.ground.hosts.iter().map(|h| h.seen()).collect();
         let mut wrong = bed.checker(|c| c.at_rest(&seen));
-        let marks = self.ground.marks.there();
-        bed.checker(|c| {
-            for (task, job) in &marks {
-                if matches!(c.state(*task), Some(TaskState::Failed | TaskState::Cancelled)) {
-                    wrong.push((
-                        "I10",
-                        format!("task {task} was undone and the mark of {job} is there"),
-                    ));
-                }
+        for (task, job) in self.ground.marks.there() {
+            if matches!(
+                bed.checker(|c| c.state(task)),
+                Some(TaskState::Failed | TaskState::Cancelled)
+            ) && !bed.checker(|c| c.abandoned(task))
+            {
+                wrong.push((
+                    "I10",
+                    format!("task {task} was undone and the mark of {job} is there"),
+                ));
             }
-        });
+        }
+        if self.scenario.watcher {
+            let truth = self.looker("looker").everything(watcher::WATCHED).await;
+            let truth = truth.into_iter().map(|kv| (kv.key, kv.modified)).collect();
+            wrong.extend(watcher::compare(&self.ground.shown, &truth).map(|what| ("I9", what)));
+        }
         wrong
+    }
+
+    fn looker(&self, name: &str) -> Direct {
+        Direct {
+            bed: self.ground.bed.clone(),
+            who: Who {
+                name: name.into(),
+                part: Part::Watcher,
+                life: 1,
+            },
+        }
     }
 }
 

@@ -13,7 +13,9 @@ impl Checker {
     pub(super) fn take_job(&mut self, key: &Key, value: Option<&Value>, changed: &mut Vec<Changed>) {
         let mut segments = key.segments().rev();
         let Some(name) = segments.next() else { return };
-        let Some(task) = id::<TaskId>(segments.next()) else { return };
+        let Some(task) = id::<TaskId>(segments.next()) else {
+            return;
+        };
         let job = JobId::new(name);
         let doc = self.parse::<JobDoc>(key, value);
         let jobs = &mut self.tasks.entry(task).or_default().jobs;
@@ -32,11 +34,16 @@ impl Checker {
         job: &JobId,
         before: Option<&JobDoc>,
     ) {
-        let Some(model) = self.tasks.get(&task) else { return };
+        let Some(model) = self.tasks.get(&task) else {
+            return;
+        };
         let Some(doc) = model.jobs.get(job) else {
             // Deleted: only with the task's end, which is checked there.
             if !model.state().is_some_and(|s| s.ended()) {
-                self.complain("I2", format!("job {job} of task {task} is deleted before the task's end"));
+                self.complain(
+                    "I2",
+                    format!("job {job} of task {task} is deleted before the task's end"),
+                );
             }
             return;
         };
@@ -48,19 +55,29 @@ impl Checker {
         if let Part::Agent(host) = who.part
             && (doc.spec.place != Place::Host(host) || before.is_none())
         {
-            wrong.push(("I11", format!("{} writes {} of {:?}", who.name, name(), doc.spec.place)));
+            wrong.push((
+                "I11",
+                format!("{} writes {} of {:?}", who.name, name(), doc.spec.place),
+            ));
         }
         match before {
             None => wrong.extend(began(model, doc).map(|what| ("I7", what))),
             Some(before) => {
                 let step = before.state != doc.state;
                 if step && !may_become(before, doc) {
-                    wrong.push(("I3", format!("{} goes from {:?} to {:?}", name(), before.state, doc.state)));
+                    wrong.push((
+                        "I3",
+                        format!("{} goes from {:?} to {:?}", name(), before.state, doc.state),
+                    ));
                 }
-                let anew = matches!(doc.state, JobState::Ready | JobState::UndoReady) && step;
+                let anew = before.want != doc.want
+                    || step && matches!(doc.state, JobState::Ready | JobState::UndoReady);
                 if before.attempt != doc.attempt && !anew {
                     let (old, new) = (before.attempt, doc.attempt);
-                    wrong.push(("I5", format!("{} goes from attempt {old} to {new} without a new try", name())));
+                    wrong.push((
+                        "I5",
+                        format!("{} goes from attempt {old} to {new} without a new try", name()),
+                    ));
                 }
                 if before.want == JobWant::Run && doc.want == JobWant::Undo {
                     wrong.extend(still_built_on(model, doc).map(|what| ("I7", what)));
@@ -73,7 +90,10 @@ impl Checker {
                     && old.lease != new.lease
                     && self.leases.held(&old.lease, now) == Some(old.epoch)
                 {
-                    wrong.push(("I5", format!("{} is taken from {} which is alive", name(), old.lease)));
+                    wrong.push((
+                        "I5",
+                        format!("{} is taken from {} which is alive", name(), old.lease),
+                    ));
                 }
             }
         }
@@ -84,16 +104,25 @@ impl Checker {
 
     /// A job begins in a worker: I4, I5, I11.
     pub(crate) fn job_begins(&mut self, now: Duration, who: &Who, record: &JobRecord) {
-        let name = format!("{} {:?} of task {} attempt {}", record.spec.id, record.want, record.task, record.attempt);
+        let name = format!(
+            "{} {:?} of task {} attempt {}",
+            record.spec.id, record.want, record.task, record.attempt
+        );
         let Part::Agent(host) = who.part else { return };
         if record.spec.place != Place::Host(host) {
-            self.complain("I11", format!("{} begins {name}, which is of {:?}", who.name, record.spec.place));
+            self.complain(
+                "I11",
+                format!("{} begins {name}, which is of {:?}", who.name, record.spec.place),
+            );
             return;
         }
         let lease = paths::host_lease(host);
-        let held = self.leases.held(&lease, now);
-        if held.is_none() {
-            self.complain("I5", format!("{} begins {name} and its lease is over", who.name));
+        let epoch = record.worker.as_ref().map_or(0, |w| w.epoch);
+        if !self.leases.promised(&lease, epoch, now) {
+            self.complain(
+                "I5",
+                format!("{} begins {name} and its lease, epoch {epoch}, is over", who.name),
+            );
         }
         let model = self.tasks.get(&record.task);
         let stored = model.and_then(|t| t.jobs.get(&record.spec.id));
@@ -102,14 +131,20 @@ impl Checker {
             JobWant::Undo => JobState::UndoStarted,
         };
         let Some(stored) = stored else {
-            self.complain("I4", format!("{} begins {name}, which is over with its task", who.name));
+            self.complain(
+                "I4",
+                format!("{} begins {name}, which is over with its task", who.name),
+            );
             return;
         };
         if stored.attempt != record.attempt || stored.want != record.want || stored.state != wanted {
             let (attempt, state) = (stored.attempt, stored.state);
             self.complain(
                 "I4",
-                format!("{} begins {name}; stored is attempt {attempt}, {state:?}", who.name),
+                format!(
+                    "{} begins {name}; stored is attempt {attempt}, {state:?}",
+                    who.name
+                ),
             );
         }
     }
@@ -128,16 +163,29 @@ fn began(model: &TaskModel, doc: &JobDoc) -> Option<String> {
     if doc.want == JobWant::Undo || doc.state == JobState::Undone {
         return None;
     }
-    let missing = doc.spec.after.iter().find(|a| model.job(a) != Some(JobState::Succeeded))?;
+    let missing = doc
+        .spec
+        .after
+        .iter()
+        .find(|a| model.job(a) != Some(JobState::Succeeded))?;
     let state = model.job(missing);
-    Some(format!("job {} of task {} begins and {missing} is {state:?}", doc.spec.id, doc.task))
+    Some(format!(
+        "job {} of task {} begins and {missing} is {state:?}",
+        doc.spec.id, doc.task
+    ))
 }
 
 /// What was built on a job that is to be undone, and is still there.
 fn still_built_on(model: &TaskModel, doc: &JobDoc) -> Option<String> {
     let plan = model.plan.as_ref()?;
     let there = |id: &JobId| !matches!(model.job(id), None | Some(JobState::Undone));
-    let above = plan.jobs.iter().find(|j| j.after.contains(&doc.spec.id) && there(&j.id))?;
+    let above = plan
+        .jobs
+        .iter()
+        .find(|j| j.after.contains(&doc.spec.id) && there(&j.id))?;
     let state = model.job(&above.id);
-    Some(format!("job {} of task {} is undone and {} is {state:?}", doc.spec.id, doc.task, above.id))
+    Some(format!(
+        "job {} of task {} is undone and {} is {state:?}",
+        doc.spec.id, doc.task, above.id
+    ))
 }

@@ -31,7 +31,7 @@ use skyloom_hypervisor::{Effect, Executions};
 use skyloom_model::{HostId, PortId, ServerId, TaskId};
 use skyloom_store::{Key, Outcome, Value, Write};
 
-use self::model::{AnyDoc, HostModel, LeaseBook, PortDoc, ServerDoc, TaskModel, lease_of};
+use self::model::{AnyDoc, EventDoc, HostModel, LeaseBook, PortDoc, ServerDoc, TaskModel, lease_of};
 use crate::bed::{Part, Who};
 
 pub(crate) use rest::{HostSeen, Leftover};
@@ -63,6 +63,7 @@ enum Changed {
     Plan(TaskId),
     Job(TaskId, skyloom_model::JobId, Option<model::JobDoc>),
     Mark(TaskId),
+    Event(TaskId),
     Server(ServerId, Option<ServerDoc>),
     Host(HostId),
 }
@@ -100,7 +101,11 @@ impl Checker {
         }
         for change in &changed {
             match change {
-                Changed::Task(id, before) => self.check_task(who, *id, before.as_ref()),
+                Changed::Event(_) => {}
+                Changed::Task(id, before) => {
+                    self.check_task(who, *id, before.as_ref());
+                    self.check_told(*id, before.as_ref(), &changed);
+                }
                 Changed::Plan(id) => self.check_plan_writer(who, *id),
                 Changed::Job(task, job, before) => self.check_job(now, who, *task, job, before.as_ref()),
                 Changed::Mark(id) => self.check_mark(*id),
@@ -118,7 +123,10 @@ impl Checker {
             } else if self.holders.get(&*who.name).is_some_and(|life| *life != who.life) {
                 self.complain(
                     "I5",
-                    format!("{} writes in its life {} and a later one has its lease", who.name, who.life),
+                    format!(
+                        "{} writes in its life {} and a later one has its lease",
+                        who.name, who.life
+                    ),
                 );
             }
         }
@@ -178,6 +186,10 @@ impl Checker {
                     };
                 }
             }
+            Some("events") => {
+                let event = self.parse::<EventDoc>(key, value);
+                changed.extend(event.and_then(|e| e.task).map(Changed::Event));
+            }
             Some("claims" | "ledgers" | "lent" | "vms") => self.take_of_host(key, value, changed),
             _ => {
                 if let Some(value) = value
@@ -230,7 +242,11 @@ pub(crate) fn describe(writes: &[Write], outcome: &Outcome) -> String {
                     .parse::<serde_json::Value>()
                     .ok()
                     .and_then(|v| v.get("state").and_then(|s| s.as_str().map(str::to_owned)));
-                write!(line, " {key}{}", state.map(|s| format!("={s}")).unwrap_or_default())
+                write!(
+                    line,
+                    " {key}{}",
+                    state.map(|s| format!("={s}")).unwrap_or_default()
+                )
             }
             Write::Delete(key) => write!(line, " -{key}"),
         };

@@ -31,6 +31,22 @@ pub(crate) struct TaskDoc {
     pub(crate) reason: Option<ReasonDoc>,
     #[serde(default)]
     pub(crate) cancel: bool,
+    #[serde(default)]
+    pub(crate) orders: Vec<OrderDoc>,
+}
+
+/// An operator's order.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct OrderDoc {
+    #[serde(default)]
+    pub(crate) carried_out: bool,
+}
+
+/// An event.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct EventDoc {
+    #[serde(default)]
+    pub(crate) task: Option<TaskId>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -149,6 +165,20 @@ impl TaskModel {
     pub(crate) fn state(&self) -> Option<TaskState> {
         self.doc.as_ref().map(|d| d.state)
     }
+    /// Whether nothing will change by itself.
+    pub(crate) fn rests(&self) -> bool {
+        let ordered = self
+            .doc
+            .as_ref()
+            .is_some_and(|d| d.orders.iter().any(|o| !o.carried_out));
+        self.state()
+            .is_none_or(|s| s.ended() || s == TaskState::Stuck && !ordered)
+    }
+    /// Whether an operator has given it up, with whatever is left of it.
+    pub(crate) fn abandoned(&self) -> bool {
+        let reason = self.doc.as_ref().and_then(|d| d.reason.as_ref());
+        reason.is_some_and(|r| r.code == "task.abandoned")
+    }
     pub(crate) fn job(&self, id: &JobId) -> Option<JobState> {
         self.jobs.get(id).map(|j| j.state)
     }
@@ -167,29 +197,38 @@ pub(crate) struct HostModel {
     pub(crate) reported: BTreeSet<ServerId>,
 }
 
-/// The leases as the store has them, and which life of which process got them.
+/// The leases as the store has them.
 #[derive(Debug, Default)]
-pub(crate) struct LeaseBook(BTreeMap<LeaseName, Held>);
-
-#[derive(Debug)]
-struct Held {
-    epoch: u64,
-    end: Duration,
+pub(crate) struct LeaseBook {
+    held: BTreeMap<LeaseName, (u64, Duration)>,
+    /// Until when each epoch was promised to its holder, who cannot know that it ended before.
+    promised: BTreeMap<(LeaseName, u64), Duration>,
 }
 
 impl LeaseBook {
     pub(crate) fn granted(&mut self, name: &LeaseName, epoch: u64, end: Duration) {
-        self.0.insert(name.clone(), Held { epoch, end });
+        self.held.insert(name.clone(), (epoch, end));
+        self.promised.insert((name.clone(), epoch), end);
     }
     pub(crate) fn revoked(&mut self, name: &LeaseName, epoch: u64) {
-        if self.0.get(name).is_some_and(|held| held.epoch == epoch) {
-            self.0.remove(name);
+        if self.held.get(name).is_some_and(|held| held.0 == epoch) {
+            self.held.remove(name);
         }
     }
     /// The epoch at which the lease is held now.
     pub(crate) fn held(&self, name: &str, now: Duration) -> Option<u64> {
         let name = LeaseName::parse(name).ok()?;
-        self.0.get(&name).filter(|held| now < held.end).map(|held| held.epoch)
+        self.held
+            .get(&name)
+            .filter(|held| now < held.1)
+            .map(|held| held.0)
+    }
+    /// Whether the holder of that epoch was promised that it lasts.
+    pub(crate) fn promised(&self, name: &str, epoch: u64, now: Duration) -> bool {
+        LeaseName::parse(name)
+            .ok()
+            .and_then(|name| self.promised.get(&(name, epoch)))
+            .is_some_and(|end| now < *end)
     }
 }
 

@@ -25,13 +25,16 @@ impl Checker {
     pub(crate) fn open_tasks(&self) -> impl Iterator<Item = (TaskId, TaskState)> {
         self.tasks
             .iter()
+            .filter(|(_, t)| !t.rests())
             .filter_map(|(id, t)| Some((*id, t.state()?)))
-            .filter(|(_, state)| !state.rests())
     }
 
     /// Tasks that wait for an operator.
     pub(crate) fn stuck_tasks(&self) -> Vec<TaskId> {
-        let stuck = self.tasks.iter().filter(|(_, t)| t.state() == Some(TaskState::Stuck));
+        let stuck = self
+            .tasks
+            .iter()
+            .filter(|(_, t)| t.state() == Some(TaskState::Stuck) && t.rests());
         stuck.map(|(id, _)| *id).collect()
     }
 
@@ -39,7 +42,11 @@ impl Checker {
     pub(crate) fn ends(&self) -> impl Iterator<Item = (&str, TaskState, Option<&str>)> {
         self.tasks.values().filter_map(|t| {
             let doc = t.doc.as_ref()?;
-            Some((doc.flow.as_str(), doc.state, doc.reason.as_ref().map(|r| r.code.as_str())))
+            Some((
+                doc.flow.as_str(),
+                doc.state,
+                doc.reason.as_ref().map(|r| r.code.as_str()),
+            ))
         })
     }
 
@@ -48,14 +55,30 @@ impl Checker {
         self.tasks.get(&id)?.state()
     }
 
+    /// Whether an operator has given a task up.
+    pub(crate) fn abandoned(&self, id: TaskId) -> bool {
+        self.tasks.get(&id).is_some_and(|t| t.abandoned())
+    }
+
     /// A task in words.
     pub(crate) fn task(&self, id: TaskId) -> String {
-        let Some(model) = self.tasks.get(&id) else { return format!("{id}: unknown") };
-        let Some(doc) = &model.doc else { return format!("{id}: gone") };
+        let Some(model) = self.tasks.get(&id) else {
+            return format!("{id}: unknown");
+        };
+        let Some(doc) = &model.doc else {
+            return format!("{id}: gone");
+        };
         let jobs: Vec<String> = model
             .jobs
             .iter()
-            .map(|(id, j)| format!("{id}={:?}/{} by {:?}", j.state, j.attempt, j.worker.as_ref().map(|w| &w.lease)))
+            .map(|(id, j)| {
+                format!(
+                    "{id}={:?}/{} by {:?}",
+                    j.state,
+                    j.attempt,
+                    j.worker.as_ref().map(|w| &w.lease)
+                )
+            })
             .collect();
         let reason = doc.reason.as_ref().map(|r| format!("{}: {}", r.code, r.message));
         format!(
@@ -83,10 +106,22 @@ impl Checker {
             if let Some(activity) = &server.status.activity {
                 let state = self.tasks.get(&activity.task).and_then(|t| t.state());
                 if state.is_none_or(TaskState::ended) {
-                    wrong.push(("I12", format!("server {id} is busy with task {}, which is {state:?}", activity.task)));
+                    wrong.push((
+                        "I12",
+                        format!(
+                            "server {id} is busy with task {}, which is {state:?}",
+                            activity.task
+                        ),
+                    ));
                 }
             } else if !server.status.lifecycle.steady() {
-                wrong.push(("I12", format!("server {id} is {:?} and nobody works on it", server.status.lifecycle)));
+                wrong.push((
+                    "I12",
+                    format!(
+                        "server {id} is {:?} and nobody works on it",
+                        server.status.lifecycle
+                    ),
+                ));
             }
         }
         for (port, server) in &self.ports {
@@ -100,11 +135,16 @@ impl Checker {
         for (host, model) in &self.hosts {
             for server in &model.lent {
                 if !self.works_on(*server) {
-                    wrong.push(("I12", format!("the secrets of {server} are lent to {host} and no task needs them")));
+                    wrong.push((
+                        "I12",
+                        format!("the secrets of {server} are lent to {host} and no task needs them"),
+                    ));
                 }
             }
             for server in &model.reported {
-                let here = hosts.iter().any(|h| h.host == *host && h.held.get(server).is_some_and(|h| h.domain.is_some()));
+                let here = hosts
+                    .iter()
+                    .any(|h| h.host == *host && h.held.get(server).is_some_and(|h| h.domain.is_some()));
                 if !here {
                     wrong.push(("I12", format!("{host} reports {server}, which is not there")));
                 }
@@ -125,10 +165,20 @@ impl Checker {
                 .is_some_and(|p| p.host == host)
         };
         if seen.under_way > 0 {
-            wrong.push(("I8", format!("{} operations on {host} are not over", seen.under_way)));
+            wrong.push((
+                "I8",
+                format!("{} operations on {host} are not over", seen.under_way),
+            ));
         }
-        for (server, held) in seen.held.iter().filter(|(s, _)| !lives_here(s) && !self.works_on(**s)) {
-            wrong.push((self.leftover(*server), format!("{host} has {held:?} of {server}, which does not live there")));
+        for (server, held) in seen
+            .held
+            .iter()
+            .filter(|(s, _)| !lives_here(s) && !self.works_on(**s))
+        {
+            wrong.push((
+                self.leftover(*server),
+                format!("{host} has {held:?} of {server}, which does not live there"),
+            ));
         }
         for (id, server) in self.servers.iter().filter(|(id, _)| lives_here(id)) {
             if self.works_on(*id) || server.status.lifecycle != Lifecycle::Active {
@@ -136,20 +186,34 @@ impl Checker {
             }
             let real = seen.held.get(id).and_then(|h| h.domain).map(|(_, power)| power);
             if real != Some(server.status.power) {
-                wrong.push(("I12", format!("server {id} is said to be {:?} and is {real:?}", server.status.power)));
+                wrong.push((
+                    "I12",
+                    format!(
+                        "server {id} is said to be {:?} and is {real:?}",
+                        server.status.power
+                    ),
+                ));
             }
         }
     }
 
     /// What a leftover of a server breaks: I10 when its making failed, else I12.
     fn leftover(&self, server: ServerId) -> &'static str {
-        if self.servers.contains_key(&server) { "I10" } else { "I12" }
+        if self.servers.contains_key(&server) {
+            "I10"
+        } else {
+            "I12"
+        }
     }
 
-    /// Whether some task that has not ended is about this subject.
+    /// Whether some task that has not ended is about this subject, or one that was given up with what was left of it.
     fn works_on(&self, server: ServerId) -> bool {
-        self.tasks.values().filter_map(|t| t.doc.as_ref()).any(|d| {
-            !d.state.ended() && Id::from_uuid(d.subject.id) == server
+        self.tasks.values().any(|t| {
+            let about = t
+                .doc
+                .as_ref()
+                .is_some_and(|d| Id::from_uuid(d.subject.id) == server);
+            about && (t.abandoned() || t.state().is_some_and(|s| !s.ended()))
         })
     }
 

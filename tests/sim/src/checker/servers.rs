@@ -8,9 +8,12 @@ use super::{Changed, Checker, id};
 
 impl Checker {
     pub(super) fn take_server(&mut self, key: &Key, value: Option<&Value>, changed: &mut Vec<Changed>) {
-        let Some(server) = id::<ServerId>(Some(key.last())) else { return };
+        let Some(server) = id::<ServerId>(Some(key.last())) else {
+            return;
+        };
         let doc = self.parse::<ServerDoc>(key, value);
-        let host = |doc: &Option<ServerDoc>| doc.as_ref().and_then(|d| Some(d.status.placement.as_ref()?.host));
+        let host =
+            |doc: &Option<ServerDoc>| doc.as_ref().and_then(|d| Some(d.status.placement.as_ref()?.host));
         let after = host(&doc);
         let before = match doc {
             Some(doc) => self.servers.insert(server, doc),
@@ -36,9 +39,16 @@ impl Checker {
         match (before, self.servers.get(&server)) {
             (Some(_), None) => {
                 let deleted = changed.iter().any(|c| match c {
-                    Changed::Task(task, _) => self.tasks.get(task).and_then(|t| t.doc.as_ref()).is_some_and(|d| {
-                        d.flow == "server.delete" && d.subject.id == server.uuid() && d.state == TaskState::Done
-                    }),
+                    Changed::Task(task, _) => {
+                        self.tasks
+                            .get(task)
+                            .and_then(|t| t.doc.as_ref())
+                            .is_some_and(|d| {
+                                d.flow == "server.delete"
+                                    && d.subject.id == server.uuid()
+                                    && d.state == TaskState::Done
+                            })
+                    }
                     _ => false,
                 });
                 if !deleted {
@@ -47,7 +57,10 @@ impl Checker {
             }
             (Some(before), Some(after)) if after.meta.generation < before.meta.generation => {
                 let (old, new) = (before.meta.generation, after.meta.generation);
-                self.complain("I5", format!("server {server} goes from generation {old} back to {new}"));
+                self.complain(
+                    "I5",
+                    format!("server {server} goes from generation {old} back to {new}"),
+                );
             }
             _ => {}
         }
@@ -56,7 +69,9 @@ impl Checker {
     pub(super) fn take_of_host(&mut self, key: &Key, value: Option<&Value>, changed: &mut Vec<Changed>) {
         let mut segments = key.segments();
         let area = segments.next();
-        let Some(host) = id::<HostId>(segments.next()) else { return };
+        let Some(host) = id::<HostId>(segments.next()) else {
+            return;
+        };
         let server = id::<ServerId>(segments.next());
         match (area, server) {
             (Some("ledgers"), _) => {
@@ -75,19 +90,32 @@ impl Checker {
             }
             (Some("lent"), Some(server)) => {
                 let lent = &mut self.hosts.entry(host).or_default().lent;
-                if value.is_some() { lent.insert(server) } else { lent.remove(&server) };
+                if value.is_some() {
+                    lent.insert(server)
+                } else {
+                    lent.remove(&server)
+                };
             }
             (Some("vms"), Some(server)) => {
                 let reported = &mut self.hosts.entry(host).or_default().reported;
-                if value.is_some() { reported.insert(server) } else { reported.remove(&server) };
+                if value.is_some() {
+                    reported.insert(server)
+                } else {
+                    reported.remove(&server)
+                };
             }
             _ => {}
         }
     }
 
     pub(super) fn check_host(&mut self, host: HostId) {
-        let Some(model) = self.hosts.get(&host) else { return };
-        let sum = model.claims.values().fold(Resources::default(), |sum, c| sum.plus(c.resources));
+        let Some(model) = self.hosts.get(&host) else {
+            return;
+        };
+        let sum = model
+            .claims
+            .values()
+            .fold(Resources::default(), |sum, c| sum.plus(c.resources));
         let ledger = model.ledger.clone().unwrap_or_default();
         let mut wrong = Vec::new();
         if ledger.used != sum || ledger.servers as usize != model.claims.len() {

@@ -9,7 +9,9 @@ use crate::bed::{Part, Who};
 
 impl Checker {
     pub(super) fn take_task(&mut self, key: &Key, value: Option<&Value>, changed: &mut Vec<Changed>) {
-        let Some(task) = id::<TaskId>(Some(key.last())) else { return };
+        let Some(task) = id::<TaskId>(Some(key.last())) else {
+            return;
+        };
         let doc = self.parse::<TaskDoc>(key, value);
         let model = self.tasks.entry(task).or_default();
         let text = value.map(|v| v.bytes().clone()).unwrap_or_default();
@@ -24,7 +26,9 @@ impl Checker {
     }
 
     pub(super) fn check_task(&mut self, who: &Who, task: TaskId, before: Option<&TaskDoc>) {
-        let Some(model) = self.tasks.get(&task) else { return };
+        let Some(model) = self.tasks.get(&task) else {
+            return;
+        };
         let Some(doc) = &model.doc else {
             self.complain("I2", format!("task {task} is deleted"));
             return;
@@ -33,28 +37,42 @@ impl Checker {
         match before {
             None => {
                 if doc.state != TaskState::Queued || !model.mark {
-                    wrong.push(("I2", format!("task {task} begins as {:?}, mark: {}", doc.state, model.mark)));
+                    wrong.push((
+                        "I2",
+                        format!("task {task} begins as {:?}, mark: {}", doc.state, model.mark),
+                    ));
                 }
                 if doc.flow.starts_with("server.")
-                    && !self.servers.contains_key(&skyloom_model::Id::from_uuid(doc.subject.id))
+                    && !self
+                        .servers
+                        .contains_key(&skyloom_model::Id::from_uuid(doc.subject.id))
                 {
                     wrong.push(("I2", format!("task {task} is there without its server")));
                 }
                 if let Some(key) = &doc.idempotency_key {
                     let slot = (doc.actor.id.clone(), key.clone());
                     if let Some(other) = self.keys.insert(slot, task) {
-                        wrong.push(("I4", format!("tasks {other} and {task} were made for the key {key}")));
+                        wrong.push((
+                            "I4",
+                            format!("tasks {other} and {task} were made for the key {key}"),
+                        ));
                     }
                 }
             }
             Some(before) => {
                 if before.state != doc.state && !before.state.may_become(doc.state) {
-                    wrong.push(("I3", format!("task {task} goes from {:?} to {:?}", before.state, doc.state)));
+                    wrong.push((
+                        "I3",
+                        format!("task {task} goes from {:?} to {:?}", before.state, doc.state),
+                    ));
                 }
                 if who.part == Part::Engine {
                     let own = doc.owner.as_ref().is_some_and(|o| *o.engine == *who.name);
                     if !own {
-                        wrong.push(("I5", format!("{} writes task {task} of {:?}", who.name, doc.owner)));
+                        wrong.push((
+                            "I5",
+                            format!("{} writes task {task} of {:?}", who.name, doc.owner),
+                        ));
                     }
                 } else if before.state != doc.state {
                     wrong.push(("I5", format!("{} sets task {task} to {:?}", who.name, doc.state)));
@@ -67,10 +85,16 @@ impl Checker {
         if doc.state.ended() {
             if model.mark || !model.jobs.is_empty() {
                 let jobs = model.jobs.len();
-                wrong.push(("I12", format!("task {task} has ended; mark: {}, live jobs: {jobs}", model.mark)));
+                wrong.push((
+                    "I12",
+                    format!("task {task} has ended; mark: {}, live jobs: {jobs}", model.mark),
+                ));
             }
             if model.plan.is_some() && !model.run {
-                wrong.push(("I2", format!("task {task} has ended and its job records are lost")));
+                wrong.push((
+                    "I2",
+                    format!("task {task} has ended and its job records are lost"),
+                ));
             }
         }
         if doc.state == TaskState::Stuck && doc.reason.is_none() {
@@ -81,8 +105,30 @@ impl Checker {
         }
     }
 
+    /// I2: what happens to a task is told in the commit in which it happens.
+    pub(super) fn check_told(&mut self, task: TaskId, before: Option<&TaskDoc>, changed: &[Changed]) {
+        let Some(doc) = self.tasks.get(&task).and_then(|t| t.doc.as_ref()) else {
+            return;
+        };
+        let news = match before {
+            None => !doc.flow.starts_with("sim."),
+            Some(before) if before.state == doc.state => false,
+            Some(_) => doc.state.ended() || matches!(doc.state, TaskState::Stuck | TaskState::Unwinding),
+        };
+        if news
+            && !changed
+                .iter()
+                .any(|c| matches!(c, Changed::Event(of) if *of == task))
+        {
+            let state = doc.state;
+            self.complain("I2", format!("task {task} becomes {state:?} and nobody is told"));
+        }
+    }
+
     pub(super) fn check_mark(&mut self, task: TaskId) {
-        let Some(model) = self.tasks.get(&task) else { return };
+        let Some(model) = self.tasks.get(&task) else {
+            return;
+        };
         let open = model.state().is_some_and(|s| !s.ended());
         if model.mark != open {
             let state = model.state();
@@ -91,7 +137,9 @@ impl Checker {
     }
 
     pub(super) fn take_plan(&mut self, key: &Key, value: Option<&Value>, changed: &mut Vec<Changed>) {
-        let Some(task) = id::<TaskId>(Some(key.last())) else { return };
+        let Some(task) = id::<TaskId>(Some(key.last())) else {
+            return;
+        };
         let Some(value) = value else {
             self.complain("I3", format!("the plan of task {task} is deleted"));
             return;
@@ -115,7 +163,10 @@ impl Checker {
         if let Some(before) = before
             && !appended(&before, &plan)
         {
-            self.complain("I3", format!("the plan of task {task} is changed, not appended to"));
+            self.complain(
+                "I3",
+                format!("the plan of task {task} is changed, not appended to"),
+            );
         }
         changed.push(Changed::Plan(task));
     }
@@ -138,5 +189,9 @@ fn appended(before: &PlanModel, after: &PlanModel) -> bool {
     };
     after.texts.starts_with(&before.texts)
         && after.stages.len() >= before.stages.len()
-        && before.stages.iter().zip(&after.stages).all(|(a, b)| same_stage(a, b))
+        && before
+            .stages
+            .iter()
+            .zip(&after.stages)
+            .all(|(a, b)| same_stage(a, b))
 }
