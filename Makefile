@@ -11,7 +11,7 @@ PACKAGES := gcc libc6-dev make qemu-system-x86 qemu-utils linux-image-cloud-amd6
             syslinux syslinux-common mtools dosfstools xorriso python3-venv
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help deps demo test lint unit contract sim bench doc deny guest openapi
+.PHONY: help deps demo test lint unit contract sim ablations bench doc deny guest openapi
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -51,6 +51,10 @@ sim: deps ## the simulator (SEEDS=20000 schedules from seed FROM=0), after 200 w
 	$(CARGO) build --locked --profile sim -p skyloom-sim
 	$(TARGET)/sim/skyloom-sim --seeds 200 --from $(FROM) --check-trace
 	$(TARGET)/sim/skyloom-sim --seeds $(SEEDS) --from $(FROM)
+
+ablations: deps ## each safety rule left out in turn: the simulator must notice (RULES=A,B for some of them)
+	$(CARGO) build --locked --profile sim -p skyloom-sim --features ablation --target-dir $(TARGET)/ablation
+	$(TARGET)/ablation/sim/skyloom-sim --ablations --seeds 20000 --rules "$(RULES)"
 
 bench: deps ## figures, each beside a peer or a physical limit (docs/performance.md)
 	tools/bench/run.sh

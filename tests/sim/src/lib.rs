@@ -19,6 +19,7 @@ mod client;
 mod clock;
 mod direct;
 mod faults;
+mod founding;
 mod gate;
 mod host;
 mod images;

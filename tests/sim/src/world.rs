@@ -4,13 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skyloom_cloud::{AgentScoped, Caller, Cloud, CloudParts, CreateHost};
-use skyloom_hypervisor::{FakeOptions, Hypervisor as _};
-use skyloom_model::{
-    Actor, DiskFormat, HostId, Image, ImageId, ImageSource, ImageSpec, ImageState, ImageStatus, Meta, Name,
-    OrderVerb, ProjectId, Resource as _, Role, Scope, SeededIds, TaskState, paths,
-};
-use skyloom_store::{Key, LeaseName, Store as _, Txn, Value};
+use skyloom_cloud::{AgentScoped, Cloud, CloudParts, Reconciled, Suspects};
+use skyloom_model::{HostId, ImageId, OrderVerb, SeededIds, TaskState, paths};
+use skyloom_store::{LeaseName, Store as _, Txn};
 use tokio::task::JoinSet;
 
 use crate::bed::{Bed, Part, Violation, Who};
@@ -19,9 +15,9 @@ use crate::client::{Client, Door, Terms};
 use crate::clock::SimClock;
 use crate::direct::Direct;
 use crate::faults::{Kind, Planned, Weather};
+use crate::founding::found;
 use crate::gate::Gate;
-use crate::host::HostBed;
-use crate::images::{self, MemoryImages};
+use crate::images::MemoryImages;
 use crate::process::{Ended, Ground, Process};
 use crate::rng::Rng;
 use crate::swarm::Scenario;
@@ -537,7 +533,25 @@ impl World {
             let truth = truth.into_iter().map(|kv| (kv.key, kv.modified)).collect();
             wrong.extend(watcher::compare(&self.ground.shown, &truth).map(|what| ("I9", what)));
         }
+        if wrong.is_empty() && self.orders == 0 {
+            wrong.extend(self.reconciled().await.map(|what| ("I12", what)));
+        }
         wrong
+    }
+
+    /// What the product's own reconciler finds to do: there should be nothing.
+    async fn reconciled(&self) -> Option<String> {
+        let clock = Arc::new(self.ground.bed.clock);
+        let cloud = Cloud::new(CloudParts {
+            backend: Arc::new(self.looker("reconciler")),
+            clock: clock.clone(),
+            ids: Arc::new(SeededIds::new(clock, self.scenario.seed)),
+            images: self.ground.images.clone(),
+        });
+        match cloud.reconcile(&mut Suspects::default()).await {
+            Ok(found) if found == Reconciled::default() => None,
+            found => Some(format!("the reconciler finds {found:?}")),
+        }
     }
 
     fn looker(&self, name: &str) -> Direct {
@@ -550,103 +564,4 @@ impl World {
             },
         }
     }
-}
-
-/// Makes the cloud: project, flavors, an image, hosts. Nothing goes wrong here.
-async fn found(
-    scenario: &Scenario,
-    bed: &Arc<Bed>,
-    images: Arc<MemoryImages>,
-    image: ImageId,
-    rng: &mut Rng,
-) -> Result<(ProjectId, Vec<Arc<HostBed>>), String> {
-    let who = Who {
-        name: "founder".into(),
-        part: Part::Watcher,
-        life: 1,
-    };
-    let calm = Direct {
-        bed: bed.clone(),
-        who: who.clone(),
-    };
-    let clock = Arc::new(bed.clock);
-    let cloud = Cloud::new(CloudParts {
-        backend: Arc::new(calm),
-        clock: clock.clone(),
-        ids: Arc::new(SeededIds::new(clock, rng.next())),
-        images,
-    });
-    let text = |e: skyloom_cloud::CloudError| e.to_string();
-    let project = cloud.bootstrap().await.map_err(text)?.project.id();
-    let caller = Caller {
-        role: Role::Admin { project },
-        project,
-        actor: Actor {
-            id: "founder".into(),
-            name: "founder".into(),
-        },
-        request_id: "founding".into(),
-        idempotency_key: None,
-        if_match: None,
-        dry_run: false,
-    };
-    let record = image_record(image, bed)?;
-    let key = Key::parse(&paths::resource(
-        Image::KIND,
-        Scope::Project(project),
-        image.uuid(),
-    ));
-    let key = key.map_err(|e| e.to_string())?;
-    let record = Image {
-        meta: Meta {
-            scope: Scope::Project(project),
-            ..record.meta
-        },
-        ..record
-    };
-    let value = Value::json(&record).map_err(|e| e.to_string())?;
-    bed.commit(&who, Txn::new().create(key, value))
-        .map_err(|e| e.to_string())?;
-    let mut hosts = Vec::new();
-    let mut facts = FakeOptions::in_memory();
-    let world = skyloom_hypervisor::FakeWorld::in_memory();
-    let mut said = world.hypervisor().facts().await.map_err(|e| e.to_string())?;
-    said.capacity = scenario.capacity;
-    facts = facts.facts(said).sequence(Arc::default()).naive_start();
-    for i in 0..scenario.hosts {
-        let request = CreateHost {
-            name: format!("agent-{i}"),
-            ..CreateHost::default()
-        };
-        let host = cloud.create_host(&caller, request).await.map_err(text)?.host;
-        let name = host.meta.name.to_string();
-        let made = HostBed::new(bed.clone(), host.id(), name, facts.clone().tag(i as u32));
-        hosts.push(Arc::new(made.map_err(|e| e.to_string())?));
-    }
-    Ok((project, hosts))
-}
-
-fn image_record(id: ImageId, bed: &Bed) -> Result<Image, String> {
-    use skyloom_model::Clock as _;
-    let name = Name::new("image").map_err(|e| e.to_string())?;
-    let size = images::CONTENT.len() as u64;
-    Ok(Image {
-        meta: Meta::new(id.uuid(), name, Scope::System, bed.clock.now()),
-        spec: ImageSpec {
-            format: DiskFormat::Raw,
-            source: ImageSource::Upload,
-            sha256: None,
-            architecture: "x86_64".to_owned(),
-            min_disk_gib: 0,
-            min_memory_mib: 0,
-            public: false,
-        },
-        status: ImageStatus {
-            state: ImageState::Active,
-            size_bytes: size,
-            virtual_size_bytes: size,
-            sha256: Some(images::sha256(images::CONTENT)),
-            fault: None,
-        },
-    })
 }

@@ -1,0 +1,117 @@
+//! The cloud as it is before anything goes wrong: project, flavors, an image that is there, hosts.
+
+use std::sync::Arc;
+
+use skyloom_cloud::{Caller, Cloud, CloudParts, CreateHost};
+use skyloom_hypervisor::{FakeOptions, Hypervisor as _};
+use skyloom_model::{
+    Actor, DiskFormat, Image, ImageId, ImageSource, ImageSpec, ImageState, ImageStatus, Meta, Name,
+    ProjectId, Resource as _, Role, Scope, SeededIds, paths,
+};
+use skyloom_store::{Key, Txn, Value};
+
+use crate::bed::{Bed, Part, Who};
+use crate::direct::Direct;
+use crate::host::HostBed;
+use crate::images::{self, MemoryImages};
+use crate::rng::Rng;
+use crate::swarm::Scenario;
+
+/// Makes the cloud: project, flavors, an image, hosts. Nothing goes wrong here.
+pub(crate) async fn found(
+    scenario: &Scenario,
+    bed: &Arc<Bed>,
+    images: Arc<MemoryImages>,
+    image: ImageId,
+    rng: &mut Rng,
+) -> Result<(ProjectId, Vec<Arc<HostBed>>), String> {
+    let who = Who {
+        name: "founder".into(),
+        part: Part::Watcher,
+        life: 1,
+    };
+    let calm = Direct {
+        bed: bed.clone(),
+        who: who.clone(),
+    };
+    let clock = Arc::new(bed.clock);
+    let cloud = Cloud::new(CloudParts {
+        backend: Arc::new(calm),
+        clock: clock.clone(),
+        ids: Arc::new(SeededIds::new(clock, rng.next())),
+        images,
+    });
+    let text = |e: skyloom_cloud::CloudError| e.to_string();
+    let project = cloud.bootstrap().await.map_err(text)?.project.id();
+    let caller = Caller {
+        role: Role::Admin { project },
+        project,
+        actor: Actor {
+            id: "founder".into(),
+            name: "founder".into(),
+        },
+        request_id: "founding".into(),
+        idempotency_key: None,
+        if_match: None,
+        dry_run: false,
+    };
+    let record = image_record(image, bed)?;
+    let key = Key::parse(&paths::resource(
+        Image::KIND,
+        Scope::Project(project),
+        image.uuid(),
+    ));
+    let key = key.map_err(|e| e.to_string())?;
+    let record = Image {
+        meta: Meta {
+            scope: Scope::Project(project),
+            ..record.meta
+        },
+        ..record
+    };
+    let value = Value::json(&record).map_err(|e| e.to_string())?;
+    bed.commit(&who, Txn::new().create(key, value))
+        .map_err(|e| e.to_string())?;
+    let mut hosts = Vec::new();
+    let mut facts = FakeOptions::in_memory();
+    let world = skyloom_hypervisor::FakeWorld::in_memory();
+    let mut said = world.hypervisor().facts().await.map_err(|e| e.to_string())?;
+    said.capacity = scenario.capacity;
+    facts = facts.facts(said).sequence(Arc::default()).naive_start();
+    for i in 0..scenario.hosts {
+        let request = CreateHost {
+            name: format!("agent-{i}"),
+            ..CreateHost::default()
+        };
+        let host = cloud.create_host(&caller, request).await.map_err(text)?.host;
+        let name = host.meta.name.to_string();
+        let made = HostBed::new(bed.clone(), host.id(), name, facts.clone().tag(i as u32));
+        hosts.push(Arc::new(made.map_err(|e| e.to_string())?));
+    }
+    Ok((project, hosts))
+}
+
+fn image_record(id: ImageId, bed: &Bed) -> Result<Image, String> {
+    use skyloom_model::Clock as _;
+    let name = Name::new("image").map_err(|e| e.to_string())?;
+    let size = images::CONTENT.len() as u64;
+    Ok(Image {
+        meta: Meta::new(id.uuid(), name, Scope::System, bed.clock.now()),
+        spec: ImageSpec {
+            format: DiskFormat::Raw,
+            source: ImageSource::Upload,
+            sha256: None,
+            architecture: "x86_64".to_owned(),
+            min_disk_gib: 0,
+            min_memory_mib: 0,
+            public: false,
+        },
+        status: ImageStatus {
+            state: ImageState::Active,
+            size_bytes: size,
+            virtual_size_bytes: size,
+            sha256: Some(images::sha256(images::CONTENT)),
+            fault: None,
+        },
+    })
+}
