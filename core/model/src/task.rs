@@ -298,12 +298,16 @@ impl TaskState {
             // Back to running when the flow plans another stage after one that was undone.
             (Self::Unwinding, Self::Running | Self::Failed | Self::Cancelled | Self::Stuck) => true,
             // An operator's order (retry, skip, abandon) is the only way out of `stuck`.
-            (Self::Stuck, Self::Queued | Self::Running | Self::Unwinding | Self::Failed) => true,
+            (
+                Self::Stuck,
+                // What follows from the order may be the end, in the same commit.
+                Self::Queued | Self::Running | Self::Unwinding | Self::Done | Self::Failed | Self::Cancelled,
+            ) => true,
             (Self::Queued, Self::Queued | Self::Unwinding) => false,
             (Self::Waiting, Self::Waiting | Self::Unwinding) => false,
             (Self::Running, Self::Queued | Self::Waiting | Self::Running) => false,
             (Self::Unwinding, Self::Queued | Self::Waiting | Self::Unwinding | Self::Done) => false,
-            (Self::Stuck, Self::Waiting | Self::Done | Self::Cancelled | Self::Stuck) => false,
+            (Self::Stuck, Self::Waiting | Self::Stuck) => false,
             (Self::Done | Self::Failed | Self::Cancelled, _) => false,
         }
     }
