@@ -15,6 +15,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
+use skyloom_flow::journal::Entry;
 use skyloom_hypervisor::Effect;
 use skyloom_model::{HostId, JobRecord};
 use skyloom_store::{
@@ -398,7 +399,7 @@ impl Bed {
     }
 
     /// A job begins in a process.
-    pub(crate) fn job_begins(&self, who: &Who, record: &JobRecord) {
+    pub(crate) fn job_begins(&self, who: &Who, record: &JobRecord, known: Option<&Entry>) {
         let mut state = self.state.lock();
         let on = record.task.uuid();
         self.step(
@@ -415,7 +416,7 @@ impl Bed {
             },
         );
         let now = self.clock.elapsed();
-        state.checker.job_begins(now, who, record);
+        state.checker.job_begins(now, who, record, known);
         self.settle(state);
     }
 }

@@ -44,6 +44,8 @@ kinds! {
     CutIn => "cut-in",
     /// Nothing passes between a process and the store.
     CutBoth => "cut-both",
+    /// All answers come late to a process for a while.
+    Lag => "lag",
     /// One request is lost.
     LoseRequest => "lose-request",
     /// One request happens and its answer is lost.
@@ -128,6 +130,11 @@ pub(crate) enum Planned {
         kind: Kind,
         ms: u64,
     },
+    Lag {
+        process: usize,
+        late_ms: u64,
+        ms: u64,
+    },
     Expire {
         process: usize,
     },
@@ -168,6 +175,7 @@ impl Planned {
             Self::Pause { .. } => Kind::Pause,
             Self::Zombie { .. } => Kind::Zombie,
             Self::Cut { kind, .. } => *kind,
+            Self::Lag { .. } => Kind::Lag,
             Self::Expire { .. } => Kind::Expire,
             Self::WallStep { .. } => Kind::WallStep,
             Self::Compact => Kind::Compact,
@@ -206,6 +214,11 @@ pub(crate) fn draw(rng: &mut Rng, kind: Kind, processes: usize, hosts: usize) ->
             process,
             kind,
             ms: rng.within(200, 25_000),
+        },
+        Kind::Lag => Planned::Lag {
+            process,
+            late_ms: rng.within(300, 2_900),
+            ms: rng.within(2_000, 25_000),
         },
         Kind::Expire => Planned::Expire { process },
         Kind::WallStep => Planned::WallStep {

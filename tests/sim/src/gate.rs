@@ -20,6 +20,8 @@ struct State {
     cut_out: bool,
     /// Answers and events do not get in.
     cut_in: bool,
+    /// How much later than usual answers come, in milliseconds.
+    lag: u64,
 }
 
 impl Gate {
@@ -54,6 +56,15 @@ impl Gate {
 
     pub(crate) fn cut(&self, out: bool, inwards: bool) {
         self.set(|s| (s.cut_out, s.cut_in) = (out, inwards));
+    }
+
+    pub(crate) fn lag(&self, ms: u64) {
+        self.state.lock().lag = ms;
+    }
+
+    /// How much later than usual answers come.
+    pub(crate) fn lagging(&self) -> u64 {
+        self.state.lock().lag
     }
 
     pub(crate) fn kill(&self) {

@@ -279,13 +279,13 @@ fn agent(
         content: Arc::new(RepoContent(ground.images.clone())),
         backend: parts.backend.clone(),
     });
-    let lent = Some((host.id, parts.backend.clone()));
+    let here = Some((&*host, parts.backend.clone()));
     let mut config = AgentConfig::new(host.id, host.name.clone());
     config.lease_ttl = ground.lease_ttl;
     let agent = Agent::new(AgentParts {
         backend: parts.backend,
         hypervisor,
-        jobs: work::jobs(jobs, &ground.marks, &parts.poison, lent),
+        jobs: work::jobs(jobs, &ground.marks, &parts.poison, here),
         journal,
         clock: parts.clock,
         readiness: Readiness::new(),

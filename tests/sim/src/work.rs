@@ -10,17 +10,19 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use skyloom_flow::journal::{Effect, MemoryDisk};
 use skyloom_flow::{
     FlowRegistry, Job, JobContext, JobError, JobRegistry, PlanContext, Planned, Records, Refusal,
     SettleContext, Settled, StageEnd, TaskFlow, Undo,
 };
 use skyloom_model::{
-    HostId, Id, JobId, JobSpec, JobWant, Place, Reason, RetryPolicy, Scope, Task, TaskId, paths,
+    HostId, Id, JobId, JobRecord, JobSpec, JobWant, Place, Reason, RetryPolicy, Scope, Task, TaskId, paths,
 };
 use skyloom_store::{DynBackend, Key, Txn};
 
 use crate::bed::{Bed, Who};
 use crate::gate::Gate;
+use crate::host::HostBed;
 
 /// What jobs of the simulator's own flows have done to the world: marks by task and job, with how often each was made.
 #[derive(Debug, Default)]
@@ -256,6 +258,16 @@ struct Watched {
     inner: Arc<dyn Job>,
     bed: Arc<Bed>,
     who: Who,
+    /// Where the process's journal is, on hosts.
+    disk: Option<MemoryDisk>,
+}
+
+impl Watched {
+    fn begins(&self, record: &JobRecord) {
+        let journal = self.disk.as_ref().map(MemoryDisk::durable);
+        let known = journal.as_ref().and_then(|j| j.known(&Effect::of(record)));
+        self.bed.job_begins(&self.who, record, known);
+    }
 }
 
 #[async_trait]
@@ -265,12 +277,12 @@ impl Job for Watched {
     }
     async fn run(&self, cx: &JobContext<'_>) -> Result<Value, JobError> {
         debug_assert_eq!(cx.record.want, JobWant::Run);
-        self.bed.job_begins(&self.who, cx.record);
+        self.begins(cx.record);
         self.inner.run(cx).await
     }
     async fn undo(&self, cx: &JobContext<'_>) -> Result<Undo, JobError> {
         debug_assert_eq!(cx.record.want, JobWant::Undo);
-        self.bed.job_begins(&self.who, cx.record);
+        self.begins(cx.record);
         self.inner.undo(cx).await
     }
 }
@@ -280,8 +292,10 @@ pub(crate) fn jobs(
     cloud: JobRegistry,
     marks: &Arc<Marks>,
     poison: &Poison,
-    lent: Option<(HostId, DynBackend)>,
+    host: Option<(&HostBed, DynBackend)>,
 ) -> JobRegistry {
+    let disk = host.as_ref().map(|(host, _)| host.disk.clone());
+    let lent = host.map(|(host, backend)| (host.id, backend));
     let all = cloud.with(MarkJob {
         marks: marks.clone(),
         gate: poison.gate.clone(),
@@ -296,6 +310,7 @@ pub(crate) fn jobs(
                 inner,
                 bed: poison.bed.clone(),
                 who: poison.who.clone(),
+                disk: disk.clone(),
             })
         })
 }

@@ -69,6 +69,7 @@ enum Action {
     Bury(usize),
     /// A process is no longer cut off.
     Mend(usize),
+    NoLag(usize),
     NotFull,
     /// A host's disk has room again.
     DiskRoom(usize),
@@ -293,6 +294,7 @@ impl World {
             }
             Action::Bury(process) => self.processes[process].bury(),
             Action::Mend(process) => self.each_life(process, |gate| gate.cut(false, false)),
+            Action::NoLag(process) => self.each_life(process, |gate| gate.lag(0)),
             Action::NotFull => self.ground.bed.set_full(false),
             Action::DiskRoom(host) => self.disk_full(host, false),
             Action::Heal => self.heal(),
@@ -360,6 +362,11 @@ impl World {
                 let (out, inwards) = (kind != Kind::CutIn, kind != Kind::CutOut);
                 self.each_life(process, |gate| gate.cut(out, inwards));
                 self.after(Duration::from_millis(ms), Action::Mend(process));
+            }
+            Planned::Lag { process, late_ms, ms } => {
+                bit(&self.processes[process].name);
+                self.each_life(process, |gate| gate.lag(late_ms));
+                self.after(Duration::from_millis(ms), Action::NoLag(process));
             }
             Planned::Expire { process } => {
                 let path = match self.processes[process].part {
@@ -452,6 +459,7 @@ impl World {
         for i in 0..self.processes.len() {
             self.each_life(i, |gate| {
                 gate.cut(false, false);
+                gate.lag(0);
                 gate.pause(false);
             });
             let agent = matches!(self.processes[i].part, Part::Agent(_));

@@ -53,7 +53,11 @@ impl Driver {
             Some(owner) if owner.engine == *me && owner.lease_epoch == life.fence.epoch => {
                 return Ok(Claim::Mine);
             }
-            Some(owner) if owner.engine != *me && self.alive(owner).await? => return Ok(Claim::Theirs),
+            Some(owner)
+                if owner.engine != *me && kept(Rule::AdoptOnlyOrphans) && self.alive(owner).await? =>
+            {
+                return Ok(Claim::Theirs);
+            }
             Some(owner) => owner.claims,
             // Younger than this life: claimed with its first commit. Should that kill this life, it is older than the next.
             None if held.task.created > life.born => return Ok(Claim::Mine),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use skyloom_flow::journal::Entry;
 use skyloom_model::{JobId, JobRecord, JobState, JobWant, Place, TaskId, paths};
 use skyloom_store::{Key, Value};
 
@@ -103,7 +104,7 @@ impl Checker {
     }
 
     /// A job begins in a worker: I4, I5, I11.
-    pub(crate) fn job_begins(&mut self, now: Duration, who: &Who, record: &JobRecord) {
+    pub(crate) fn job_begins(&mut self, now: Duration, who: &Who, record: &JobRecord, known: Option<&Entry>) {
         let name = format!(
             "{} {:?} of task {} attempt {}",
             record.spec.id, record.want, record.task, record.attempt
@@ -115,6 +116,13 @@ impl Checker {
                 format!("{} begins {name}, which is of {:?}", who.name, record.spec.place),
             );
             return;
+        }
+        if let Some(done) = known.filter(|e| e.intent.attempt == record.attempt && e.outcome.is_some()) {
+            let outcome = &done.outcome;
+            self.complain(
+                "I4",
+                format!("{} begins {name} and its journal has {outcome:?}", who.name),
+            );
         }
         let lease = paths::host_lease(host);
         let epoch = record.worker.as_ref().map_or(0, |w| w.epoch);

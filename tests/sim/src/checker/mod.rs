@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use skyloom_hypervisor::{Effect, Executions};
+use skyloom_hypervisor::{Effect, EffectKind, Executions};
 use skyloom_model::{HostId, PortId, ServerId, TaskId};
 use skyloom_store::{Key, Outcome, Value, Write};
 
@@ -50,6 +50,8 @@ pub(crate) struct Checker {
     keys: BTreeMap<(String, String), TaskId>,
     /// Where guests execute.
     running: Executions,
+    /// The newest generation of which an order was carried out, by host and server.
+    ordered: BTreeMap<(u32, ServerId), u64>,
     /// What clients were told.
     acknowledged: BTreeMap<TaskId, ()>,
     /// Which life of a process got its lease last.
@@ -103,13 +105,16 @@ impl Checker {
             match change {
                 Changed::Event(_) => {}
                 Changed::Task(id, before) => {
-                    self.check_task(who, *id, before.as_ref());
+                    self.check_task(now, who, *id, before.as_ref());
                     self.check_told(*id, before.as_ref(), &changed);
                 }
                 Changed::Plan(id) => self.check_plan_writer(who, *id),
                 Changed::Job(task, job, before) => self.check_job(now, who, *task, job, before.as_ref()),
                 Changed::Mark(id) => self.check_mark(*id),
-                Changed::Server(id, before) => self.check_server(*id, before.as_ref(), &changed),
+                Changed::Server(id, before) => {
+                    self.check_server(*id, before.as_ref(), &changed);
+                    self.check_power(who, *id, before.as_ref(), &changed);
+                }
                 Changed::Host(id) => self.check_host(*id),
             }
         }
@@ -216,6 +221,27 @@ impl Checker {
     pub(crate) fn effect(&mut self, effect: &Effect) {
         if let Err(what) = self.running.see(effect) {
             self.complain("I1", what);
+        }
+        let ordered = matches!(
+            effect.kind,
+            EffectKind::Defined
+                | EffectKind::Redefined
+                | EffectKind::Started
+                | EffectKind::StartedTwice
+                | EffectKind::Stopped { .. }
+                | EffectKind::Undefined
+        );
+        if let Some(server) = effect.server.filter(|_| ordered) {
+            let newest = self.ordered.entry((effect.host, server)).or_default();
+            let (before, now) = (*newest, effect.generation);
+            *newest = before.max(now);
+            if now < before {
+                let kind = &effect.kind;
+                self.complain(
+                    "I5",
+                    format!("{kind:?} of {server} was ordered at generation {now}, after one of {before}"),
+                );
+            }
         }
     }
 

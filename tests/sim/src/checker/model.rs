@@ -136,6 +136,13 @@ pub(crate) struct PlacementDoc {
     pub(crate) host: HostId,
 }
 
+/// What an agent saw of a server.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct SeenDoc {
+    pub(crate) generation: u64,
+    pub(crate) power: PowerState,
+}
+
 /// A port.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct PortDoc {
@@ -194,7 +201,7 @@ pub(crate) struct HostModel {
     /// Servers whose secrets are lent to it.
     pub(crate) lent: BTreeSet<ServerId>,
     /// Servers that its agent reports.
-    pub(crate) reported: BTreeSet<ServerId>,
+    pub(crate) reported: BTreeMap<ServerId, SeenDoc>,
 }
 
 /// The leases as the store has them.

@@ -141,7 +141,7 @@ impl Checker {
                     ));
                 }
             }
-            for server in &model.reported {
+            for server in model.reported.keys() {
                 let here = hosts
                     .iter()
                     .any(|h| h.host == *host && h.held.get(server).is_some_and(|h| h.domain.is_some()));

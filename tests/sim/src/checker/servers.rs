@@ -3,8 +3,9 @@
 use skyloom_model::{Claim, HostId, HostLedger, Resources, ServerId, TaskState};
 use skyloom_store::{Key, Value};
 
-use super::model::ServerDoc;
+use super::model::{SeenDoc, ServerDoc};
 use super::{Changed, Checker, id};
+use crate::bed::{Part, Who};
 
 impl Checker {
     pub(super) fn take_server(&mut self, key: &Key, value: Option<&Value>, changed: &mut Vec<Changed>) {
@@ -66,6 +67,39 @@ impl Checker {
         }
     }
 
+    /// I5: what an agent saw is taken over only from the host where the server lives, and of no other generation than the
+    /// server's; of an older one only while no task works on it.
+    pub(super) fn check_power(
+        &mut self,
+        who: &Who,
+        id: ServerId,
+        before: Option<&ServerDoc>,
+        changed: &[Changed],
+    ) {
+        let by_task = changed.iter().any(|c| matches!(c, Changed::Task(..)));
+        let (Some(before), Some(after)) = (before, self.servers.get(&id)) else {
+            return;
+        };
+        if who.part != Part::Engine || by_task || before.status.power == after.status.power {
+            return;
+        }
+        let host = after.status.placement.as_ref().map(|p| p.host);
+        let seen = host
+            .and_then(|h| self.hosts.get(&h))
+            .and_then(|h| h.reported.get(&id));
+        let fits = seen.is_some_and(|seen| {
+            let older = seen.generation < after.meta.generation && before.status.activity.is_none();
+            seen.power == after.status.power && (seen.generation == after.meta.generation || older)
+        });
+        if !fits {
+            let (power, generation) = (after.status.power, after.meta.generation);
+            self.complain(
+                "I5",
+                format!("server {id}, generation {generation}, on {host:?} is said to be {power:?}; seen was {seen:?}"),
+            );
+        }
+    }
+
     pub(super) fn take_of_host(&mut self, key: &Key, value: Option<&Value>, changed: &mut Vec<Changed>) {
         let mut segments = key.segments();
         let area = segments.next();
@@ -97,11 +131,11 @@ impl Checker {
                 };
             }
             (Some("vms"), Some(server)) => {
+                let seen = self.parse::<SeenDoc>(key, value);
                 let reported = &mut self.hosts.entry(host).or_default().reported;
-                if value.is_some() {
-                    reported.insert(server)
-                } else {
-                    reported.remove(&server)
+                match seen {
+                    Some(seen) => reported.insert(server, seen),
+                    None => reported.remove(&server),
                 };
             }
             _ => {}

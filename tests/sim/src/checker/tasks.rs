@@ -1,6 +1,8 @@
 //! Tasks, marks and plans: I2, I3, I4, I5.
 
-use skyloom_model::{Stage, TaskId, TaskState};
+use std::time::Duration;
+
+use skyloom_model::{Stage, TaskId, TaskState, paths};
 use skyloom_store::{Key, Value};
 
 use super::model::{PlanModel, PlanText, SpecDoc, TaskDoc};
@@ -25,7 +27,7 @@ impl Checker {
         changed.push(Changed::Task(task, before));
     }
 
-    pub(super) fn check_task(&mut self, who: &Who, task: TaskId, before: Option<&TaskDoc>) {
+    pub(super) fn check_task(&mut self, now: Duration, who: &Who, task: TaskId, before: Option<&TaskDoc>) {
         let Some(model) = self.tasks.get(&task) else {
             return;
         };
@@ -76,6 +78,15 @@ impl Checker {
                     }
                 } else if before.state != doc.state {
                     wrong.push(("I5", format!("{} sets task {task} to {:?}", who.name, doc.state)));
+                }
+                if let Some(old) = &before.owner
+                    && doc.owner.as_ref().is_some_and(|new| new.engine != old.engine)
+                    && self.leases.held(&paths::engine_lease(&old.engine), now) == Some(old.lease_epoch)
+                {
+                    wrong.push((
+                        "I5",
+                        format!("task {task} is taken from {}, which is alive", old.engine),
+                    ));
                 }
                 if before.cancel && !doc.cancel {
                     wrong.push(("I2", format!("the cancellation of task {task} is forgotten")));
