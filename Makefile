@@ -45,9 +45,9 @@ contract: unit ## the OpenAPI document against the running API
 	[ -x $(VENV)/bin/schemathesis ] || { python3 -m venv $(VENV) && $(VENV)/bin/pip install -q schemathesis==4.32.5; }
 	tools/contract/run.sh $(TARGET)/debug/skyloom $(VENV)/bin/schemathesis
 
-SEEDS ?= 20000
+SEEDS ?= 2000
 FROM ?= 0
-sim: deps ## the simulator (SEEDS=20000 schedules from seed FROM=0), after 200 whose traces are compared
+sim: deps ## the simulator (SEEDS=2000 schedules from seed FROM=0), after 200 whose traces are compared
 	$(CARGO) build --locked --profile sim -p skyloom-sim
 	$(TARGET)/sim/skyloom-sim --seeds 200 --from $(FROM) --check-trace
 	$(TARGET)/sim/skyloom-sim --seeds $(SEEDS) --from $(FROM)
