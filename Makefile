@@ -8,7 +8,8 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 GUEST := $(TARGET)/guest/guest.qcow2
 VENV := $(TARGET)/venv
 PACKAGES := gcc libc6-dev make qemu-system-x86 qemu-utils linux-image-cloud-amd64 busybox-static cpio xz-utils \
-            syslinux syslinux-common mtools dosfstools xorriso python3-venv
+            syslinux syslinux-common mtools dosfstools xorriso python3-venv \
+            protobuf-compiler libprotobuf-dev etcd-server postgresql mariadb-server
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: help deps demo test lint unit contract sim ablations bench doc deny guest openapi

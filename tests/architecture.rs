@@ -65,6 +65,8 @@ const LINE: &[(&str, &[&str])] = &[
         ],
     ),
     ("skyloom-store-sql", &["skyloom-model", "skyloom-store"]),
+    ("skyloom-store-etcd", &["skyloom-model", "skyloom-store"]),
+    ("skyloom-store-mongo", &["skyloom-model", "skyloom-store"]),
     ("skyloom-store-remote", &["skyloom-model", "skyloom-store"]),
     (
         "skyloom-pool",

@@ -1,0 +1,1 @@
+//! The [`skyloom_store::Backend`] on MongoDB.
