@@ -14,7 +14,6 @@
 
 mod config;
 mod error;
-mod hub;
 mod sqlite;
 
 pub use config::SqliteConfig;

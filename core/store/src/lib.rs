@@ -23,6 +23,7 @@ mod backoff;
 pub mod conformance;
 mod error;
 mod event;
+pub mod feed;
 mod key;
 pub mod latest;
 pub mod layer;

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use skyloom_store::LeaseName;
+use skyloom_store::feed::Commit;
 use sqlx::Arguments as _;
 use sqlx::error::BoxDynError;
 use sqlx::sqlite::SqliteArguments;
@@ -16,7 +17,6 @@ use sqlx::sqlite::SqliteArguments;
 use super::crc::{self, Crc};
 use super::leases::Record;
 use super::state::{Documents, Entry, State};
-use crate::hub::Commit;
 
 /// Most rows of one statement.
 const CHUNK: usize = 128;

@@ -9,7 +9,6 @@ mod queue;
 mod reader;
 mod schema;
 mod state;
-mod watch;
 mod writer;
 
 use std::fmt;
@@ -21,6 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use skyloom_model::Clock;
+use skyloom_store::feed::{self, Hub};
 use skyloom_store::{
     Capability, Error, ErrorKind, Grant, Key, KeyValue, LeaseInfo, LeaseMode, LeaseName, Leases, ListOptions,
     Outcome, Page, Prefix, Renewal, Result, Revision, Store, Txn, Watch, WatchEvent, WatchOptions,
@@ -38,7 +38,6 @@ use self::reader::{Reader, SharedReader};
 use self::state::Retention;
 use self::writer::{Counters, Settings, Writer};
 use crate::SqliteConfig;
-use crate::hub::Hub;
 
 /// A [`skyloom_store::Backend`] in one SQLite file that one process owns.
 ///
@@ -235,7 +234,7 @@ impl Store for SqliteStore {
 
 impl Watch for SqliteStore {
     fn watch(&self, prefix: &Prefix, options: WatchOptions) -> BoxStream<'static, Result<WatchEvent>> {
-        watch::watch(Arc::clone(&self.reader), Arc::clone(&self.hub), prefix, &options)
+        feed::watch(self.reader.clone(), Arc::clone(&self.hub), prefix, &options)
     }
 }
 

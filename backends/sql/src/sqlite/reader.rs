@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures::TryStreamExt as _;
+use skyloom_store::feed::{Commit, Past, Replay};
 use skyloom_store::{
     Change, Error, ErrorKind, Key, KeyValue, ListOptions, Page, Prefix, Result, Revision, Value,
 };
@@ -14,7 +16,6 @@ use sqlx::{ConnectOptions as _, Row as _};
 use super::crc;
 use super::load::{position, stored_crc, unsigned};
 use crate::error::sql;
-use crate::hub::Commit;
 
 /// A page ends early when it holds this many bytes.
 const PAGE_BYTES: usize = 8 << 20;
@@ -22,6 +23,8 @@ const PAGE_BYTES: usize = 8 << 20;
 const REPLAY_ROWS: usize = 1_000;
 /// Follows every key: keys are ASCII.
 const AFTER_ALL: &str = "\u{7f}";
+
+const STATE: &str = "SELECT revision, floor, crc FROM state";
 
 const GET: &str = "SELECT key, created, modified, crc, value FROM documents WHERE key = ?";
 
@@ -50,15 +53,6 @@ ORDER BY h.revision, h.key";
 #[derive(Debug)]
 pub(super) struct Reader {
     pool: SqlitePool,
-}
-
-/// Past commits for a watcher.
-#[derive(Debug)]
-pub(super) enum Replay {
-    /// All commits below the prefix up to and including `through`.
-    Commits { commits: Vec<Commit>, through: Revision },
-    /// The history no longer goes back that far.
-    Lost { floor: Revision },
 }
 
 impl Reader {
@@ -146,9 +140,11 @@ impl Reader {
         }
         Ok(page)
     }
+}
 
-    /// Commits after `after` and up to `to`, as many as fit.
-    pub(super) async fn replay(&self, prefix: &Prefix, after: Revision, to: Revision) -> Result<Replay> {
+#[async_trait]
+impl Past for Reader {
+    async fn replay(&self, prefix: &Prefix, after: Revision, to: Revision) -> Result<Replay> {
         const OPERATION: &str = "watch";
         let (from, end) = range(prefix, None);
         let mut stream = sqlx::query(REPLAY)
@@ -199,6 +195,15 @@ impl Reader {
                 Err(Error::new(ErrorKind::Internal, OPERATION).with("state", "a commit of too many changes"))
             }
         }
+    }
+
+    async fn revision(&self) -> Result<Revision> {
+        const OPERATION: &str = "watch";
+        let row = sqlx::query(STATE)
+            .fetch_one(&self.pool)
+            .await
+            .map_err(sql(OPERATION))?;
+        Ok(Revision(position(&row, OPERATION)?.0))
     }
 }
 

@@ -7,13 +7,13 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use skyloom_store::feed::Commit;
 use skyloom_store::{Change, Guard, Key, KeyValue, LeaseName, Outcome, Revision};
 
 use super::batch::{Batch, HistoryRow, Undo};
 use super::crc;
 use super::leases::{LeaseTable, Now};
 use super::queue::{Answer, Op, Prepared};
-use crate::hub::Commit;
 
 /// A document's versions, and what its history row will need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use skyloom_model::Clock;
+use skyloom_store::feed::Hub;
 use skyloom_store::{Error, ErrorKind, Result, Revision};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection as _, Either, Executor as _};
@@ -25,7 +26,6 @@ use super::queue::{Answer, Job, Op};
 use super::state::{Retention, State};
 use super::{load, schema};
 use crate::error;
-use crate::hub::Hub;
 
 /// Rows after which a batch is closed, so that one batch of large transactions stays short.
 const MAX_ROWS: usize = 1024;

@@ -133,7 +133,7 @@ async fn a_commit_that_happened_although_it_seemed_to_fail_is_found_again_and_wa
     conn.close().await.unwrap();
     let calls = async {
         assert_eq!(kind(queue.ask(put("a")).await), Ok(Some(Revision(8))));
-        assert_eq!(watcher.next().await.unwrap_err(), crate::hub::End::Lost);
+        assert_eq!(watcher.next().await.unwrap_err(), skyloom_store::feed::End::Lost);
         queue.close().await.unwrap().unwrap();
     };
     futures::join!(writer.run(), calls);

@@ -1,37 +1,34 @@
 //! Hands commits to the watchers whose prefix they touch.
 //!
-//! The one writer publishes after each durable batch. Watchers stand in a table by their prefix, so a commit looks up
+//! Whoever learns of durable commits publishes them, in order. Watchers stand in a table by their prefix, so a commit looks up
 //! the ancestors of its keys and meets nobody else. A watcher that does not keep up is dropped and told so.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use skyloom_store::{Change, Prefix, Revision};
 use tokio::sync::mpsc;
+
+use super::Commit;
+use crate::{Prefix, Revision};
 
 /// After this many revisions without a commit for them, watchers are told how far the store has come.
 const PROGRESS_EVERY: u64 = 1_000;
 /// Most commits that may wait for one watcher, whatever it asks for.
 const MAX_BUFFER: usize = 1 << 20;
 
-/// One commit, shared by all watchers. Its changes are in key order.
-#[derive(Debug)]
-pub(crate) struct Commit {
-    pub(crate) revision: Revision,
-    pub(crate) changes: Vec<Change>,
-}
-
 /// What a watcher is sent.
 #[derive(Debug)]
-pub(crate) enum Live {
+pub enum Live {
+    /// A commit that touches its prefix. It may be one that the replay has shown already.
     Commit(Arc<Commit>),
+    /// Everything up to here has been sent.
     Progress(Revision),
 }
 
 /// Why a watcher is sent nothing more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub enum End {
     /// It was too slow, or the store lost track of what it has delivered.
     Lost,
     /// The store was closed.
@@ -40,15 +37,18 @@ pub(crate) enum End {
 
 /// Where the store stands.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Head {
-    pub(crate) revision: Revision,
-    pub(crate) floor: Revision,
-    pub(crate) closed: bool,
+pub struct Head {
+    /// The last revision that was published.
+    pub revision: Revision,
+    /// The oldest revision from which watching works.
+    pub floor: Revision,
+    /// No watch is served any more.
+    pub closed: bool,
 }
 
 /// The watchers of one store.
 #[derive(Debug, Default)]
-pub(crate) struct Hub(Mutex<Table>);
+pub struct Hub(Mutex<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
@@ -84,19 +84,22 @@ impl Watcher {
 
 /// One watcher's end of the line; dropping it signs off.
 #[derive(Debug)]
-pub(crate) struct Subscription {
+pub struct Subscription {
     hub: Arc<Hub>,
     prefix: String,
     id: u64,
     queue: mpsc::Receiver<Live>,
     end: Arc<OnceLock<End>>,
     /// Commits after this one are sent.
-    pub(crate) start: Revision,
+    pub start: Revision,
 }
 
 impl Subscription {
     /// The next thing, or why there is none.
-    pub(crate) async fn next(&mut self) -> Result<Live, End> {
+    ///
+    /// # Errors
+    /// The reason why nothing more comes. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Result<Live, End> {
         match self.queue.recv().await {
             Some(live) => Ok(live),
             None => Err(self.end.get().copied().unwrap_or(End::Closed)),
@@ -117,7 +120,9 @@ impl Drop for Subscription {
 }
 
 impl Hub {
-    pub(crate) fn new(revision: Revision, floor: Revision) -> Self {
+    /// A hub of a store that stands at `revision` and remembers from `floor` on.
+    #[must_use]
+    pub fn new(revision: Revision, floor: Revision) -> Self {
         let head = Head {
             revision,
             floor,
@@ -130,11 +135,15 @@ impl Hub {
         }))
     }
 
-    pub(crate) fn head(&self) -> Head {
+    /// Where the hub stands.
+    #[must_use]
+    pub fn head(&self) -> Head {
         self.0.lock().head
     }
 
-    pub(crate) fn subscribe(self: &Arc<Self>, prefix: &Prefix, buffer: usize) -> Subscription {
+    /// Joins: every commit published from now on that touches `prefix`, at most `buffer` of them waiting.
+    #[must_use]
+    pub fn subscribe(self: &Arc<Self>, prefix: &Prefix, buffer: usize) -> Subscription {
         let (sender, queue) = mpsc::channel(buffer.clamp(1, MAX_BUFFER));
         let end = Arc::new(OnceLock::new());
         let mut table = self.0.lock();
@@ -165,7 +174,7 @@ impl Hub {
     }
 
     /// Commits that are now durable, in order, and where the store stands after them.
-    pub(crate) fn publish(&self, commits: &[Arc<Commit>], revision: Revision, floor: Revision) {
+    pub fn publish(&self, commits: &[Arc<Commit>], revision: Revision, floor: Revision) {
         let mut table = self.0.lock();
         table.head.revision = revision;
         table.head.floor = floor;
@@ -187,7 +196,7 @@ impl Hub {
     }
 
     /// Ends all watches as lost: what was delivered may not be what is stored.
-    pub(crate) fn lose(&self, revision: Revision, floor: Revision) {
+    pub fn lose(&self, revision: Revision, floor: Revision) {
         let mut table = self.0.lock();
         table.head.revision = revision;
         table.head.floor = floor;
@@ -195,7 +204,7 @@ impl Hub {
     }
 
     /// Ends all watches, now and later.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         let mut table = self.0.lock();
         table.head.closed = true;
         table.end(End::Closed);

@@ -8,18 +8,16 @@ use std::sync::Arc;
 
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
-use skyloom_store::{ErrorKind, Prefix, Result, Revision, WatchEvent, WatchOptions};
 
-use super::reader::{Replay, SharedReader};
-use crate::error::closed;
-use crate::hub::{Commit, End, Hub, Live, Subscription};
+use super::{Commit, DynPast, End, Hub, Live, Replay, Subscription};
+use crate::{Error, ErrorKind, Prefix, Result, Revision, WatchEvent, WatchOptions};
 
 /// Revisions left to replay when the hub is joined.
 const NEAR: u64 = 128;
 
 #[derive(Debug)]
 struct Tail {
-    reader: SharedReader,
+    past: DynPast,
     hub: Arc<Hub>,
     prefix: Prefix,
     buffer: usize,
@@ -32,14 +30,15 @@ struct Tail {
     ended: bool,
 }
 
-pub(super) fn watch(
-    reader: SharedReader,
+/// The stream of one watcher of the log `past`, live through `hub`.
+pub fn watch(
+    past: DynPast,
     hub: Arc<Hub>,
     prefix: &Prefix,
     options: &WatchOptions,
 ) -> BoxStream<'static, Result<WatchEvent>> {
     let tail = Tail {
-        reader,
+        past,
         hub,
         prefix: prefix.clone(),
         buffer: options.buffer,
@@ -83,7 +82,7 @@ impl Tail {
     }
 
     async fn replay(&mut self) -> Result<()> {
-        match self.reader.replay(&self.prefix, self.position, self.target).await {
+        match self.past.replay(&self.prefix, self.position, self.target).await {
             Ok(Replay::Commits { commits, through }) => {
                 self.position = through;
                 let events = commits.into_iter();
@@ -114,7 +113,7 @@ impl Tail {
 
     async fn follow(&mut self) -> Result<()> {
         let Some(live) = &mut self.live else {
-            return self.join();
+            return self.join().await;
         };
         match live.next().await {
             Ok(Live::Commit(commit)) if commit.revision > self.position => {
@@ -134,26 +133,34 @@ impl Tail {
             }
             Ok(_) => {}
             Err(End::Lost) => self.lost(self.hub.head().floor),
-            Err(End::Closed) => return Err(closed("watch")),
+            Err(End::Closed) => return Err(closed()),
         }
         Ok(())
     }
 
     /// Sets the next stretch to replay, the last of which begins with joining the hub.
-    fn join(&mut self) -> Result<()> {
+    async fn join(&mut self) -> Result<()> {
         let head = self.hub.head();
         if head.closed {
-            return Err(closed("watch"));
+            return Err(closed());
         }
-        if self.position > head.revision || self.position < head.floor {
+        if self.position < head.floor
+            || (self.position > head.revision && self.position > self.past.revision().await?)
+        {
             self.lost(head.floor);
-        } else if head.revision.0 - self.position.0 > NEAR {
+        } else if head.revision.0.saturating_sub(self.position.0) > NEAR {
             self.target = head.revision;
         } else {
             let live = self.hub.subscribe(&self.prefix, self.buffer);
-            self.target = live.start;
+            // What the hub sends up to the position is left out when it comes.
+            self.target = live.start.max(self.position);
             self.live = Some(live);
         }
         Ok(())
     }
+}
+
+/// The store has been closed.
+fn closed() -> Error {
+    Error::new(ErrorKind::Unavailable, "watch").with("state", "the store is closed")
 }
