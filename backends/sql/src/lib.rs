@@ -12,13 +12,20 @@
 //!
 //! The tables are meant to be read by operators with the database's own tools; see the README for their meaning.
 
+#[cfg(feature = "sqlite")]
 mod config;
+#[cfg(feature = "sqlite")]
 mod error;
+mod migrated;
+#[cfg(feature = "sqlite")]
 mod sqlite;
 
+#[cfg(feature = "sqlite")]
 pub use config::SqliteConfig;
-pub use sqlite::{Migrated, SqliteStats, SqliteStore, migrate};
+pub use migrated::Migrated;
+#[cfg(feature = "sqlite")]
+pub use sqlite::{SqliteStats, SqliteStore, migrate};
 
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "sqlite"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

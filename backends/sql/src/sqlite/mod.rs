@@ -29,7 +29,7 @@ use skyloom_store::{
 use sqlx::Connection as _;
 use tokio::task::JoinSet;
 
-pub use self::schema::{Migrated, migrate};
+pub use self::schema::migrate;
 
 use self::leases::Now;
 use self::owner::Owner;

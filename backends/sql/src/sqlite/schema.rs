@@ -9,8 +9,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
 use super::owner::{self, Owner};
-use crate::SqliteConfig;
 use crate::error::sql;
+use crate::{Migrated, SqliteConfig};
 
 /// `SKYL`: says in the file's header whose it is.
 const APPLICATION_ID: i64 = 0x534b_594c;
@@ -66,16 +66,6 @@ PRAGMA user_version = 1;
 
 const OPERATION: &str = "open database";
 const HINT_MIGRATE: &str = "run migrate";
-
-/// What [`migrate`] did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Migrated {
-    /// The schema version found; 0 is an empty or absent file.
-    pub from: u32,
-    /// The schema version now.
-    pub to: u32,
-}
 
 /// Creates the database at `config.path`, or upgrades its schema to what this program needs. Nobody else may have it
 /// open.
