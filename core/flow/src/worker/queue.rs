@@ -21,11 +21,11 @@ pub(super) struct Queue {
     waiting: BTreeMap<Key, Filed>,
     ready: BTreeMap<Scope, BTreeSet<(Revision, Key)>>,
     later: BTreeSet<(Timestamp, Key)>,
-    running: BTreeMap<Key, (Scope, Uuid)>,
+    running: BTreeMap<Key, Running>,
     /// The revision up to which a job's record is old news.
     seen: BTreeMap<Key, Revision>,
-    /// When a job is looked at again though its record has not changed.
-    again: BTreeMap<Key, Timestamp>,
+    /// When a job is looked at again though its record has not changed since this revision.
+    again: BTreeMap<Key, (Timestamp, Revision)>,
     served: BTreeMap<Scope, u64>,
     turns: u64,
 }
@@ -35,7 +35,16 @@ struct Filed {
     scope: Scope,
     subject: Uuid,
     created: Revision,
+    modified: Revision,
     later: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+struct Running {
+    scope: Scope,
+    subject: Uuid,
+    /// The record that it runs by.
+    modified: Revision,
 }
 
 impl Queue {
@@ -51,11 +60,15 @@ impl Queue {
         if !fresh || self.running.contains_key(key) {
             return;
         }
+        // A record that was begun and put off has waited for its own time; only a changed one has a new time to wait for.
+        let again = self.again.get(key).filter(|(_, of)| *of == record.modified);
+        let later = again.map_or(record.value.not_before, |(at, _)| Some(*at));
         let filed = Filed {
             scope: record.value.scope,
             subject: record.value.subject.id,
             created: record.created,
-            later: self.again.get(key).copied().max(record.value.not_before),
+            modified: record.modified,
+            later,
         };
         match filed.later {
             Some(at) => {
@@ -80,14 +93,14 @@ impl Queue {
     /// Takes out the job whose turn it is at `now`.
     pub(super) fn next(&mut self, now: Timestamp) -> Option<Key> {
         self.ripen(now);
-        let busy: BTreeSet<Uuid> = self.running.values().map(|(_, subject)| *subject).collect();
+        let busy: BTreeSet<Uuid> = self.running.values().map(|r| r.subject).collect();
         let mut best: Option<((usize, u64, Revision), Scope, Key)> = None;
         for (scope, jobs) in &self.ready {
             let free = |key: &Key| self.waiting.get(key).is_some_and(|w| !busy.contains(&w.subject));
             let Some((created, key)) = jobs.iter().find(|(_, key)| free(key)) else {
                 continue;
             };
-            let running = self.running.values().filter(|(of, _)| of == scope).count();
+            let running = self.running.values().filter(|r| r.scope == *scope).count();
             let served = self.served.get(scope).copied().unwrap_or_default();
             let turn = (running, served, *created);
             if best.as_ref().is_none_or(|(first, ..)| turn < *first) {
@@ -102,7 +115,18 @@ impl Queue {
             let old = self.turns.saturating_sub(MOST_SCOPES as u64 / 2);
             self.served.retain(|_, served| *served > old);
         }
-        self.running.insert(key.clone(), (filed.scope, filed.subject));
+        let Filed {
+            scope,
+            subject,
+            modified,
+            ..
+        } = filed;
+        let running = Running {
+            scope,
+            subject,
+            modified,
+        };
+        self.running.insert(key.clone(), running);
         Some(key)
     }
 
@@ -115,8 +139,9 @@ impl Queue {
 
     /// The job under `key` runs no more, and is to be looked at again at `at`.
     pub(super) fn put_off(&mut self, key: &Key, at: Timestamp) {
-        self.running.remove(key);
-        self.again.insert(key.clone(), at);
+        if let Some(running) = self.running.remove(key) {
+            self.again.insert(key.clone(), (at, running.modified));
+        }
     }
 
     /// When the next job becomes ready by time alone.
@@ -262,6 +287,25 @@ mod tests {
         assert_eq!(queue.next(at(30)), Some(key(1)));
         assert_eq!((queue.next(at(30)), queue.wake()), (None, Some(at(40))));
         assert_eq!(queue.next(at(40)), Some(key(2)));
+    }
+
+    #[test]
+    fn what_is_put_off_waits_though_a_clock_was_set_back() {
+        let mut queue = Queue::default();
+        let job = record(1, 1, 1, Some(630));
+        queue.put(&key(1), Some(&job));
+        assert_eq!(queue.next(at(30)), Some(key(1)));
+        queue.put_off(&key(1), at(32));
+        queue.put(&key(1), Some(&job));
+        assert_eq!((queue.next(at(31)), queue.wake()), (None, Some(at(32))));
+        assert_eq!(queue.next(at(32)), Some(key(1)));
+        queue.put_off(&key(1), at(34));
+        let changed = Versioned {
+            modified: Revision(7),
+            ..record(1, 1, 1, Some(40))
+        };
+        queue.put(&key(1), Some(&changed));
+        assert_eq!((queue.next(at(34)), queue.wake()), (None, Some(at(40))));
     }
 
     #[test]
