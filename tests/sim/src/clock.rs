@@ -1,6 +1,6 @@
 //! Clocks over the paused time of the runtime: the true one, and those of processes, which drift and are set.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use skyloom_model::{Clock, Timestamp};
@@ -8,6 +8,8 @@ use tokio::time::Instant;
 
 /// 2026-01-01T00:00:00Z in milliseconds.
 const START_MS: i64 = 1_767_225_600_000;
+/// More readings than any process makes at one moment. One that makes more goes round without waiting for anything.
+const MOST_READINGS: u32 = 1_000_000;
 
 /// The time of the schedule: the store's clock, and what traces show.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +48,9 @@ pub(crate) struct SimClock {
     rate: f64,
     /// How far the wall clock is off, in milliseconds.
     off: AtomicI64,
+    /// When it was last read, in true nanoseconds, and how often since then.
+    read_at: AtomicU64,
+    readings: AtomicU32,
 }
 
 impl SimClock {
@@ -55,7 +60,21 @@ impl SimClock {
             real,
             rate: 1.0 + ppm as f64 / 1e6,
             off: AtomicI64::new(off_ms),
+            read_at: AtomicU64::new(0),
+            readings: AtomicU32::new(0),
         }
+    }
+
+    /// The true time, if time goes on at all.
+    fn real(&self) -> Duration {
+        let real = self.real.elapsed();
+        let nanos = real.as_nanos() as u64;
+        if self.read_at.swap(nanos, Ordering::Relaxed) != nanos {
+            self.readings.store(0, Ordering::Relaxed);
+        }
+        let readings = self.readings.fetch_add(1, Ordering::Relaxed);
+        assert!(readings < MOST_READINGS, "goes round without a pause at {real:?}");
+        real
     }
 
     /// The wall clock is set by so much.
@@ -69,7 +88,7 @@ impl Clock for SimClock {
         timestamp(START_MS + millis(self.monotonic()) + self.off.load(Ordering::Relaxed))
     }
     fn monotonic(&self) -> Duration {
-        self.real.elapsed().mul_f64(self.rate)
+        self.real().mul_f64(self.rate)
     }
 }
 

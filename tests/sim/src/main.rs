@@ -7,6 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use clap::Parser;
 use skyloom_sim::{Kind, Omit, Report, check_trace, one, reproducer, seeds, shrink};
 
+/// Schedules are made of small allocations on every thread.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The seeded simulator.
 #[derive(Debug, Parser)]
 struct Args {

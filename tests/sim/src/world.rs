@@ -232,11 +232,18 @@ impl World {
                     }
                     self.look_after_stray();
                 }
-                Some(Ok((process, life))) = self.set.join_next() => {
-                    if self.processes[process].ended(life) {
-                        self.after(Duration::from_secs(1), Action::Start(process));
+                Some(ended) = self.set.join_next() => match ended {
+                    Ok((process, life)) => {
+                        if self.processes[process].ended(life) {
+                            self.after(Duration::from_secs(1), Action::Start(process));
+                        }
                     }
-                }
+                    Err(error) if error.is_panic() => {
+                        bed.violated("I8", format!("a process panicked: {error}"));
+                        return;
+                    }
+                    Err(_) => {}
+                },
                 Some(_) = self.late.join_next() => {}
                 () = tokio::time::sleep_until(bed.clock.instant(next)) => {
                     while let Some(entry) = self.timeline.first_entry()
