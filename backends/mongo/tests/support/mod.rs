@@ -1,0 +1,122 @@
+//! SecantusDB in a folder of its own, on a port that it chooses; killed when it is dropped.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use skyloom_store_mongo::MongoConfig;
+use tempfile::TempDir;
+
+/// Names the program; without it the one of `make secantus` is taken.
+const VARIABLE: &str = "SKYLOOM_SECANTUS";
+
+fn program() -> PathBuf {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/venv-secantus/bin/secantusd-py");
+    let program = std::env::var_os(VARIABLE).map_or(default, PathBuf::from);
+    assert!(
+        program.is_file(),
+        "there is no MongoDB server at {}: run `make secantus`, or set {VARIABLE} to secantusd-py",
+        program.display()
+    );
+    program
+}
+
+/// A running server.
+pub(crate) struct Server {
+    options: Vec<&'static str>,
+    child: Child,
+    pub(crate) port: u16,
+    folder: TempDir,
+    databases: AtomicU32,
+}
+
+impl Server {
+    pub(crate) fn start(options: &[&'static str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (child, port) = launch(folder.path(), 0, options);
+        Self {
+            options: options.to_vec(),
+            child,
+            port,
+            folder,
+            databases: AtomicU32::new(0),
+        }
+    }
+
+    /// The address of the server, through whatever listens on `port`.
+    pub(crate) fn uri_through(port: u16) -> String {
+        format!("mongodb://127.0.0.1:{port}/?directConnection=true")
+    }
+
+    pub(crate) fn uri(&self) -> String {
+        Self::uri_through(self.port)
+    }
+
+    /// Settings of a database that nobody has used.
+    pub(crate) fn fresh(&self) -> MongoConfig {
+        let number = self.databases.fetch_add(1, Ordering::Relaxed);
+        MongoConfig::new(self.uri(), format!("case{number}"))
+    }
+
+    /// As at a power cut of the process.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("the server was running");
+        self.child.wait().expect("the server is our child");
+    }
+
+    /// Starts again on the same data and port.
+    pub(crate) fn restart(&mut self) {
+        (self.child, self.port) = launch(self.folder.path(), self.port, &self.options);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts the server and waits until it says where it listens.
+fn launch(folder: &Path, port: u16, options: &[&str]) -> (Child, u16) {
+    let mut child = Command::new(program())
+        .args([
+            "--host",
+            "127.0.0.1",
+            "--port",
+            &port.to_string(),
+            "--storage-path",
+        ])
+        .arg(folder.join("data"))
+        .args(options)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the server starts");
+    let mut lines = BufReader::new(child.stderr.take().expect("it is piped"));
+    let mut said = String::new();
+    loop {
+        let mut line = String::new();
+        if lines.read_line(&mut line).unwrap_or(0) == 0 {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("the server ended at its start: {said}");
+        }
+        if let Some((_, port)) = line.trim_end().rsplit_once("listening on 127.0.0.1:") {
+            let port = port.parse().expect("a port");
+            drain(lines);
+            return (child, port);
+        }
+        said.push_str(&line);
+    }
+}
+
+/// Reads what it says later, so that it never waits for us.
+fn drain(mut lines: BufReader<ChildStderr>) {
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut lines, &mut std::io::sink());
+    });
+}
