@@ -17,12 +17,20 @@ mod config;
 #[cfg(feature = "sqlite")]
 mod error;
 mod migrated;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod server;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 #[cfg(feature = "sqlite")]
 pub use config::SqliteConfig;
 pub use migrated::Migrated;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub use server::{Engine, ServerConfig, ServerStats, ServerStore, TlsMode};
+#[cfg(feature = "mysql")]
+pub use server::{MySql, MySqlStore};
+#[cfg(feature = "postgres")]
+pub use server::{Postgres, PostgresStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteStats, SqliteStore, migrate};
 

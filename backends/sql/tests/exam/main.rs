@@ -1,7 +1,11 @@
-//! The exam of every store, sat by SQLite; and what only real processes can show.
+//! The exam of every store, sat by SQLite, PostgreSQL and MariaDB; and what only real processes can show.
 
 #[path = "crash.rs"]
 mod crash;
+#[path = "servers.rs"]
+mod exams;
+#[path = "../servers/mod.rs"]
+mod servers;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,7 +16,7 @@ use libtest_mimic::Arguments;
 use skyloom_model::ManualClock;
 use skyloom_store::conformance::{Abilities, Exam, Failure, Sitting, Verdict, trials};
 use skyloom_store::{DynBackend, Revision};
-use skyloom_store_sql::{SqliteConfig, SqliteStore};
+use skyloom_store_sql::{Engine, SqliteConfig, SqliteStore};
 use tempfile::TempDir;
 
 /// SQLite in a folder of its own, with a manual clock.
@@ -95,5 +99,10 @@ fn main() -> ExitCode {
     }
     let mut all = trials(Arc::new(SqliteExam));
     all.push(crash::trial());
-    libtest_mimic::run(&Arguments::from_args(), all).exit_code()
+    for engine in [Engine::Postgres, Engine::MySql] {
+        all.extend(trials(Arc::new(exams::ServerExam(engine))));
+    }
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), all);
+    servers::stop();
+    conclusion.exit_code()
 }
