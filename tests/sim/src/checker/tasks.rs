@@ -124,6 +124,8 @@ impl Checker {
         let news = match before {
             None => !doc.flow.starts_with("sim."),
             Some(before) if before.state == doc.state => false,
+            // Only an operator's order leads out of here, and that was told when it was given.
+            Some(before) if before.state == TaskState::Stuck && !doc.state.ended() => false,
             Some(_) => doc.state.ended() || matches!(doc.state, TaskState::Stuck | TaskState::Unwinding),
         };
         if news
