@@ -1,23 +1,24 @@
 //! The exam of every store, sat on a server of MongoDB's protocol. The second handle is a second store with connections of
 //! its own, as another process has it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
-
-#[path = "../support/mod.rs"]
-mod support;
-
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use libtest_mimic::Arguments;
+use libtest_mimic::Trial;
 use mongodb::Client;
 use mongodb::bson::{Document, doc};
-use skyloom_store::conformance::{Abilities, Exam, Failure, Sitting, Verdict, trials};
+use skyloom_store::conformance::{self, Abilities, Exam, Failure, Sitting, Verdict};
 use skyloom_store::{DynBackend, Revision};
 use skyloom_store_mongo::{MongoConfig, MongoStore};
-use support::Server;
+
+use crate::support::Server;
+
+pub(crate) fn trials(server: &Arc<Server>) -> Vec<Trial> {
+    conformance::trials(Arc::new(MongoExam {
+        server: Arc::clone(server),
+    }))
+}
 
 struct MongoExam {
     server: Arc<Server>,
@@ -108,14 +109,4 @@ impl Sitting for MongoSitting {
         client.database(&self.config.database).drop().await.unwrap();
         client.shutdown().await;
     }
-}
-
-fn main() -> ExitCode {
-    let server = Arc::new(Server::start(&[]));
-    let all = trials(Arc::new(MongoExam {
-        server: Arc::clone(&server),
-    }));
-    let code = libtest_mimic::run(&Arguments::from_args(), all).exit_code();
-    drop(server);
-    code
 }
