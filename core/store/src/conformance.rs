@@ -28,6 +28,7 @@ mod memory_exam;
 mod races;
 mod refusals;
 mod seat;
+pub mod soak;
 mod values;
 mod watch_faults;
 mod watches;
@@ -93,6 +94,13 @@ pub trait Sitting: Send + Sync + 'static {
     /// [`Sitting::store`] is the new handle from then on.
     async fn reopen(&mut self) -> Verdict {
         Err(Failure::new("this exam cannot reopen, but says it can"))
+    }
+
+    /// Makes trouble that the contract allows, and that is over soon: cuts connections, restarts the server. `seed` says
+    /// which. Called again and again in [`soak`].
+    async fn disturb(&self, seed: u64) -> Verdict {
+        let _ = seed;
+        Ok(())
     }
 
     /// Cleans up.
@@ -222,7 +230,11 @@ pub fn main(exam: impl Exam) -> ExitCode {
 /// As [`main`] for several exams in one test file.
 #[must_use]
 pub fn main_all(exams: impl IntoIterator<Item = Arc<dyn Exam>>) -> ExitCode {
-    let arguments = Arguments::from_args();
-    let trials = exams.into_iter().flat_map(trials).collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    conclude(exams.into_iter().flat_map(trials).collect())
+}
+
+/// The body of a test file that has put its trials together by itself.
+#[must_use]
+pub fn conclude(trials: Vec<Trial>) -> ExitCode {
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use skyloom_model::SeededIds;
 use skyloom_store::Prefix;
+use skyloom_store::conformance::soak::{self, Amount};
 use skyloom_store::conformance::{self, Exam, MemoryExam};
 use skyloom_store::layer::{
     Chaos, ChaosConfig, Limit, LimitConfig, Observe, Prefixed, Retry, RetryConfig, StandardConfig, Timeout,
@@ -42,5 +43,14 @@ fn main() -> ExitCode {
             standard(store, StandardConfig::default(), Arc::new(clock), ids)
         }),
     ];
-    conformance::main_all(exams.map(|exam| Arc::new(exam) as Arc<dyn Exam>))
+    let exams = exams.map(|exam| Arc::new(exam) as Arc<dyn Exam>);
+    let long = [&exams[0], &exams[7]].map(|exam| soak::trials(exam.clone(), amount()));
+    let all = exams.iter().cloned().flat_map(conformance::trials);
+    conformance::conclude(all.chain(long.into_iter().flatten()).collect())
+}
+
+/// How long the long part is, from the environment.
+#[expect(clippy::disallowed_methods, reason = "a test is told by whoever runs it")]
+fn amount() -> Amount {
+    Amount::parse(std::env::var("SKYLOOM_SOAK").ok().as_deref()).expect("HISTORIES,CHANGES[,SEED]")
 }

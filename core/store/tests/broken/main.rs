@@ -8,7 +8,8 @@ mod store;
 
 use std::sync::Arc;
 
-use skyloom_store::conformance::{Case, MemoryExam, cases_for, run_case};
+use skyloom_store::conformance::soak::{self, Amount};
+use skyloom_store::conformance::{Case, MemoryExam, Verdict, cases_for, run_case};
 
 use self::store::{Broken, Fault};
 
@@ -193,4 +194,58 @@ fn refusals_that_are_not_made() {
             "refusal::a_value_that_is_no_json",
         ],
     );
+}
+
+/// What the long part says of this store: of answers, and of watches.
+fn soaked(fault: Fault) -> [Verdict; 2] {
+    let amount = Amount {
+        histories: 20,
+        changes: 4_000,
+        seed: 7,
+    };
+    let exam = MemoryExam::wrapped("broken", move |store, _| Arc::new(Broken::new(store, fault)));
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap()
+    };
+    [
+        runtime().block_on(soak::histories(&exam, amount)),
+        runtime().block_on(soak::watched(&exam, amount)),
+    ]
+}
+
+#[test]
+fn a_sound_store_passes_the_long_part() {
+    for verdict in soaked(Fault::Sound) {
+        verdict.unwrap();
+    }
+}
+
+#[test]
+fn the_long_part_sees_wrong_answers() {
+    for fault in [
+        Fault::StaleReads,
+        Fault::ChecksTooEarly,
+        Fault::IgnoresRevisionGuards,
+    ] {
+        assert!(soaked(fault)[0].is_err(), "{fault:?}");
+    }
+}
+
+#[test]
+fn the_long_part_sees_wrong_watches() {
+    let faults = [
+        Fault::SkipsEvents,
+        Fault::SplitsCommits,
+        Fault::HidesDeletes,
+        Fault::RepeatsOnResume,
+        Fault::ForgetsBacklog,
+        Fault::CommitsPiecemeal,
+    ];
+    for fault in faults {
+        assert!(soaked(fault)[1].is_err(), "{fault:?}");
+    }
 }
