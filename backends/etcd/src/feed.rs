@@ -25,6 +25,7 @@ use etcd_client::{EventType, GetOptions, WatchOptions, WatchResponse, WatchStrea
 use parking_lot::Mutex;
 use skyloom_store::feed::{Commit, Hub, Past, Replay};
 use skyloom_store::{Change, Error, ErrorKind, Key, KeyValue, Prefix, Result, Revision, Value};
+use tokio::sync::watch;
 
 use crate::commit::{get_keys_only, header, modified, native, revision, seen_head};
 use crate::error::{Fate, Told, judge};
@@ -36,7 +37,7 @@ use crate::ring::{Ring, below};
 const PAGE_COMMITS: usize = 512;
 /// First and longest wait before a broken watch is opened again.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// Where a store stands.
 #[derive(Debug, Clone, Copy)]
@@ -105,6 +106,16 @@ pub(crate) struct Feed {
     ring: Mutex<Ring>,
     /// Where the store stood at the last compaction that etcd told of: the oldest revision to watch from.
     floor: AtomicU64,
+    /// Whether anybody has wanted to watch yet, and whether the hub has been brought to the present for that.
+    stage: watch::Sender<Stage>,
+}
+
+/// What a feed does. Handles that nobody watches through cost etcd nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Idle,
+    Wanted,
+    Live,
 }
 
 impl Feed {
@@ -115,7 +126,27 @@ impl Feed {
             hub: Arc::new(Hub::new(start.store, Revision(0))),
             ring: Mutex::new(Ring::new(start.store)),
             floor: AtomicU64::new(0),
+            stage: watch::Sender::new(Stage::Idle),
         }
+    }
+
+    /// Until the hub may be joined, or the store is closed.
+    pub(crate) async fn ready(&self) {
+        self.stage.send_if_modified(|stage| {
+            let first = *stage == Stage::Idle;
+            if first {
+                *stage = Stage::Wanted;
+            }
+            first
+        });
+        // The sender lives as long as this.
+        let _ = self.stage.subscribe().wait_for(|s| *s == Stage::Live).await;
+    }
+
+    /// Lets go of all who wait or watch.
+    pub(crate) fn close(&self) {
+        self.hub.close();
+        self.stage.send_replace(Stage::Live);
     }
 
     fn floor(&self) -> Revision {
@@ -127,10 +158,11 @@ impl Feed {
         self.ring.lock().forget(at);
     }
 
-    /// Follows etcd for ever: the store handle aborts it.
-    pub(crate) async fn run(self: Arc<Self>, start: Stand) {
+    /// Follows etcd for ever, once somebody wants to watch: the store handle aborts it.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let _ = self.stage.subscribe().wait_for(|s| *s != Stage::Idle).await;
         // Everything up to here has been published; etcd's own revision may be far beyond the store's.
-        let mut seen = start.etcd;
+        let mut seen = Revision(0);
         let mut wait = FIRST_WAIT;
         loop {
             let before = seen;
@@ -150,7 +182,11 @@ impl Feed {
     async fn follow(&self, seen: &mut Revision) -> Result<()> {
         let now = stand(&self.link, &self.keys, "watch").await?;
         let published = self.hub.head().revision;
-        if now.store < published {
+        if *self.stage.borrow() != Stage::Live {
+            // Nobody watches yet, so nothing need be caught up with.
+            self.lose(now, seen);
+            self.stage.send_replace(Stage::Live);
+        } else if now.store < published {
             tracing::error!(
                 published = published.0,
                 now = now.store.0,
@@ -291,11 +327,11 @@ async fn open(link: &Link, keys: &Keys, after: Revision) -> Result<(WatchStream,
         // For etcd 0 is the present.
         .with_start_revision(native(after.0).max(1))
         .with_progress_notify();
-    let watch = |clients: Arc<Clients>| {
+    let begin = |clients: Arc<Clients>| {
         let (first, options) = (first.clone(), options.clone());
         async move { clients.watch.clone().watch(first, Some(options)).await }
     };
-    link.reach("watch", Fate::Nothing, watch).await
+    link.reach("watch", Fate::Nothing, begin).await
 }
 
 /// The next message; the end of the stream is an error.

@@ -10,6 +10,7 @@ use etcd_client::{
     CompactionOptions, Compare, CompareOp, Txn as NativeTxn, TxnOp, TxnOpResponse, TxnResponse,
 };
 use futures::stream::BoxStream;
+use futures::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use skyloom_model::Clock;
@@ -66,7 +67,7 @@ impl fmt::Debug for EtcdStore {
 
 impl Drop for EtcdStore {
     fn drop(&mut self) {
-        self.feed.hub.close();
+        self.feed.close();
     }
 }
 
@@ -85,7 +86,7 @@ impl EtcdStore {
         let start = first_look(&link, &keys).await?;
         let feed = Arc::new(Feed::new(Arc::clone(&link), Arc::clone(&keys), start));
         let mut tasks = JoinSet::new();
-        tasks.spawn(Arc::clone(&feed).run(start));
+        tasks.spawn(Arc::clone(&feed).run());
         Ok(Self {
             capability: Capability::PORTABLE
                 .with_durable(link.durable())
@@ -106,7 +107,7 @@ impl EtcdStore {
     /// None today.
     pub async fn close(&self) -> Result<()> {
         self.closed.store(true, Ordering::Relaxed);
-        self.feed.hub.close();
+        self.feed.close();
         let mut tasks = std::mem::take(&mut *self.tasks.lock());
         tasks.shutdown().await;
         self.link.close();
@@ -266,8 +267,13 @@ impl Store for EtcdStore {
 
 impl Watch for EtcdStore {
     fn watch(&self, prefix: &Prefix, options: WatchOptions) -> BoxStream<'static, Result<WatchEvent>> {
-        let past: DynPast = self.feed.clone();
-        feed::watch(past, Arc::clone(&self.feed.hub), prefix, &options)
+        let (feed, prefix) = (Arc::clone(&self.feed), prefix.clone());
+        let begin = async move {
+            feed.ready().await;
+            let past: DynPast = feed.clone();
+            feed::watch(past, Arc::clone(&feed.hub), &prefix, &options)
+        };
+        begin.flatten_stream().boxed()
     }
 }
 
