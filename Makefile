@@ -12,7 +12,7 @@ PACKAGES := gcc libc6-dev make qemu-system-x86 qemu-utils linux-image-cloud-amd6
             protobuf-compiler libprotobuf-dev etcd-server postgresql mariadb-server
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help deps demo test lint unit contract sim ablations bench doc deny guest openapi
+.PHONY: help deps demo test lint unit contract sim ablations bench doc deny guest secantus openapi
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -29,6 +29,9 @@ $(GUEST): $(wildcard tools/guest/*) | deps
 	@mkdir -p $(dir $(GUEST))
 	tools/guest/make-image.sh $(GUEST)
 
+secantus: deps ## the server that the MongoDB store is tested with
+	@tools/servers/secantus.sh $(TARGET)/venv-secantus
+
 demo: deps guest ## a real virtual machine from one command (KEEP=1 leaves the cloud up)
 	$(CARGO) build --locked -p skyloom-cli
 	KEEP=$(KEEP) tools/demo/demo.sh $(TARGET)/debug/skyloom $(GUEST)
@@ -39,8 +42,9 @@ lint: ## formatting and lints
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
 
-unit: guest ## every test and conformance suite
-	$(CARGO) test --locked --workspace --all-features --no-fail-fast
+unit: guest secantus ## every test and conformance suite
+	SKYLOOM_SECANTUS=$(abspath $(TARGET))/venv-secantus/bin/secantusd-py \
+	  $(CARGO) test --locked --workspace --all-features --no-fail-fast
 
 contract: unit ## the OpenAPI document against the running API
 	[ -x $(VENV)/bin/schemathesis ] || { python3 -m venv $(VENV) && $(VENV)/bin/pip install -q schemathesis==4.32.5; }

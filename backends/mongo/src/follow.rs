@@ -13,6 +13,7 @@
 //! are told of a gap.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::StreamExt as _;
 use mongodb::bson::{Document, doc};
@@ -20,12 +21,14 @@ use mongodb::change_stream::ChangeStream;
 use skyloom_store::feed::{Commit, Hub};
 use skyloom_store::{Error, ErrorKind, Prefix, Result, Revision};
 use tokio::sync::mpsc;
-use tokio::time::{Duration, sleep};
+use tokio::time::{Duration, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::read::Reader;
 use crate::space::{HEAD, uint};
 
+/// How long the own writer, when it is at work, may take to tell what the change stream has told already.
+const OWN_TIME: Duration = Duration::from_millis(5);
 /// With an open change stream the log is looked at this much less often.
 const PATIENCE: u32 = 10;
 
@@ -43,6 +46,8 @@ pub(crate) struct Follower {
     pub(crate) reader: Arc<Reader>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) own: mpsc::Receiver<Published>,
+    /// Whether the own writer is at work.
+    pub(crate) busy: Arc<AtomicBool>,
     pub(crate) poll: Duration,
     pub(crate) stop: CancellationToken,
 }
@@ -93,9 +98,7 @@ impl Follower {
                         tracing::warn!(%event, "the change stream was ended; opening another");
                         stream = None;
                     }
-                    if revision(&event).is_none_or(|r| r > self.hub.head().revision.0) {
-                        self.catch_up().await;
-                    }
+                    self.event(revision(&event)).await;
                 }
                 Wake::Event(Some(Err(e))) => {
                     tracing::warn!(
@@ -115,6 +118,20 @@ impl Follower {
                 }
                 Wake::Time => self.catch_up().await,
             }
+        }
+    }
+
+    /// The head has changed, to this revision if it is known. Mostly the own writer did that, and has it all to give.
+    async fn event(&mut self, revision: Option<u64>) {
+        let news = |hub: &Hub| revision.is_none_or(|r| r > hub.head().revision.0);
+        if news(&self.hub)
+            && self.busy.load(Ordering::Acquire)
+            && let Ok(Some(published)) = timeout(OWN_TIME, self.own.recv()).await
+        {
+            self.own(published).await;
+        }
+        if news(&self.hub) {
+            self.catch_up().await;
         }
     }
 

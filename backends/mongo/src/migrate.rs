@@ -57,7 +57,10 @@ async fn create(space: &Space) -> Result<Migrated> {
             Err(_) => return Err(space.late(ErrorKind::Timeout, OPERATION)),
         }
     }
-    let head = doc! { "_id": HEAD, "revision": 0_i64, "floor": 0_i64, "bytes": 0_i64, "batches": 0_i64, "turn": 0_i64 };
+    let head = doc! {
+        "_id": HEAD, "revision": 0_i64, "floor": 0_i64, "bytes": 0_i64, "forgotten": 0_i64, "batches": 0_i64,
+        "turn": 0_i64,
+    };
     insert(space, &space.state, head).await?;
     // The version comes last: what has one is complete.
     insert(

@@ -229,6 +229,7 @@ mod tests {
         revision: 10,
         floor: 0,
         bytes: 100,
+        forgotten: 0,
         turn: 0,
     };
     fn present() -> Present {

@@ -19,7 +19,7 @@ use tokio::time::{Duration, Instant, sleep, timeout_at};
 
 use crate::error::{damaged, from_driver, is_passing};
 use crate::record::{commit, key_value, past_after};
-use crate::space::{HEAD, Head, Space, int, range};
+use crate::space::{HEAD, Head, Space, int, range, revisions};
 
 /// A page, or a stretch of the log, ends early when it holds this many bytes.
 const PAGE_BYTES: usize = 8 << 20;
@@ -211,7 +211,7 @@ impl Reader {
     /// The log after `after` and up to `through`. With `prefix`: only commits and changes below it.
     pub(crate) async fn log(&self, prefix: &Prefix, after: u64, through: u64) -> Result<Stretch> {
         const OPERATION: &str = "watch";
-        let mut filter = doc! { "_id": { "$gt": int(after), "$lte": int(through) } };
+        let mut filter = doc! { "_id": revisions(after, through) };
         if *prefix != Prefix::all() {
             let keys = range(prefix, None);
             filter.insert("changes", doc! { "$elemMatch": { "key": keys } });

@@ -9,7 +9,7 @@ use skyloom_store::{Result, Revision};
 
 use crate::error::damaged;
 use crate::record::past_after;
-use crate::space::{HEAD, Head, Space, int, uint};
+use crate::space::{HEAD, Head, Space, int, revisions, uint};
 
 /// Most commits that one step forgets.
 pub(crate) const STEP: u64 = 512;
@@ -30,6 +30,12 @@ struct Size {
 }
 
 impl Retention {
+    /// Whether there is more history than may be.
+    pub(crate) fn is_due(self, head: Head) -> bool {
+        head.revision.saturating_sub(head.floor) > self.commits
+            || head.bytes.saturating_sub(head.forgotten) > self.bytes
+    }
+
     /// The floor that is due, going over the oldest commits in order.
     fn floor(self, head: Head, oldest: &[Size]) -> u64 {
         let over = oldest.iter().take_while(|size| {
@@ -50,9 +56,8 @@ pub(crate) async fn step(space: &Space, retention: Retention) -> Result<()> {
     let oldest = async {
         let cursor = space
             .log
-            .find(doc! { "_id": { "$gt": int(head.floor) } })
+            .find(doc! { "_id": revisions(head.floor, head.floor + STEP) })
             .sort(doc! { "_id": 1 })
-            .limit(int(STEP))
             .projection(doc! { "bytes": 1, "total": 1 })
             .await?;
         cursor.try_collect::<Vec<Document>>().await
@@ -73,12 +78,15 @@ pub(crate) async fn step(space: &Space, retention: Retention) -> Result<()> {
     Ok(())
 }
 
-/// Forgets everything up to and including `revision`, or the present one if that is less. Answers the new floor.
-pub(crate) async fn forget(space: &Space, revision: Revision) -> Result<Head> {
+/// Forgets everything up to and including `revision`, or the present one if that is less.
+pub(crate) async fn forget(space: &Space, revision: Revision) -> Result<()> {
     const OPERATION: &str = "compact";
     let before = space.head(OPERATION).await?;
     let floor = revision.0.min(before.revision);
-    let raise = doc! { "$max": { "floor": int(floor) } };
+    let last = space.log.find_one(doc! { "_id": int(floor) });
+    let last = space.read(OPERATION, last).await?;
+    let total = last.and_then(|commit| uint(&commit, "total")).unwrap_or(0);
+    let raise = doc! { "$max": { "floor": int(floor), "forgotten": int(total) } };
     space
         .read(OPERATION, space.state.update_one(doc! { "_id": HEAD }, raise))
         .await?;
@@ -94,10 +102,7 @@ pub(crate) async fn forget(space: &Space, revision: Revision) -> Result<Head> {
             break;
         }
     }
-    Ok(Head {
-        floor: floor.max(before.floor),
-        ..before
-    })
+    Ok(())
 }
 
 #[cfg(test)]
@@ -115,6 +120,7 @@ mod tests {
             revision: 30,
             floor: 20,
             bytes: 2000,
+            forgotten: 1000,
             turn: 0,
         };
         (head, sizes.collect())
@@ -136,6 +142,7 @@ mod tests {
         ] {
             let retention = Retention { commits, bytes };
             assert_eq!(retention.floor(head, &sizes), floor, "{retention:?}");
+            assert_eq!(retention.is_due(head), floor > 20, "{retention:?}");
         }
     }
 

@@ -58,6 +58,8 @@ pub(crate) struct Head {
     pub(crate) floor: u64,
     /// Bytes that all commits so far have written.
     pub(crate) bytes: u64,
+    /// Bytes of those that are forgotten.
+    pub(crate) forgotten: u64,
     /// Grows when a process could not get its turn.
     pub(crate) turn: u64,
 }
@@ -68,6 +70,7 @@ impl Head {
         revision: 0,
         floor: 0,
         bytes: 0,
+        forgotten: 0,
         turn: 0,
     };
 
@@ -77,6 +80,7 @@ impl Head {
             revision: field("revision")?,
             floor: field("floor")?,
             bytes: field("bytes")?,
+            forgotten: field("forgotten")?,
             turn: field("turn")?,
         })
     }
@@ -102,6 +106,16 @@ pub(crate) fn range(prefix: &Prefix, after: Option<&Key>) -> Document {
     let from = after.map_or("", Key::as_str).max(prefix.as_str());
     let end = prefix.end();
     doc! { "$gt": from, "$lt": end.as_deref().unwrap_or(AFTER_ALL) }
+}
+
+/// The filter for ids of the log after `after` and up to `through`. Revisions are dense, so a few are named one by one.
+pub(crate) fn revisions(after: u64, through: u64) -> Document {
+    const FEW: u64 = 512;
+    if through.saturating_sub(after) > FEW {
+        return doc! { "$gt": int(after), "$lte": int(through) };
+    }
+    let ids: Vec<i64> = (after.saturating_add(1)..=through).map(int).collect();
+    doc! { "$in": ids }
 }
 
 impl Space {

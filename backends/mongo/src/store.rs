@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,7 +26,7 @@ use crate::plan::Prepared;
 use crate::queue::Queue;
 use crate::read::Reader;
 use crate::retain::{self, Retention};
-use crate::space::Space;
+use crate::space::{Head, Space};
 use crate::writer::{Counters, Lane, Writer};
 
 /// Batches that may wait for the follower; beyond that it reads the log.
@@ -88,6 +88,7 @@ impl MongoStore {
         });
         let hub = Arc::new(follow::hub(&reader).await?);
         let counters = Arc::new(Counters::default());
+        let busy = Arc::new(AtomicBool::new(false));
         let stop = CancellationToken::new();
         let (queue, jobs) = Queue::new(config.max_queued_kib, config.call_time());
         let (published, own) = mpsc::channel(FOLLOWER_QUEUE);
@@ -105,14 +106,17 @@ impl MongoStore {
             },
             follower: published,
             counters: Arc::clone(&counters),
+            busy: Arc::clone(&busy),
             number: 0,
             turn: 0,
+            head: Head::NONE,
             unretained: 0,
         };
         let follower = Follower {
             reader: Arc::clone(&reader),
             hub: Arc::clone(&hub),
             own,
+            busy,
             poll: config.poll_time(),
             stop: stop.clone(),
         };
@@ -159,7 +163,7 @@ impl MongoStore {
     /// # Errors
     /// As for a read; what was forgotten by then stays so.
     pub async fn compact(&self, revision: Revision) -> Result<()> {
-        retain::forget(&self.space, revision).await.map(drop)
+        retain::forget(&self.space, revision).await
     }
 
     /// What this process has done so far.

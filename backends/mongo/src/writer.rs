@@ -9,7 +9,7 @@
 //! ```
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures::TryStreamExt as _;
 use mongodb::ClientSession;
@@ -27,7 +27,7 @@ use crate::jitter::Jitter;
 use crate::plan::Prepared;
 use crate::queue::Job;
 use crate::retain::{self, Retention};
-use crate::space::Space;
+use crate::space::{Head, Space};
 
 /// A batch takes no more when it has this many bytes.
 const MAX_BATCH_BYTES: usize = 8 << 20;
@@ -114,11 +114,15 @@ pub(crate) struct Writer {
     pub(crate) retention: Retention,
     pub(crate) follower: mpsc::Sender<Published>,
     pub(crate) counters: Arc<Counters>,
+    /// Whether a batch is under way.
+    pub(crate) busy: Arc<AtomicBool>,
     /// Batches begun.
     pub(crate) number: u64,
     /// The head's turn as it was last seen; more means that somebody waits.
     pub(crate) turn: u64,
-    /// Commits since history was forgotten.
+    /// Where the last batch left the store.
+    pub(crate) head: Head,
+    /// Commits since history was looked at.
     pub(crate) unretained: u64,
 }
 
@@ -128,7 +132,9 @@ impl Writer {
         while let Some(first) = self.next(&stop).await {
             let batch = self.fill(first).await;
             self.renew_session().await;
+            self.busy.store(true, Ordering::Release);
             self.serve(batch).await;
+            self.busy.store(false, Ordering::Release);
             self.retain().await;
         }
         let leave = self.space.writers.delete_one(doc! { "_id": &self.instance });
@@ -277,6 +283,11 @@ impl Writer {
         for (job, outcome) in jobs.into_iter().zip(plan.outcomes) {
             job.answer(Ok(outcome));
         }
+        self.head = Head {
+            revision: plan.revision,
+            bytes: plan.bytes,
+            ..head
+        };
         let crowded = head.turn > self.turn;
         self.turn = self.turn.max(head.turn);
         if crowded {
@@ -408,6 +419,9 @@ impl Writer {
             return;
         }
         self.unretained = 0;
+        if !self.retention.is_due(self.head) {
+            return;
+        }
         if let Err(e) = retain::step(&self.space, self.retention).await {
             tracing::warn!(
                 error = &e as &dyn std::error::Error,
