@@ -59,8 +59,8 @@ impl<D: Dialect> Session<D> {
         let mut link = pool.connect().await?;
         let dialect = &pool.dialect;
         let opened = async {
-            let position = dialect.position(&mut link).await?;
-            Ok((position.revision, dialect.register(&mut link).await?))
+            let writer = dialect.register(&mut link).await?;
+            Ok((dialect.position(&mut link).await?.revision, writer))
         };
         let (base, writer) = timed(limits.patience, opened)
             .await

@@ -174,7 +174,7 @@ pub trait Dialect: Send + Sync + Debug + Sized + 'static {
     /// The version of the tables; `None` when there are none.
     async fn version(&self, link: &mut Link<Self::Raw>) -> sqlx::Result<Option<i64>>;
 
-    /// Gets leave to write: the number of a new writer.
+    /// Gets leave to write: the number of a new writer. From then on this process is told of others' commits.
     async fn register(&self, link: &mut Link<Self::Raw>) -> sqlx::Result<i64>;
     /// Does `batch`, as number `number` of `writer`.
     async fn commit(

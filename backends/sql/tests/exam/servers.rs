@@ -6,51 +6,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use skyloom_store::conformance::{Abilities, Exam, Failure, Sitting, Verdict};
 use skyloom_store::{DynBackend, Revision};
-use skyloom_store_sql::{Engine, MySqlStore, PostgresStore, ServerConfig};
+use skyloom_store_sql::{Engine, ServerConfig};
 
-use crate::servers::{Server, shared};
+use crate::servers::{Handle, Server, shared};
 
 /// The exam of one kind of server.
 pub(crate) struct ServerExam(pub(crate) Engine);
-
-/// An open store of either kind.
-#[derive(Clone)]
-enum Handle {
-    Postgres(Arc<PostgresStore>),
-    MySql(Arc<MySqlStore>),
-}
-
-impl Handle {
-    async fn open(config: ServerConfig) -> Result<Self, Failure> {
-        Ok(match config.engine {
-            Engine::Postgres => Self::Postgres(Arc::new(PostgresStore::open_or_create(config).await?)),
-            _ => Self::MySql(Arc::new(MySqlStore::open_or_create(config).await?)),
-        })
-    }
-
-    fn backend(&self) -> DynBackend {
-        match self {
-            Self::Postgres(store) => store.clone(),
-            Self::MySql(store) => store.clone(),
-        }
-    }
-
-    async fn compact(&self, revision: Revision) -> Verdict {
-        match self {
-            Self::Postgres(store) => store.compact(revision).await?,
-            Self::MySql(store) => store.compact(revision).await?,
-        }
-        Ok(())
-    }
-
-    async fn close(&self) -> Verdict {
-        match self {
-            Self::Postgres(store) => store.close().await?,
-            Self::MySql(store) => store.close().await?,
-        }
-        Ok(())
-    }
-}
 
 struct ServerSitting {
     server: Arc<Server>,
@@ -62,8 +23,8 @@ struct ServerSitting {
 impl ServerSitting {
     async fn open(config: &ServerConfig) -> Result<[Handle; 2], Failure> {
         Ok([
-            Handle::open(config.clone()).await?,
-            Handle::open(config.clone()).await?,
+            Handle::create(config.clone()).await?,
+            Handle::create(config.clone()).await?,
         ])
     }
 }
@@ -124,7 +85,7 @@ impl Sitting for ServerSitting {
     }
 
     async fn compact(&self, revision: Revision) -> Verdict {
-        self.handles[0].compact(revision).await
+        Ok(self.handles[0].compact(revision).await?)
     }
 
     async fn reopen(&mut self) -> Verdict {

@@ -3,6 +3,8 @@
 //! Both refuse to run as root, so they get their Debian users. A server is the child of a thread that lives as long as
 //! the program, and the kernel ends it when that thread is gone, however the program ends.
 
+#![allow(dead_code, reason = "each test program uses its part")]
+
 use std::error::Error;
 use std::fs::File;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -14,7 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
-use skyloom_store_sql::{Engine, ServerConfig};
+use skyloom_store::{DynBackend, Revision};
+use skyloom_store_sql::{Engine, Migrated, MySqlStore, PostgresStore, ServerConfig, ServerStats};
 use tempfile::TempDir;
 
 pub(crate) type AnyError = Box<dyn Error + Send + Sync>;
@@ -28,6 +31,8 @@ pub(crate) struct Server {
     dir: TempDir,
     user: Option<User>,
     settings: Vec<String>,
+    /// PostgreSQL's port, which is also part of its socket's name.
+    port: String,
     child: Mutex<Option<Child>>,
 }
 
@@ -39,6 +44,62 @@ struct User {
 
 static PREFIXES: AtomicU32 = AtomicU32::new(0);
 
+/// An open store of either kind.
+#[derive(Clone)]
+pub(crate) enum Handle {
+    Postgres(Arc<PostgresStore>),
+    MySql(Arc<MySqlStore>),
+}
+
+impl Handle {
+    pub(crate) async fn migrate(config: &ServerConfig) -> skyloom_store::Result<Migrated> {
+        match config.engine {
+            Engine::Postgres => PostgresStore::migrate(config).await,
+            _ => MySqlStore::migrate(config).await,
+        }
+    }
+
+    pub(crate) async fn open(config: ServerConfig) -> skyloom_store::Result<Self> {
+        Ok(match config.engine {
+            Engine::Postgres => Self::Postgres(Arc::new(PostgresStore::open(config).await?)),
+            _ => Self::MySql(Arc::new(MySqlStore::open(config).await?)),
+        })
+    }
+
+    pub(crate) async fn create(config: ServerConfig) -> skyloom_store::Result<Self> {
+        Self::migrate(&config).await?;
+        Self::open(config).await
+    }
+
+    pub(crate) fn backend(&self) -> DynBackend {
+        match self {
+            Self::Postgres(store) => store.clone(),
+            Self::MySql(store) => store.clone(),
+        }
+    }
+
+    pub(crate) async fn compact(&self, revision: Revision) -> skyloom_store::Result<()> {
+        match self {
+            Self::Postgres(store) => store.compact(revision).await,
+            Self::MySql(store) => store.compact(revision).await,
+        }
+    }
+
+    pub(crate) async fn close(&self) -> skyloom_store::Result<()> {
+        match self {
+            Self::Postgres(store) => store.close().await,
+            Self::MySql(store) => store.close().await,
+        }
+    }
+
+    pub(crate) fn stats(&self) -> ServerStats {
+        match self {
+            Self::Postgres(store) => store.stats(),
+            Self::MySql(store) => store.stats(),
+        }
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -46,6 +107,53 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Server {
     /// Makes a new cluster with `settings` beside the defaults, and waits until it answers.
     pub(crate) fn start(engine: Engine, settings: &[&str]) -> Result<Self, AnyError> {
+        let server = Self::make(engine, settings.iter().map(|s| (*s).to_owned()).collect())?;
+        server.run()?;
+        Ok(server)
+    }
+
+    /// The same, and it speaks TLS on a TCP port of this machine.
+    pub(crate) fn start_with_tls(engine: Engine, port: u16, cert: &str, key: &str) -> Result<Self, AnyError> {
+        let mut server = Self::make(engine, Vec::new())?;
+        let mut paths = Vec::new();
+        for (name, content) in [("cert.pem", cert), ("key.pem", key)] {
+            let path = server.folder().join(name);
+            std::fs::write(&path, content)?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+            if let Some(user) = &server.user {
+                chown(&path, Some(user.uid), Some(user.gid))?;
+            }
+            paths.push(path.display().to_string());
+        }
+        let port = port.to_string();
+        server.settings = match engine {
+            Engine::Postgres => [
+                ("listen_addresses", "127.0.0.1"),
+                ("port", &port),
+                ("ssl", "on"),
+                ("ssl_cert_file", &paths[0]),
+                ("ssl_key_file", &paths[1]),
+            ]
+            .map(|(name, value)| format!("{name}={value}"))
+            .into(),
+            _ => [
+                ("skip-networking", "0"),
+                ("bind-address", "127.0.0.1"),
+                ("port", &port),
+                ("ssl-cert", &paths[0]),
+                ("ssl-key", &paths[1]),
+            ]
+            .map(|(name, value)| format!("{name}={value}"))
+            .into(),
+        };
+        if engine == Engine::Postgres {
+            server.port = port;
+        }
+        server.run()?;
+        Ok(server)
+    }
+
+    fn make(engine: Engine, settings: Vec<String>) -> Result<Self, AnyError> {
         let dir = tempfile::Builder::new().prefix("skyloom-sql-").tempdir()?;
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))?;
         let name = match engine {
@@ -64,11 +172,11 @@ impl Server {
             engine,
             dir,
             user,
-            settings: settings.iter().map(|s| (*s).to_owned()).collect(),
+            settings,
+            port: "5432".to_owned(),
             child: Mutex::new(None),
         };
         server.initialise()?;
-        server.run()?;
         Ok(server)
     }
 
@@ -218,6 +326,7 @@ impl Server {
                     .arg("--no-defaults")
                     .arg(format!("--datadir={}", data.display()))
                     .arg(format!("--socket={}", self.socket().display()))
+                    .arg(format!("--tmpdir={}", self.folder().display()))
                     .arg(format!("--pid-file={}", self.folder().join("pid").display()))
                     .args([
                         "--skip-networking",
@@ -265,7 +374,7 @@ impl Server {
     pub(crate) fn postgres(&self) -> sqlx::postgres::PgConnectOptions {
         sqlx::postgres::PgConnectOptions::new_without_pgpass()
             .socket(self.folder())
-            .port(5432)
+            .port(self.port.parse().unwrap_or(5432))
             .username("postgres")
             .database("postgres")
             .application_name("test")

@@ -120,18 +120,18 @@ BEGIN
             END IF;
             INSERT INTO {p}_history (revision, `key`, created, value, old_created, old_modified, old_value,
                                      writer, batch, txn, committed_at)
-            SELECT v_head + e.place, e.name, COALESCE(e.created, v_head + e.place),
+            SELECT v_head + e.place, e.name, COALESCE(d.created, v_head + e.place),
                    CONVERT(SUBSTRING(p_values, e.start_at + 1, e.bytes) USING utf8mb4),
-                   e.created, e.modified, e.value, p_writer, p_batch, e.txn, v_now
-              FROM (SELECT w.txn, w.name, w.start_at, w.bytes, d.created, d.modified, d.value,
-                           DENSE_RANK() OVER (ORDER BY w.txn) AS place
+                   d.created, d.modified, d.value, p_writer, p_batch, e.txn, v_now
+              FROM (SELECT w.txn, w.name, w.start_at, w.bytes, DENSE_RANK() OVER (ORDER BY w.txn) AS place
                       FROM JSON_TABLE(p_writes, '$[*]' COLUMNS (
                                level_index INT PATH '$[0]', txn INT PATH '$[1]', place INT PATH '$[2]',
                                name VARCHAR(512) PATH '$[3]', start_at INT PATH '$[4]', bytes INT PATH '$[5]')) AS w
-                      LEFT JOIN {p}_documents d ON d.`key` = CONVERT(w.name USING ascii)
-                     WHERE w.level_index = v_level AND (w.bytes IS NOT NULL OR d.`key` IS NOT NULL)
+                      LEFT JOIN {p}_documents x ON x.`key` = CONVERT(w.name USING ascii)
+                     WHERE w.level_index = v_level AND (w.bytes IS NOT NULL OR x.`key` IS NOT NULL)
                        AND NOT EXISTS (SELECT 1 FROM JSON_TABLE(COALESCE(v_failed, '[]'), '$[*]' COLUMNS (
-                                                         txn INT PATH '$[0]')) AS f WHERE f.txn = w.txn)) AS e;
+                                                         txn INT PATH '$[0]')) AS f WHERE f.txn = w.txn)) AS e
+              LEFT JOIN {p}_documents d ON d.`key` = CONVERT(e.name USING ascii);
         END IF;
         INSERT INTO {p}_documents (`key`, created, modified, value)
         SELECT h.`key`, h.created, h.revision, h.value FROM {p}_history h

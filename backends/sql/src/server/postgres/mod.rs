@@ -32,6 +32,8 @@ pub struct Postgres {
 #[derive(Debug)]
 struct Sql {
     version: Arc<str>,
+    /// Held by every process that may have watchers.
+    present: Arc<str>,
     register: Arc<str>,
     commit: Arc<str>,
     fence: Arc<str>,
@@ -55,6 +57,7 @@ impl Sql {
         let text = |sql: &str| Arc::<str>::from(sql.replace("{here}", HERE).replace("{p}", p));
         Self {
             version: text("SELECT version::bigint FROM {p}_state WHERE id = 1"),
+            present: text("SELECT pg_advisory_lock_shared(1397447502, '{p}_state'::regclass::oid::integer)"),
             register: text(
                 "WITH old AS (DELETE FROM {p}_writers WHERE started_at < clock_timestamp() - interval '30 days') \
                  INSERT INTO {p}_writers (name) VALUES ($1) RETURNING id",
@@ -179,6 +182,10 @@ impl Dialect for Postgres {
     }
 
     async fn register(&self, link: &mut Link<PgConnection>) -> sqlx::Result<i64> {
+        // The session keeps it. From now on others tell of their commits.
+        sqlx::query(safe(&self.sql.present))
+            .execute(&mut link.raw)
+            .await?;
         let query = sqlx::query_scalar(safe(&self.sql.register)).bind(&self.config.name);
         query.fetch_one(&mut link.raw).await
     }

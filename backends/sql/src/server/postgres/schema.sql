@@ -158,7 +158,9 @@ BEGIN
         END IF;
         ends := ends || head;
     END LOOP;
-    IF head > base THEN
+    -- Every writing process holds its share of this lock: when it can be had whole, there is nobody else to tell. Whoever
+    -- comes later waits for it, and looks for itself first.
+    IF head > base AND NOT pg_try_advisory_xact_lock(1397447502, '{p}_state'::regclass::oid::integer) THEN
         PERFORM pg_notify('{p}', p_writer::text);
     END IF;
 END $$;
