@@ -277,11 +277,8 @@ pub(crate) async fn was_logged(
     }
     let find = space.log.find_one(doc! { "_id": int(first) });
     let found = find.projection(doc! { "batch": 1 }).await?;
-    Ok(match found {
-        Some(document) => Some(document.get_str("batch").is_ok_and(|batch| batch == name)),
-        // Trimmed already, or lost.
-        None => None,
-    })
+    // Without a document it was trimmed already, or lost.
+    Ok(found.map(|document| document.get_str("batch").is_ok_and(|batch| batch == name)))
 }
 
 /// A head that should be there.

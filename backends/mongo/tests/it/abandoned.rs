@@ -6,6 +6,7 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 use mongodb::bson::doc;
 use skyloom_store::{Revision, Store as _, Txn};
+use tokio::task::JoinSet;
 
 use crate::proxy::{Mode, Proxy};
 use crate::support::Server;
@@ -29,12 +30,11 @@ async fn dead(server: Arc<Server>) {
     put(&survivor, "a", "1").await;
     let dead = open_through(&config, proxy.port).await;
     proxy.set(Mode::HoldCommits);
-    let commit = {
-        let dead = Arc::clone(&dead);
-        tokio::spawn(async move { dead.commit(Txn::new().put(key("a"), json("2"))).await })
-    };
+    let mut tasks = JoinSet::new();
+    let committing = Arc::clone(&dead);
+    tasks.spawn(async move { committing.commit(Txn::new().put(key("a"), json("2"))).await });
     proxy.reached(Mode::Holding).await;
-    commit.abort();
+    tasks.shutdown().await;
     drop(dead);
     // Nothing that it might still want to say arrives.
     proxy.set(Mode::Refuse);
@@ -53,14 +53,13 @@ async fn alive(server: Arc<Server>) {
     let (quick, slow) = (open(&config).await, open_through(&config, proxy.port).await);
     put(&quick, "a", "1").await;
     proxy.set(Mode::HoldCommits);
-    let commit = {
-        let slow = Arc::clone(&slow);
-        tokio::spawn(async move { slow.commit(Txn::new().create(key("slow"), json("1"))).await })
-    };
+    let mut tasks = JoinSet::new();
+    let committing = Arc::clone(&slow);
+    tasks.spawn(async move { committing.commit(Txn::new().create(key("slow"), json("1"))).await });
     proxy.reached(Mode::Holding).await;
     put(&quick, "a", "2").await;
     proxy.set(Mode::Pass);
-    let outcome = commit.await.unwrap().unwrap();
+    let outcome = tasks.join_next().await.unwrap().unwrap().unwrap();
     assert_eq!(outcome.committed(), Some(Revision(3)), "after the quick one's");
     assert_eq!(get(&quick, "slow").await.as_deref(), Some("1"));
     slow.close().await;

@@ -7,6 +7,7 @@ use libtest_mimic::Trial;
 use mongodb::bson::doc;
 use skyloom_store::{Grant, Guard, LeaseMode, Leases as _, Outcome, Renewal, Store as _, Txn};
 use skyloom_store_mongo::MongoStore;
+use tokio::task::JoinSet;
 
 use crate::proxy::{Mode, Proxy};
 use crate::support::Server;
@@ -110,10 +111,9 @@ async fn slip(server: Arc<Server>) {
     for _ in 0..3 {
         let epoch = granted(&other, LeaseMode::TakeOver).await;
         proxy.set(Mode::HoldCommits);
-        let commit = {
-            let holder = Arc::clone(&holder);
-            tokio::spawn(async move { holder.commit(fenced(epoch)).await })
-        };
+        let mut tasks = JoinSet::new();
+        let committing = Arc::clone(&holder);
+        tasks.spawn(async move { committing.commit(fenced(epoch)).await });
         proxy.reached(Mode::Holding).await;
         let taking = granted(&other, LeaseMode::TakeOver);
         tokio::pin!(taking);
@@ -121,7 +121,7 @@ async fn slip(server: Arc<Server>) {
             .await
             .ok();
         proxy.set(Mode::Pass);
-        let outcome = commit.await.unwrap().unwrap();
+        let outcome = tasks.join_next().await.unwrap().unwrap().unwrap();
         if early.is_some() {
             assert!(
                 matches!(outcome, Outcome::Conflict { guard: 0, .. }),

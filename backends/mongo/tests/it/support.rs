@@ -25,7 +25,7 @@ fn program() -> PathBuf {
 /// A running server.
 pub(crate) struct Server {
     options: Vec<&'static str>,
-    child: Child,
+    running: Running,
     pub(crate) port: u16,
     folder: TempDir,
     databases: AtomicU32,
@@ -34,10 +34,10 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start(options: &[&'static str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let (child, port) = launch(folder.path(), 0, options);
+        let (running, port) = launch(folder.path(), 0, options);
         Self {
             options: options.to_vec(),
-            child,
+            running,
             port,
             folder,
             databases: AtomicU32::new(0),
@@ -61,26 +61,29 @@ impl Server {
 
     /// As at a power cut of the process.
     pub(crate) fn kill(&mut self) {
-        self.child.kill().expect("the server was running");
-        self.child.wait().expect("the server is our child");
+        self.running.0.kill().expect("the server was running");
+        self.running.0.wait().expect("the server is our child");
     }
 
     /// Starts again on the same data and port.
     pub(crate) fn restart(&mut self) {
-        (self.child, self.port) = launch(self.folder.path(), self.port, &self.options);
+        (self.running, self.port) = launch(self.folder.path(), self.port, &self.options);
     }
 }
 
-impl Drop for Server {
+/// The process; it ends with this.
+struct Running(Child);
+
+impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
 /// Starts the server and waits until it says where it listens.
-fn launch(folder: &Path, port: u16, options: &[&str]) -> (Child, u16) {
-    let mut child = Command::new(program())
+fn launch(folder: &Path, port: u16, options: &[&str]) -> (Running, u16) {
+    let child = Command::new(program())
         .args([
             "--host",
             "127.0.0.1",
@@ -96,19 +99,20 @@ fn launch(folder: &Path, port: u16, options: &[&str]) -> (Child, u16) {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the server starts");
-    let mut lines = BufReader::new(child.stderr.take().expect("it is piped"));
+    let mut running = Running(child);
+    let mut lines = BufReader::new(running.0.stderr.take().expect("it is piped"));
     let mut said = String::new();
     loop {
         let mut line = String::new();
-        if lines.read_line(&mut line).unwrap_or(0) == 0 {
-            let _ = child.kill();
-            let _ = child.wait();
-            panic!("the server ended at its start: {said}");
-        }
+        assert_ne!(
+            lines.read_line(&mut line).unwrap_or(0),
+            0,
+            "the server ended at its start: {said}"
+        );
         if let Some((_, port)) = line.trim_end().rsplit_once("listening on 127.0.0.1:") {
             let port = port.parse().expect("a port");
             drain(lines);
-            return (child, port);
+            return (running, port);
         }
         said.push_str(&line);
     }
