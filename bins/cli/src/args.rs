@@ -6,6 +6,8 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::dev::DevArgs;
+#[cfg(feature = "sim")]
+use crate::nouns::sim;
 use crate::nouns::{
     context, event, flavor, host, image, keypair, kind, plan, port, project, server, task, token,
 };
@@ -123,6 +125,10 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Context(context::Verb),
     Dev(DevArgs),
+    /// A day of your own making on simulated hosts
+    #[cfg(feature = "sim")]
+    #[command(subcommand)]
+    Sim(sim::Verb),
     /// Print the completion script of a shell
     #[command(after_help = "Examples:
   skyloom completion bash > ~/.local/share/bash-completion/completions/skyloom

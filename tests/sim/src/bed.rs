@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -30,6 +31,7 @@ use crate::checker::Checker;
 use crate::clock::TrueClock;
 use crate::faults::{Kind, Weather};
 use crate::link::Request;
+use crate::play::Diary;
 use crate::trace::Trace;
 
 /// Something that must never be.
@@ -84,6 +86,8 @@ struct State {
     /// Processes that have killed themselves, by name.
     fallen: VecDeque<Arc<str>>,
     full: bool,
+    /// What is written down for people, of a play.
+    diary: Option<Diary>,
 }
 
 /// See above.
@@ -93,6 +97,8 @@ pub(crate) struct Bed {
     pub(crate) weather: Weather,
     store: MemoryStore,
     state: Mutex<State>,
+    /// How much later than usual the store answers, in milliseconds.
+    slow: AtomicU64,
     /// Tells the schedule's own loop that there is something to see.
     pub(crate) wake: Notify,
 }
@@ -112,9 +118,28 @@ impl Bed {
                 late: Vec::new(),
                 fallen: VecDeque::new(),
                 full: false,
+                diary: None,
             }),
+            slow: AtomicU64::new(0),
             wake: Notify::new(),
         }
+    }
+
+    /// With a diary.
+    pub(crate) fn with_diary(mut self, diary: Diary) -> Self {
+        self.state.get_mut().diary = Some(diary);
+        self
+    }
+
+    /// The diary, if one was kept.
+    pub(crate) fn take_diary(&self) -> Option<Diary> {
+        self.state.lock().diary.take()
+    }
+
+    /// The diary, if one is kept, with the time.
+    pub(crate) fn diary<T>(&self, write: impl FnOnce(&mut Diary, Duration) -> T) -> Option<T> {
+        let now = self.clock.elapsed();
+        self.state.lock().diary.as_mut().map(|diary| write(diary, now))
     }
 
     /// The state, looked at or changed by the schedule itself.
@@ -192,6 +217,23 @@ impl Bed {
 
     pub(crate) fn set_full(&self, full: bool) {
         self.state.lock().full = full;
+    }
+
+    /// The store answers that much later than before, or sooner.
+    pub(crate) fn slower(&self, by_ms: i64) {
+        let slow = self.slow();
+        self.slow
+            .store(slow.saturating_add_signed(by_ms), Ordering::Relaxed);
+    }
+
+    /// The store answers as fast as ever.
+    pub(crate) fn not_slow(&self) {
+        self.slow.store(0, Ordering::Relaxed);
+    }
+
+    /// How much later than usual the store answers, in milliseconds.
+    pub(crate) fn slow(&self) -> u64 {
+        self.slow.load(Ordering::Relaxed)
     }
 
     pub(crate) fn compact(&self) {
@@ -347,6 +389,9 @@ impl Bed {
         if outcome.committed().is_some() {
             let now = self.clock.elapsed();
             state.checker.commit(now, who, &writes);
+            if let Some(diary) = &mut state.diary {
+                diary.commit(now, &writes);
+            }
             self.settle(state);
         }
         Ok(outcome)
@@ -395,6 +440,9 @@ impl Bed {
             )
         });
         state.checker.effect(effect);
+        if let Some(diary) = &mut state.diary {
+            diary.effect();
+        }
         self.settle(state);
     }
 

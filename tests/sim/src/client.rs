@@ -38,7 +38,7 @@ pub(crate) struct Door {
 
 /// Why a call gave nothing.
 #[derive(Debug)]
-enum Failed {
+pub(crate) enum Failed {
     /// No answer: it may have happened.
     Lost,
     /// The API says no.
@@ -51,8 +51,19 @@ impl Failed {
             Self::Lost => true,
             Self::Said(error) => matches!(
                 error.kind(),
-                ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Internal
+                ErrorKind::Unavailable
+                    | ErrorKind::Timeout
+                    | ErrorKind::Internal
+                    | ErrorKind::TooManyRequests
             ),
+        }
+    }
+
+    /// How long the API wants to be left alone.
+    fn wait(&self) -> Duration {
+        match self {
+            Self::Lost => Duration::ZERO,
+            Self::Said(error) => error.wait().unwrap_or_default(),
         }
     }
 }
@@ -117,16 +128,20 @@ pub(crate) struct Terms {
 #[derive(Debug)]
 pub(crate) struct Client {
     name: String,
-    terms: Terms,
+    pub(crate) terms: Terms,
     seed: u64,
-    rng: Rng,
+    pub(crate) rng: Rng,
     servers: Vec<ServerId>,
     last: Option<TaskId>,
 }
 
 impl Client {
     pub(crate) fn new(number: usize, terms: Terms, seed: u64) -> Self {
-        let name = format!("client-{number}");
+        Self::named(format!("client-{number}"), terms, seed)
+    }
+
+    /// A client with a stream of chance of its own.
+    pub(crate) fn named(name: String, terms: Terms, seed: u64) -> Self {
         Self {
             rng: Rng::of(seed, &name),
             seed,
@@ -173,7 +188,7 @@ impl Client {
         }
     }
 
-    fn caller(&self, key: Option<String>) -> Caller {
+    pub(crate) fn caller(&self, key: Option<String>) -> Caller {
         let project = self.terms.project;
         Caller {
             role: Role::Admin { project },
@@ -295,23 +310,32 @@ impl Client {
         &mut self,
         call: impl Fn(Arc<Cloud>) -> BoxFuture<'static, Result<T, CloudError>>,
     ) -> Option<T> {
-        for _ in 0..TRIES {
+        self.ask(TRIES, call).await.ok()
+    }
+
+    /// Calls until there is an answer, `tries` times at most.
+    pub(crate) async fn ask<T>(
+        &mut self,
+        tries: usize,
+        call: impl Fn(Arc<Cloud>) -> BoxFuture<'static, Result<T, CloudError>>,
+    ) -> Result<T, Failed> {
+        let mut last = Failed::Lost;
+        for _ in 0..tries {
             match self.terms.door.call(&mut self.rng, &call).await {
-                Ok(done) => return Some(done),
+                Ok(done) => return Ok(done),
                 Err(failed) => {
-                    self.terms
-                        .door
-                        .bed
-                        .note(&self.name, "failed", || format!("{failed:?}"));
+                    let bed = &self.terms.door.bed;
+                    bed.note(&self.name, "failed", || format!("{failed:?}"));
                     if !failed.again() {
-                        return None;
+                        return Err(failed);
                     }
+                    last = failed;
                 }
             }
-            let pause = self.rng.within(200, 5_000);
-            tokio::time::sleep(Duration::from_millis(pause)).await;
+            let pause = Duration::from_millis(self.rng.within(200, 5_000));
+            tokio::time::sleep(pause.max(last.wait())).await;
         }
-        None
+        Err(last)
     }
 
     /// Waits until a task has come to rest, looking now and then.

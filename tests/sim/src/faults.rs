@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use skyloom_hypervisor::{ErrorKind, Fault, FaultPoint};
@@ -84,6 +84,26 @@ kinds! {
     GuestEnds => "guest-ends",
     /// Somebody with an agent's token writes what is not the agent's.
     Rogue => "rogue",
+}
+
+impl Kind {
+    /// Whether it bites single calls and events, and not at planned moments.
+    #[must_use]
+    pub const fn by_call(self) -> bool {
+        matches!(
+            self,
+            Self::LoseRequest
+                | Self::LoseAnswer
+                | Self::Slow
+                | Self::WatchGap
+                | Self::WatchError
+                | Self::WatchEnd
+                | Self::WatchTwice
+                | Self::WatchSwap
+                | Self::WatchDrop
+                | Self::WatchLate
+        )
+    }
 }
 
 impl fmt::Display for Kind {
@@ -284,18 +304,27 @@ fn host_fault(rng: &mut Rng, host: usize) -> Planned {
 }
 
 /// How often the kinds that bite call by call do so, in thousandths of calls or events; until it is calm.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Weather {
-    rates: BTreeMap<Kind, u32>,
+    /// By kind, in the order of [`Kind::ALL`].
+    rates: Vec<AtomicU32>,
     calm: AtomicBool,
 }
 
 impl Weather {
-    pub(crate) fn new(rates: BTreeMap<Kind, u32>) -> Self {
+    pub(crate) fn new(rates: &BTreeMap<Kind, u32>) -> Self {
+        let rate = |kind| rates.get(kind).copied().unwrap_or_default();
         Self {
-            rates,
+            rates: Kind::ALL.iter().map(|kind| AtomicU32::new(rate(kind))).collect(),
             calm: AtomicBool::new(false),
         }
+    }
+
+    /// From now on `kind` bites that much more often, or less.
+    pub(crate) fn change(&self, kind: Kind, by: i32) {
+        let rate = &self.rates[kind as usize];
+        let changed = rate.load(Ordering::Relaxed).saturating_add_signed(by);
+        rate.store(changed, Ordering::Relaxed);
     }
 
     /// From now on nothing bites.
@@ -306,8 +335,8 @@ impl Weather {
     /// Whether `kind` bites this time. A draw is made in any case, so that the stream does not shift.
     pub(crate) fn bites(&self, rng: &mut Rng, kind: Kind) -> bool {
         let drawn = rng.below(1000);
-        !self.calm.load(Ordering::Relaxed)
-            && self.rates.get(&kind).is_some_and(|rate| drawn < u64::from(*rate))
+        let rate = self.rates[kind as usize].load(Ordering::Relaxed);
+        !self.calm.load(Ordering::Relaxed) && drawn < u64::from(rate)
     }
 }
 
@@ -324,10 +353,25 @@ mod tests {
     }
 
     #[test]
+    fn weather_changes_and_calms() {
+        let weather = Weather::new(&BTreeMap::from([(Kind::Slow, 1000)]));
+        let mut rng = Rng::of(1, "weather");
+        assert!(weather.bites(&mut rng, Kind::Slow));
+        weather.change(Kind::Slow, -1000);
+        weather.change(Kind::LoseAnswer, 1000);
+        assert!(!weather.bites(&mut rng, Kind::Slow));
+        assert!(weather.bites(&mut rng, Kind::LoseAnswer));
+        weather.calm();
+        assert!(!weather.bites(&mut rng, Kind::LoseAnswer));
+    }
+
+    #[test]
     fn a_planned_fault_is_of_the_kind_that_was_asked_for() {
         let mut rng = Rng::of(1, "planned");
         for kind in Kind::ALL {
-            if let Some(planned) = draw(&mut rng, *kind, 4, 2) {
+            let planned = draw(&mut rng, *kind, 4, 2);
+            assert_eq!(planned.is_none(), kind.by_call() || *kind == Kind::Drift);
+            if let Some(planned) = planned {
                 assert_eq!(planned.kind(), *kind);
             }
         }

@@ -73,19 +73,26 @@ pub(crate) async fn found(
     bed.commit(&who, Txn::new().create(key, value))
         .map_err(|e| e.to_string())?;
     let mut hosts = Vec::new();
-    let mut facts = FakeOptions::in_memory();
+    let facts = FakeOptions::in_memory().sequence(Arc::default()).naive_start();
     let world = skyloom_hypervisor::FakeWorld::in_memory();
     let mut said = world.hypervisor().facts().await.map_err(|e| e.to_string())?;
-    said.capacity = scenario.capacity;
-    facts = facts.facts(said).sequence(Arc::default()).naive_start();
+    for flavor in &scenario.flavors {
+        cloud.create_flavor(&caller, flavor.clone()).await.map_err(text)?;
+    }
     for i in 0..scenario.hosts {
-        let request = CreateHost {
-            name: format!("agent-{i}"),
-            ..CreateHost::default()
-        };
+        let named = scenario.named.get(i);
+        let request = named.map_or_else(
+            || CreateHost {
+                name: format!("agent-{i}"),
+                ..CreateHost::default()
+            },
+            |plan| plan.request.clone(),
+        );
+        said.capacity = named.map_or(scenario.capacity, |plan| plan.capacity);
+        let facts = facts.clone().facts(said.clone());
         let host = cloud.create_host(&caller, request).await.map_err(text)?.host;
         let name = host.meta.name.to_string();
-        let made = HostBed::new(bed.clone(), host.id(), name, facts.clone().tag(i as u32));
+        let made = HostBed::new(bed.clone(), host.id(), name, facts.tag(i as u32));
         hosts.push(Arc::new(made.map_err(|e| e.to_string())?));
     }
     Ok((project, hosts))

@@ -80,12 +80,7 @@ impl HostBed {
 
     /// A guest ends by itself, if there is one.
     pub(crate) fn end_guest(&self, pick: u64, crash: bool) -> Option<ServerId> {
-        let domains = self.fake.domains().ok()?;
-        let running: Vec<ServerId> = domains
-            .iter()
-            .filter(|d| d.power.may_execute())
-            .map(|d| d.spec.id)
-            .collect();
+        let running = self.running();
         let server = *running.get(usize::try_from(pick % running.len().max(1) as u64).ok()?)?;
         if crash {
             self.fake.crash_guest(server).ok()?;
@@ -94,6 +89,26 @@ impl HostBed {
         }
         self.report();
         Some(server)
+    }
+
+    /// The servers whose guests run here.
+    pub(crate) fn running(&self) -> Vec<ServerId> {
+        let domains = self.fake.domains().unwrap_or_default();
+        let running = domains.iter().filter(|d| d.power.may_execute());
+        running.map(|d| d.spec.id).collect()
+    }
+
+    /// A guest dies.
+    pub(crate) fn crash_guest(&self, server: ServerId) {
+        let _ = self.fake.crash_guest(server);
+        self.report();
+    }
+
+    /// All guests die at once.
+    pub(crate) fn lose_power(&self) {
+        for server in self.running() {
+            self.crash_guest(server);
+        }
     }
 
     /// What is on the host.

@@ -24,6 +24,7 @@ mod gate;
 mod host;
 mod images;
 mod link;
+pub mod play;
 mod process;
 mod rng;
 mod run;

@@ -153,7 +153,7 @@ impl Link {
             8..=13 => rng.within(1, 4),
             _ => rng.within(5, 40),
         };
-        let (mut there, mut back) = (way(), way() + self.gate.lagging());
+        let (mut there, mut back) = (way(), way() + self.gate.lagging() + self.bed.slow());
         let weather = &self.bed.weather;
         let slow = weather.bites(&mut rng, Kind::Slow);
         let (far, very) = (rng.within(50, 3_000), rng.within(3_000, 30_000));

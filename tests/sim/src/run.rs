@@ -17,14 +17,19 @@ use crate::world::{self, Report};
 /// # Panics
 /// When no runtime can be built.
 #[must_use]
-#[expect(clippy::expect_used, reason = "without a runtime there is nothing to report")]
 pub fn one(seed: u64, omit: &Omit, lines: usize) -> Report {
+    on_a_runtime(world::run(Scenario::draw(seed, omit), lines))
+}
+
+/// Runs to its end on a runtime of its own, in virtual time.
+#[expect(clippy::expect_used, reason = "without a runtime there is nothing to report")]
+pub(crate) fn on_a_runtime<T>(all: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime without IO");
-    runtime.block_on(world::run(Scenario::draw(seed, omit), lines))
+    runtime.block_on(all)
 }
 
 /// Runs `seed` twice; the hash of its trace, or both when they differ.

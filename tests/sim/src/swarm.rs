@@ -3,10 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use skyloom_cloud::CreateFlavor;
 use skyloom_model::Resources;
 
 use crate::faults::{self, Kind, Planned};
+use crate::play::{Act, HostPlan};
 use crate::rng::Rng;
+
+/// How long after the faults a small cloud must have come to rest.
+pub(crate) const REST: Duration = Duration::from_secs(600);
+/// More steps than any drawn schedule needs.
+pub(crate) const MOST_STEPS: u64 = 400_000;
 
 /// What of a seed's schedule is left out: how failures are shrunk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -91,6 +98,16 @@ pub(crate) struct Scenario {
     pub(crate) lease_ttl: Duration,
     /// How much clocks are off in speed at most, in millionths.
     pub(crate) drift: u64,
+    /// How long after the faults everything must have come to rest.
+    pub(crate) rest: Duration,
+    /// More steps than it needs.
+    pub(crate) most_steps: u64,
+    /// Hosts that have names and sizes of their own.
+    pub(crate) named: Vec<HostPlan>,
+    /// Flavors besides those of every new cloud.
+    pub(crate) flavors: Vec<CreateFlavor>,
+    /// What happens by a script.
+    pub(crate) acts: Vec<(Duration, Act)>,
 }
 
 impl Scenario {
@@ -153,6 +170,11 @@ impl Scenario {
             watcher,
             lease_ttl,
             drift,
+            rest: REST,
+            most_steps: MOST_STEPS,
+            named: Vec::new(),
+            flavors: Vec::new(),
+            acts: Vec::new(),
         }
     }
 

@@ -4,34 +4,26 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skyloom_cloud::{AgentScoped, Cloud, CloudParts, Reconciled, Suspects};
-use skyloom_model::{HostId, ImageId, OrderVerb, SeededIds, TaskState, paths};
-use skyloom_store::{LeaseName, Store as _, Txn};
+use skyloom_model::{HostId, ImageId};
 use tokio::task::JoinSet;
 
-use crate::bed::{Bed, Part, Violation, Who};
-use crate::checker::{Checker, Leftover};
+use crate::bed::{Bed, Part, Violation};
+use crate::checker::Checker;
 use crate::client::{Client, Door, Terms};
 use crate::clock::SimClock;
-use crate::direct::Direct;
 use crate::faults::{Kind, Planned, Weather};
 use crate::founding::found;
 use crate::gate::Gate;
 use crate::images::MemoryImages;
+use crate::play::Act;
 use crate::process::{Ended, Ground, Process};
 use crate::rng::Rng;
 use crate::swarm::Scenario;
-use crate::watcher;
 use crate::work::Marks;
 
-/// How long after the faults everything must have come to rest.
-const REST: Duration = Duration::from_secs(600);
-/// How long a wrong record may stay wrong at rest.
-const SETTLE: Duration = Duration::from_secs(90);
-/// More steps than any schedule needs.
-const MOST_STEPS: u64 = 400_000;
-/// What the operator orders for stuck tasks, one after the other.
-const ORDERS: [OrderVerb; 3] = [OrderVerb::Retry, OrderVerb::Skip, OrderVerb::Abandon];
+mod faults;
+mod rest;
+
 /// How often it is looked whether all is quiet.
 const LOOK: Duration = Duration::from_millis(700);
 
@@ -73,16 +65,18 @@ enum Action {
     NotFull,
     /// A host's disk has room again.
     DiskRoom(usize),
+    /// Something of a script.
+    Act(Act),
     Heal,
     Look,
 }
 
-struct World {
-    scenario: Scenario,
-    ground: Ground,
-    processes: Vec<Process>,
+pub(crate) struct World {
+    pub(crate) scenario: Scenario,
+    pub(crate) ground: Ground,
+    pub(crate) processes: Vec<Process>,
     set: JoinSet<Ended>,
-    clients: JoinSet<()>,
+    pub(crate) clients: JoinSet<()>,
     late: JoinSet<()>,
     /// What hosts do by themselves.
     _background: JoinSet<()>,
@@ -90,16 +84,23 @@ struct World {
     planned: u64,
     /// Rounds of orders that the operator has given.
     orders: usize,
-    terms: Terms,
+    pub(crate) terms: Terms,
+    /// Until when a process's machine is off.
+    pub(crate) off: BTreeMap<usize, Duration>,
     /// Since when there is nothing to do any more.
     quiet: Option<Duration>,
 }
 
 /// Runs the schedule; keeps the last `lines` lines of its trace.
 pub(crate) async fn run(scenario: Scenario, lines: usize) -> Report {
-    let seed = scenario.seed;
-    let weather = Weather::new(scenario.rates.clone());
+    let weather = Weather::new(&scenario.rates);
     let bed = Arc::new(Bed::new(weather, scenario.history, Checker::default(), lines));
+    run_on(scenario, bed).await
+}
+
+/// Runs the schedule on a bed that was made for it.
+pub(crate) async fn run_on(scenario: Scenario, bed: Arc<Bed>) -> Report {
+    let seed = scenario.seed;
     match World::build(scenario, bed.clone()).await {
         Ok(mut world) => world.go_on().await,
         Err(error) => bed.violated("the simulator", error),
@@ -195,11 +196,15 @@ impl World {
             planned: 0,
             quiet: None,
             orders: 0,
+            off: BTreeMap::new(),
             terms: terms.clone(),
             scenario,
         };
         for process in 0..world.processes.len() {
             world.after(Duration::from_millis(rng.below(500)), Action::Start(process));
+        }
+        for (at, act) in std::mem::take(&mut world.scenario.acts) {
+            world.after(at, Action::Act(act));
         }
         for (at, _, fault) in world.scenario.planned.clone() {
             world.after(at, Action::Fault(fault));
@@ -212,9 +217,13 @@ impl World {
         Ok(world)
     }
 
+    pub(crate) fn now(&self) -> Duration {
+        self.ground.bed.clock.elapsed()
+    }
+
     fn after(&mut self, time: Duration, action: Action) {
         self.planned += 1;
-        let at = self.ground.bed.clock.elapsed() + time;
+        let at = self.now() + time;
         self.timeline.insert((at, self.planned), action);
     }
 
@@ -281,11 +290,28 @@ impl World {
         }
     }
 
+    /// A process dies, with whoever stands still under its name, and none is started for a while.
+    pub(crate) fn keep_down(&mut self, process: usize, time: Duration) {
+        let until = self.now() + time;
+        let off = self.off.entry(process).or_default();
+        *off = until.max(*off);
+        self.processes[process].kill(&self.ground);
+        self.processes[process].bury();
+        self.after(time, Action::Start(process));
+    }
+
     /// Something happens. `true`: the schedule is over.
     async fn act(&mut self, action: Action) -> bool {
         match action {
-            Action::Fault(fault) => self.fault(fault).await,
+            Action::Fault(fault) => {
+                self.ground.bed.diary(|diary, now| diary.drawn(now, &fault));
+                self.fault(fault).await;
+            }
             Action::Start(process) => {
+                if let Some(off) = self.off.get(&process).copied().filter(|off| *off > self.now()) {
+                    self.after(off - self.now(), Action::Start(process));
+                    return false;
+                }
                 let process_is_up = self.processes[process].life.is_some()
                     || self.processes[process].start(&self.ground, &mut self.set);
                 if !process_is_up {
@@ -304,6 +330,7 @@ impl World {
             Action::NoLag(process) => self.each_life(process, |gate| gate.lag(0)),
             Action::NotFull => self.ground.bed.set_full(false),
             Action::DiskRoom(host) => self.disk_full(host, false),
+            Action::Act(act) => self.play(act).await,
             Action::Heal => self.heal(),
             Action::Look => return self.look().await,
         }
@@ -323,146 +350,23 @@ impl World {
         }
     }
 
-    async fn fault(&mut self, fault: Planned) {
-        let bed = self.ground.bed.clone();
-        let kind = fault.kind();
-        let bit = |who: &str| bed.bit(who, kind, || format!("{fault:?}"));
-        match fault {
-            Planned::Crash { process, down_ms } => {
-                bit(&self.processes[process].name);
-                self.down(process, Duration::from_millis(down_ms));
-            }
-            Planned::Restart { process } => {
-                if let Some(life) = &self.processes[process].life {
-                    bit(&self.processes[process].name);
-                    if self.processes[process].part == Part::Api {
-                        self.ground.door.close();
-                    }
-                    life.stop.cancel();
-                }
-            }
-            Planned::CrashAtCall { process, calls } => {
-                if let Some(life) = &self.processes[process].life {
-                    life.link.burn(calls);
-                }
-            }
-            Planned::Pause { process, ms } => {
-                bit(&self.processes[process].name);
-                self.each_life(process, |gate| gate.pause(true));
-                self.after(Duration::from_millis(ms), Action::Resume(process));
-            }
-            Planned::Zombie { process, ms } => {
-                let old = &mut self.processes[process];
-                if old.part == Part::Api || old.zombie.is_some() {
-                    return;
-                }
-                bit(&old.name);
-                if let Some(life) = old.life.take() {
-                    life.gate.pause(true);
-                    old.zombie = Some(life);
-                }
-                self.after(Duration::from_millis(200), Action::Start(process));
-                self.after(Duration::from_millis(ms), Action::Wake(process));
-            }
-            Planned::Cut { process, kind, ms } => {
-                bit(&self.processes[process].name);
-                let (out, inwards) = (kind != Kind::CutIn, kind != Kind::CutOut);
-                self.each_life(process, |gate| gate.cut(out, inwards));
-                self.after(Duration::from_millis(ms), Action::Mend(process));
-            }
-            Planned::Lag { process, late_ms, ms } => {
-                bit(&self.processes[process].name);
-                self.each_life(process, |gate| gate.lag(late_ms));
-                self.after(Duration::from_millis(ms), Action::NoLag(process));
-            }
-            Planned::Expire { process } => {
-                let path = match self.processes[process].part {
-                    Part::Agent(host) => paths::host_lease(host),
-                    _ => paths::engine_lease(&self.processes[process].name),
-                };
-                bit(&path);
-                if let Ok(name) = LeaseName::parse(&path) {
-                    let _ = bed.expire(&name);
-                }
-            }
-            Planned::WallStep { process, by_ms } => {
-                bit(&self.processes[process].name);
-                self.processes[process].step_clock(by_ms);
-            }
-            Planned::Compact => {
-                bit("store");
-                bed.compact();
-            }
-            Planned::Full { ms } => {
-                bit("store");
-                bed.set_full(true);
-                self.after(Duration::from_millis(ms), Action::NotFull);
-            }
-            Planned::Host {
-                host,
-                point,
-                fault: ref what,
-            } => {
-                let host = &self.ground.hosts[host];
-                bit(&host.name);
-                let _ = host.fake.fault_next(point, *what);
-            }
-            Planned::DiskFull { host, ms } => {
-                bit(&self.ground.hosts[host].name);
-                self.disk_full(host, true);
-                self.after(Duration::from_millis(ms), Action::DiskRoom(host));
-            }
-            Planned::GuestEnds { host, pick, crash } => {
-                let host = &self.ground.hosts[host];
-                if host.end_guest(pick, crash).is_some() {
-                    bit(&host.name);
-                }
-            }
-            Planned::Rogue { host, pick } => {
-                bit("rogue");
-                self.rogue(host, pick).await;
-            }
-        }
-    }
-
-    /// Somebody with the token of a host's agent reaches for what is not its own.
-    async fn rogue(&mut self, host: usize, pick: u64) {
-        let bed = self.ground.bed.clone();
-        let own = self.ground.hosts[host].id;
-        let who = Who {
-            name: "rogue".into(),
-            part: Part::Rogue(own),
-            life: 1,
-        };
-        let direct = Direct {
-            bed: bed.clone(),
-            who,
-        };
-        let all = direct.everything("").await;
-        let foreign: Vec<_> = all
-            .iter()
-            .filter(|kv| !kv.key.as_str().contains(&own.to_string()))
-            .collect();
-        let Some(found) = foreign.get((pick % foreign.len().max(1) as u64) as usize) else {
-            return;
-        };
-        let txn = Txn::new().replace(found.key.clone(), found.modified, found.value.clone());
-        let _ = AgentScoped::new(Arc::new(direct), own).commit(txn).await;
-    }
-
     /// The faults end: whoever was down, still or cut off goes on.
     fn heal(&mut self) {
         let bed = self.ground.bed.clone();
         bed.note("world", "heals", String::new);
+        bed.diary(|diary, now| diary.healed(now));
         bed.weather.calm();
         bed.set_full(false);
+        bed.not_slow();
+        self.off.clear();
         self.timeline
-            .retain(|_, action| !matches!(action, Action::Fault(_)));
+            .retain(|_, action| !matches!(action, Action::Fault(_) | Action::Act(_)));
         for (i, host) in self.ground.hosts.iter().enumerate() {
             let _ = host.fake.heal();
             host.fake.release_events();
             self.disk_full(i, false);
         }
+        let hosts_suffered = self.scenario.kinds().contains(&Kind::Host);
         for i in 0..self.processes.len() {
             self.each_life(i, |gate| {
                 gate.cut(false, false);
@@ -470,7 +374,7 @@ impl World {
                 gate.pause(false);
             });
             let agent = matches!(self.processes[i].part, Part::Agent(_));
-            if self.scenario.restart_all || (agent && self.scenario.rates.contains_key(&Kind::Host)) {
+            if self.scenario.restart_all || (agent && hosts_suffered) {
                 self.processes[i].kill(&self.ground);
             }
             self.processes[i].bury();
@@ -479,104 +383,5 @@ impl World {
             }
         }
         self.after(LOOK, Action::Look);
-    }
-
-    /// Whether everything has come to rest as it should. `true`: the schedule is over.
-    async fn look(&mut self) -> bool {
-        let bed = self.ground.bed.clone();
-        let now = bed.clock.elapsed();
-        while self.clients.try_join_next().is_some() {}
-        let open: Vec<_> = bed.checker(|c| c.open_tasks().collect());
-        if self.clients.is_empty() && open.is_empty() && self.late.is_empty() {
-            let since = *self.quiet.get_or_insert(now);
-            let stuck = bed.checker(|c| c.stuck_tasks());
-            let wrong = if stuck.is_empty() {
-                self.at_rest().await
-            } else if let Some(verb) = ORDERS.get(self.orders) {
-                self.orders += 1;
-                let operator = Client::new(100 + self.orders, self.terms.clone(), self.scenario.seed);
-                self.clients.spawn(operator.order(stuck, *verb));
-                vec![("I8", format!("{verb:?} is ordered"))]
-            } else {
-                vec![("I8", format!("tasks are stuck after all orders: {stuck:?}"))]
-            };
-            let Some((invariant, what)) = wrong.first() else {
-                return true;
-            };
-            if now - since > SETTLE {
-                bed.violated(invariant, format!("{what}; in all {} such things", wrong.len()));
-                return true;
-            }
-        } else {
-            self.quiet = None;
-        }
-        if bed.steps() > MOST_STEPS {
-            bed.violated("I8", format!("{MOST_STEPS} steps and no end; open: {open:?}"));
-            return true;
-        }
-        if now > self.scenario.faults_until + REST {
-            let open: Vec<String> = bed.checker(|c| open.iter().map(|(id, _)| c.task(*id)).collect());
-            let clients = self.clients.len();
-            bed.violated(
-                "I8",
-                format!("no rest after {REST:?}; {clients} clients wait; open: {open:#?}"),
-            );
-            return true;
-        }
-        self.after(LOOK, Action::Look);
-        false
-    }
-
-    async fn at_rest(&self) -> Vec<Leftover> {
-        let bed = &self.ground.bed;
-        let seen: Vec<_> = self.ground.hosts.iter().map(|h| h.seen()).collect();
-        let mut wrong = bed.checker(|c| c.at_rest(&seen));
-        for (task, job) in self.ground.marks.there() {
-            if matches!(
-                bed.checker(|c| c.state(task)),
-                Some(TaskState::Failed | TaskState::Cancelled)
-            ) && !bed.checker(|c| c.abandoned(task))
-            {
-                wrong.push((
-                    "I10",
-                    format!("task {task} was undone and the mark of {job} is there"),
-                ));
-            }
-        }
-        if self.scenario.watcher {
-            let truth = self.looker("looker").everything(watcher::WATCHED).await;
-            let truth = truth.into_iter().map(|kv| (kv.key, kv.modified)).collect();
-            wrong.extend(watcher::compare(&self.ground.shown, &truth).map(|what| ("I9", what)));
-        }
-        if wrong.is_empty() && self.orders == 0 {
-            wrong.extend(self.reconciled().await.map(|what| ("I12", what)));
-        }
-        wrong
-    }
-
-    /// What the product's own reconciler finds to do: there should be nothing.
-    async fn reconciled(&self) -> Option<String> {
-        let clock = Arc::new(self.ground.bed.clock);
-        let cloud = Cloud::new(CloudParts {
-            backend: Arc::new(self.looker("reconciler")),
-            clock: clock.clone(),
-            ids: Arc::new(SeededIds::new(clock, self.scenario.seed)),
-            images: self.ground.images.clone(),
-        });
-        match cloud.reconcile(&mut Suspects::default()).await {
-            Ok(found) if found == Reconciled::default() => None,
-            found => Some(format!("the reconciler finds {found:?}")),
-        }
-    }
-
-    fn looker(&self, name: &str) -> Direct {
-        Direct {
-            bed: self.ground.bed.clone(),
-            who: Who {
-                name: name.into(),
-                part: Part::Watcher,
-                life: 1,
-            },
-        }
     }
 }

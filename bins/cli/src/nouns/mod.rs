@@ -15,6 +15,8 @@ pub(crate) mod port;
 pub(crate) mod project;
 mod removal;
 pub(crate) mod server;
+#[cfg(feature = "sim")]
+pub(crate) mod sim;
 pub(crate) mod task;
 pub(crate) mod token;
 
@@ -44,6 +46,8 @@ pub(crate) async fn run(app: &App, command: Command) -> Result<()> {
         Command::Event(verb) => event::run(app, verb).await,
         Command::Kind(verb) => kind::run(app, verb).await,
         Command::Context(verb) => context::run(app, verb).await,
+        #[cfg(feature = "sim")]
+        Command::Sim(verb) => sim::run(app, verb).await,
         Command::Completion { shell } => help::completion(shell),
         Command::Version => help::version(app).await,
         Command::Help { topic } => help::topic(&topic),
@@ -74,6 +78,8 @@ pub(crate) fn can_be_shown(command: &Command) -> bool {
         Command::Token(verb) => !matches!(verb, token::Verb::List(_)),
         Command::Project(verb) => matches!(verb, project::Verb::Create { .. }),
         Command::Plan(verb) => matches!(verb, plan::Verb::Apply { .. }),
+        #[cfg(feature = "sim")]
+        Command::Sim(_) => false,
         Command::Port(_)
         | Command::Event(_)
         | Command::Kind(_)

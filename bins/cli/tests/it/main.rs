@@ -11,6 +11,8 @@ mod images;
 mod lists;
 mod orders;
 mod records;
+#[cfg(feature = "sim")]
+mod sim;
 mod stub;
 mod terminal;
 mod waiting;
