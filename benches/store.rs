@@ -8,6 +8,10 @@ use skyloom::model::SystemClock;
 use skyloom::store::{Key, ListOptions, MemoryConfig, MemoryStore, Prefix, Revision, Store as _, Txn, Value};
 use tokio::runtime::{Builder, Runtime};
 
+/// As in the programs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const DOCUMENTS: usize = 10_000;
 
 fn key(n: usize) -> Key {

@@ -38,6 +38,10 @@ use tokio::runtime::{Builder, Runtime};
 use crate::meter::{Anyhow, Awake, cores, progress};
 use crate::table::{HEAD, Row, Samples, Short, Thousands};
 
+/// As in the programs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const TURNS: usize = 3;
 const SECOND: Duration = Duration::from_secs(1);
 const WATCH_ROUNDS: usize = 2_000;

@@ -23,6 +23,10 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
+/// The same as in our own programs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 use crate::saga::{Sagas, WalStore};
 use crate::wal::Wal;
 

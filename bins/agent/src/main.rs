@@ -12,6 +12,10 @@ use skyloom_bin::process;
 
 use crate::config::AgentConfig;
 
+/// Tasks are many small allocations, of which the system's allocator makes the most expensive part of a step.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The agent of one host of a Skyloom cloud: runs its jobs and reports its guests
 #[derive(Debug, Parser)]
 #[command(

@@ -12,6 +12,10 @@ use skyloom_bin::process;
 
 use crate::config::ApiConfig;
 
+/// Tasks are many small allocations, of which the system's allocator makes the most expensive part of a step.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The REST API of a Skyloom cloud
 #[derive(Debug, Parser)]
 #[command(

@@ -12,6 +12,10 @@ use skyloom_bin::process;
 
 use crate::config::EngineConfig;
 
+/// Tasks are many small allocations, of which the system's allocator makes the most expensive part of a step.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The engine of a Skyloom cloud: plans tasks and carries them forward
 #[derive(Debug, Parser)]
 #[command(
