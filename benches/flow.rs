@@ -27,6 +27,10 @@ use tokio::runtime::Builder;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+/// As in the programs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A chain of so many jobs, the first half of them done.
 fn half_done(jobs: usize, clock: SystemClock) -> (Task, Plan, BTreeMap<JobId, JobRecord>) {
     let (ids, now) = (OsIds::new(clock), clock.now());
@@ -39,7 +43,7 @@ fn half_done(jobs: usize, clock: SystemClock) -> (Task, Plan, BTreeMap<JobId, Jo
     let composed = compose::first_stage(&task, planned, now, &ids).expect("a plan");
     let done = (0..jobs / 2).map(|n| {
         let id = ten::step(n);
-        let record = compose::job_record(&composed.task, &composed.plan, &id, JobState::Succeeded);
+        let record = JobRecord::first(&composed.task, &composed.plan, &id, JobState::Succeeded);
         (id, record.expect("a job of the plan"))
     });
     let done = done.collect();

@@ -226,7 +226,7 @@ async fn ten_durable_steps_are_at_most_twelve_commits() {
         assert!(calls.commits <= 12, "workflow {number}: {calls:?}");
         // Two, three, one for each of nine results, and at the end four beside the nine removed.
         assert!(calls.writes <= 27, "workflow {number}: {calls:?}");
-        assert!(calls.bytes <= 15_000, "workflow {number}: {calls:?}");
+        assert!(calls.bytes <= 6_500, "workflow {number}: {calls:?}");
         assert!(calls.gets <= 2, "workflow {number}: {calls:?}");
         assert_eq!((calls.lists, calls.leases), (0, 0), "workflow {number}");
     }

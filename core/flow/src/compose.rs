@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use skyloom_model::{
-    Event, EventId, EventKind, FORMAT, Ids, JobId, JobRecord, JobState, JobWant, MAIN_STAGE, Place, Plan,
-    Progress, Reason, Stage, StageOutcome, Task, TaskState, Timestamp, paths,
+    Event, EventId, EventKind, FORMAT, Ids, JobId, JobRecord, JobState, MAIN_STAGE, Place, Plan, Progress,
+    Reason, Stage, StageOutcome, Task, TaskState, Timestamp, paths,
 };
 use skyloom_store::{Error, ErrorKind, Key, Prefix, Result, Txn, Value, Write};
 
@@ -126,36 +126,6 @@ pub fn check_stage(plan: &Plan) -> std::result::Result<(), Reason> {
     Ok(())
 }
 
-/// A job's record when it is first made.
-#[must_use]
-pub fn job_record(task: &Task, plan: &Plan, id: &JobId, state: JobState) -> Option<JobRecord> {
-    let spec = plan.job(id)?.clone();
-    let generation = plan
-        .stages
-        .iter()
-        .rev()
-        .find(|s| s.jobs.contains(id))
-        .map_or(0, |s| s.generation);
-    Some(JobRecord {
-        format: FORMAT,
-        task: task.id,
-        scope: task.scope,
-        subject: task.subject.clone(),
-        generation,
-        request_id: task.request_id.clone(),
-        spec,
-        want: JobWant::Run,
-        attempt: 1,
-        not_before: None,
-        state,
-        worker: None,
-        output: None,
-        error: None,
-        started_at: None,
-        ended_at: None,
-    })
-}
-
 /// The host jobs that go out with a new plan.
 ///
 /// # Errors
@@ -171,7 +141,7 @@ pub fn first_jobs(task: &Task, plan: &Plan, now: Timestamp) -> Result<Txn> {
     let mut txn = Txn::new();
     for decision in crate::decide(view) {
         if let crate::Decision::Dispatch(id) = decision
-            && let Some(record) = job_record(task, plan, &id, JobState::Ready)
+            && let Some(record) = JobRecord::first(task, plan, &id, JobState::Ready)
         {
             txn = txn.create(
                 key(&paths::job(record.spec.place, task.id, &id))?,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{JobSpec, Reason, Scope, Subject, TaskId, Timestamp};
+use crate::{FORMAT, JobId, JobSpec, Plan, Reason, Scope, Subject, Task, TaskId, Timestamp};
 
 /// A job on its way. Written by the engine (`want`, `attempt`) and by its worker (`state`, `output`, `error`), never by
 /// both at once: each write compares the revision that it read.
@@ -49,6 +49,162 @@ pub struct JobRecord {
     pub ended_at: Option<Timestamp>,
 }
 
+impl JobRecord {
+    /// The job's record when it is first made; nothing when `plan` has no such job.
+    #[must_use]
+    pub fn first(task: &Task, plan: &Plan, id: &JobId, state: JobState) -> Option<Self> {
+        Some(Self {
+            format: FORMAT,
+            task: task.id,
+            scope: task.scope,
+            subject: task.subject.clone(),
+            generation: plan.generation(id),
+            request_id: task.request_id.clone(),
+            spec: plan.job(id)?.clone(),
+            want: JobWant::Run,
+            attempt: 1,
+            not_before: None,
+            state,
+            worker: None,
+            output: None,
+            error: None,
+            started_at: None,
+            ended_at: None,
+        })
+    }
+}
+
+/// How far a job is, without what its task and plan say of it: what is kept under `steps/` and in a [`crate::Run`], where
+/// whoever reads it has the plan. It is read from a whole [`JobRecord`] too, which stood there in format 1.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "StepText")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StepRecord {
+    /// Which job of the plan.
+    pub id: JobId,
+    /// Which way.
+    #[serde(skip_serializing_if = "JobWant::is_run")]
+    pub want: JobWant,
+    /// Counts the tries, from 1.
+    #[serde(skip_serializing_if = "is_first")]
+    pub attempt: u32,
+    /// Not to be started before this moment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
+    /// Where it stands.
+    pub state: JobState,
+    /// Who started it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerMark>,
+    /// What it gave.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<serde_json::Value>,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<Reason>,
+    /// When this attempt was started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When this attempt ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+}
+
+impl StepRecord {
+    /// What of `record` is not said elsewhere.
+    #[must_use]
+    pub fn of(record: &JobRecord) -> Self {
+        Self {
+            id: record.spec.id.clone(),
+            want: record.want,
+            attempt: record.attempt,
+            not_before: record.not_before,
+            state: record.state,
+            worker: record.worker.clone(),
+            output: record.output.clone(),
+            error: record.error.clone(),
+            started_at: record.started_at,
+            ended_at: record.ended_at,
+        }
+    }
+
+    /// The whole record, with what `task` and `plan` say; nothing when `plan` has no such job.
+    #[must_use]
+    pub fn whole(self, task: &Task, plan: &Plan) -> Option<JobRecord> {
+        let first = JobRecord::first(task, plan, &self.id, self.state)?;
+        Some(JobRecord {
+            want: self.want,
+            attempt: self.attempt,
+            not_before: self.not_before,
+            worker: self.worker,
+            output: self.output,
+            error: self.error,
+            started_at: self.started_at,
+            ended_at: self.ended_at,
+            ..first
+        })
+    }
+}
+
+/// A [`StepRecord`] or [`JobRecord`] as it is written.
+#[derive(Deserialize)]
+struct StepText {
+    id: Option<JobId>,
+    spec: Option<Named>,
+    #[serde(default = "run")]
+    want: JobWant,
+    #[serde(default = "first")]
+    attempt: u32,
+    not_before: Option<Timestamp>,
+    state: JobState,
+    worker: Option<WorkerMark>,
+    output: Option<serde_json::Value>,
+    error: Option<Reason>,
+    started_at: Option<Timestamp>,
+    ended_at: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    id: JobId,
+}
+
+impl TryFrom<StepText> for StepRecord {
+    type Error = &'static str;
+
+    fn try_from(text: StepText) -> Result<Self, Self::Error> {
+        let id = text
+            .id
+            .or(text.spec.map(|spec| spec.id))
+            .ok_or("a step without an id")?;
+        Ok(Self {
+            id,
+            want: text.want,
+            attempt: text.attempt,
+            not_before: text.not_before,
+            state: text.state,
+            worker: text.worker,
+            output: text.output,
+            error: text.error,
+            started_at: text.started_at,
+            ended_at: text.ended_at,
+        })
+    }
+}
+
+const fn run() -> JobWant {
+    JobWant::Run
+}
+
+const fn first() -> u32 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands in references")]
+const fn is_first(attempt: &u32) -> bool {
+    *attempt == 1
+}
+
 /// Who works on a job: the name and epoch of the lease that it holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -68,6 +224,14 @@ pub enum JobWant {
     Run,
     /// Take it back, whether it happened or not.
     Undo,
+}
+
+impl JobWant {
+    /// Whether it is the way forward.
+    #[must_use]
+    pub const fn is_run(&self) -> bool {
+        matches!(self, Self::Run)
+    }
 }
 
 /// Where a job stands.

@@ -35,7 +35,7 @@ pub use ids::{
     EventId, FlavorId, HostId, Id, Ids, ImageId, KeypairId, OsIds, PortId, ProjectId, SeededIds, ServerId,
     TaskId, TokenId, UserId,
 };
-pub use job::{JobRecord, JobState, JobWant, WorkerMark};
+pub use job::{JobRecord, JobState, JobWant, StepRecord, WorkerMark};
 pub use meta::{Meta, Resource, Scope};
 pub use name::{Hostname, MAX_NAME_LEN, Name, NameError};
 pub use plan::{JobId, JobSpec, MAIN_STAGE, Place, Plan, RetryPolicy, Stage, StageOutcome};

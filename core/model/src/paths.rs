@@ -8,8 +8,8 @@
 //! | `tasks/{scope}/{task}` | [`crate::Task`] | api, engine |
 //! | `active/{task}` | [`crate::ActiveTask`]: where an unfinished task's record is | api, engine |
 //! | `plans/{task}` | [`crate::Plan`] | engine |
-//! | `runs/{task}` | [`crate::Run`]: the job records of a finished task | engine |
-//! | `steps/{task}/{job}` | [`crate::JobRecord`] with place `engine`, until the task ends | engine |
+//! | `runs/{task}` | [`crate::Run`]: the jobs of a finished task | engine |
+//! | `steps/{task}/{job}` | [`crate::StepRecord`] of a job of the engine, until the task ends | engine |
 //! | `jobs/{host}/{task}/{job}` | [`crate::JobRecord`] of that host, until the task ends | engine, agent |
 //! | `agents/{host}/status` | [`crate::AgentStatus`] | agent |
 //! | `vms/{host}/{server}` | [`crate::VmObservation`] | agent |
@@ -91,11 +91,13 @@ pub const JOBS: &str = "jobs";
 pub fn jobs(host: HostId) -> String {
     format!("jobs/{host}")
 }
+/// All live jobs of engines.
+pub const STEPS: &str = "steps";
 /// All live jobs of a task at a place.
 #[must_use]
 pub fn task_jobs(place: Place, task: TaskId) -> String {
     match place {
-        Place::Engine => format!("steps/{task}"),
+        Place::Engine => format!("{STEPS}/{task}"),
         Place::Host(host) => format!("jobs/{host}/{task}"),
     }
 }

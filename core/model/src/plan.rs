@@ -69,6 +69,13 @@ impl Plan {
     pub fn job(&self, id: &JobId) -> Option<&JobSpec> {
         self.jobs.iter().find(|j| j.id == *id)
     }
+
+    /// The generation under which that job works: its stage's.
+    #[must_use]
+    pub fn generation(&self, id: &JobId) -> u64 {
+        let stage = self.stages.iter().rev().find(|s| s.jobs.contains(id));
+        stage.map_or(0, |s| s.generation)
+    }
 }
 
 /// A job's name inside its plan, such as `disk.root`. Letters, digits, `.`, `-`.
@@ -120,12 +127,12 @@ pub struct JobSpec {
     /// What that code needs. Never secrets.
     pub input: serde_json::Value,
     /// Jobs that must have succeeded before.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<JobId>,
     /// Where it runs.
     pub place: Place,
     /// How often it is tried.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "RetryPolicy::is_usual")]
     pub retry: RetryPolicy,
     /// Its share of the progress.
     pub weight: u32,
@@ -143,6 +150,14 @@ pub struct RetryPolicy {
     /// Longest wait before the second try in milliseconds; doubles each time up to 60 s. The wait itself is drawn from zero
     /// to that (full jitter).
     pub backoff_ms: u64,
+}
+
+impl RetryPolicy {
+    /// Whether it is the one that jobs have which name none.
+    #[must_use]
+    pub fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Default for RetryPolicy {

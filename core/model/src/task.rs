@@ -168,8 +168,8 @@ pub enum OrderVerb {
 pub struct Run {
     /// Version of this record's format.
     pub format: u16,
-    /// The records as they were at the end, in plan order.
-    pub jobs: Vec<crate::JobRecord>,
+    /// The jobs as they were at the end, in plan order.
+    pub jobs: Vec<crate::StepRecord>,
 }
 
 /// The resource that a task changes.

@@ -36,16 +36,21 @@ impl PartialEq for Value {
 
 impl Eq for Value {}
 
+/// Most documents are no longer.
+const USUAL_LEN: usize = 512;
+
 impl Value {
     /// Serialises `document`.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] when serde refuses it.
     pub fn json<T: Serialize + ?Sized>(document: &T) -> Result<Self> {
-        let bytes = serde_json::to_vec(document)
+        let mut bytes = Vec::with_capacity(USUAL_LEN);
+        serde_json::to_writer(&mut bytes, document)
             .map_err(|e| Error::new(ErrorKind::Invalid, "encode value").because(e))?;
         Ok(Self {
-            bytes: bytes.into(),
+            // No longer than the document: stores keep it.
+            bytes: bytes.into_boxed_slice().into(),
             known: true,
         })
     }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use skyloom_model::{
-    FORMAT, HostId, JobId, JobRecord, JobSpec, JobState, JobWant, Place, Plan, RetryPolicy, Run, Scope, Task,
+    FORMAT, HostId, JobId, JobRecord, JobSpec, JobState, JobWant, Place, Plan, RetryPolicy, Run, Scope, StepRecord, Task,
     TaskId, TaskState, paths,
 };
 use skyloom_store::{Key, Outcome, Txn, Value};
@@ -102,7 +102,7 @@ impl Work {
         self.task.state = TaskState::Done;
         let run = Run {
             format: FORMAT,
-            jobs: vec![self.job.clone()],
+            jobs: vec![StepRecord::of(&self.job)],
         };
         let txn = put(Txn::new(), &self.task_path, &self.task);
         let txn = put(txn, &paths::run(self.task.id), &run);

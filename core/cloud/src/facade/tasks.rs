@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::FutureExt as _;
 use serde_json::json;
 use skyloom_model::{
-    ActiveTask, JobId, JobRecord, JobState, Place, Plan, Reason, Run, Scope, Task, TaskId, TaskState, paths,
+    ActiveTask, JobId, JobRecord, JobState, Place, Plan, Reason, Run, Scope, StepRecord, Task, TaskId,
+    TaskState, paths,
 };
 use skyloom_store::{Prefix, Table, Value, Versioned};
 
@@ -60,7 +61,7 @@ impl Cloud {
         let task = self.get_task(caller, id).await?;
         let plan = self.read::<Plan>(&paths::plan(id)).await?.map(|p| p.value);
         let jobs = match &plan {
-            Some(plan) => self.jobs_of(plan).await?,
+            Some(plan) => self.jobs_of(&task.value, plan).await?,
             None => Vec::new(),
         };
         let running = match &plan {
@@ -91,24 +92,36 @@ impl Cloud {
     }
 
     /// The records of a plan's jobs: those of its run when it has ended, else the live ones.
-    async fn jobs_of(&self, plan: &Plan) -> Result<Vec<JobRecord>> {
+    async fn jobs_of(&self, task: &Task, plan: &Plan) -> Result<Vec<JobRecord>> {
         let places: BTreeSet<Place> = plan.jobs.iter().map(|j| j.place).collect();
         let mut live: BTreeMap<JobId, JobRecord> = BTreeMap::new();
         for place in places {
             let below = prefix(&paths::task_jobs(place, plan.task))?;
-            let records = Table::<JobRecord>::new(self.parts.backend.clone(), below)
-                .list_all()
-                .await?;
-            live.extend(
-                records
-                    .items
-                    .into_iter()
-                    .map(|r| (r.value.spec.id.clone(), r.value)),
-            );
+            // An engine's say nothing that the plan says. A host's are whole.
+            let records: Vec<JobRecord> = match place {
+                Place::Engine => {
+                    let steps = Table::<StepRecord>::new(self.parts.backend.clone(), below);
+                    let steps = steps.list_all().await?.items.into_iter();
+                    steps.filter_map(|s| s.value.whole(task, plan)).collect()
+                }
+                Place::Host(_) => {
+                    let jobs = Table::<JobRecord>::new(self.parts.backend.clone(), below);
+                    jobs.list_all()
+                        .await?
+                        .items
+                        .into_iter()
+                        .map(|j| j.value)
+                        .collect()
+                }
+            };
+            live.extend(records.into_iter().map(|r| (r.spec.id.clone(), r)));
         }
         // The live records go and the run comes in one commit: asked in this order, one of them has the jobs.
         match self.read::<Run>(&paths::run(plan.task)).await? {
-            Some(run) => Ok(run.value.jobs),
+            Some(run) => {
+                let steps = run.value.jobs.into_iter();
+                Ok(steps.filter_map(|step| step.whole(task, plan)).collect())
+            }
             None => Ok(plan.jobs.iter().filter_map(|j| live.remove(&j.id)).collect()),
         }
     }

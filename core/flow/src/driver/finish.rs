@@ -3,7 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use skyloom_model::ablation::{Rule, kept};
-use skyloom_model::{EventKind, FORMAT, Owner, Place, Reason, Run, TaskEnd, TaskState, crash_point, paths};
+use skyloom_model::{
+    EventKind, FORMAT, Owner, Place, Reason, Run, StepRecord, TaskEnd, TaskState, crash_point, paths,
+};
 use skyloom_store::{Outcome, Result, Txn, Value};
 
 use super::here::Here;
@@ -133,7 +135,7 @@ fn put_away(held: &Held, task: &skyloom_model::Task, plan: Option<&skyloom_model
         .jobs
         .iter()
         .filter_map(|j| held.jobs.get(&j.id))
-        .cloned()
+        .map(StepRecord::of)
         .collect();
     txn = txn.put(
         key(&paths::run(task.id))?,

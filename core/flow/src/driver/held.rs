@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 use skyloom_model::ablation::{Rule, kept};
-use skyloom_model::{ActiveTask, JobId, JobRecord, MAIN_STAGE, Place, Plan, Stage, Task, Timestamp, paths};
+use skyloom_model::{
+    ActiveTask, JobId, JobRecord, MAIN_STAGE, Place, Plan, Stage, StepRecord, Task, Timestamp, paths,
+};
 use skyloom_store::{Key, KeyValue, ListOptions, Result, Revision, Txn, Value, Versioned};
 
 use super::{Driver, Life};
@@ -25,8 +27,8 @@ pub(super) struct Held {
     pub(super) jobs: BTreeMap<JobId, JobRecord>,
     /// Which of them the store has, where, and at which revision.
     pub(super) saved: BTreeMap<JobId, (Key, Revision)>,
-    /// Which of them differ from what the store has.
-    pub(super) dirty: BTreeSet<JobId>,
+    /// Which of them differ from what the store has; and where they go that are not there yet, once that is known.
+    pub(super) dirty: BTreeMap<JobId, Option<Key>>,
     /// What the jobs gave.
     pub(super) outputs: Arc<BTreeMap<JobId, Json>>,
 }
@@ -45,7 +47,7 @@ impl Held {
     pub(super) fn edit(&mut self, id: &JobId, edit: impl FnOnce(&mut JobRecord)) {
         if let Some(record) = self.jobs.get_mut(id) {
             edit(record);
-            self.dirty.insert(id.clone());
+            self.dirty.insert(id.clone(), None);
         }
     }
 
@@ -55,7 +57,7 @@ impl Held {
         if let Some(output) = &record.output {
             Arc::make_mut(&mut self.outputs).insert(id.clone(), output.clone());
         }
-        self.dirty.insert(id.clone());
+        self.dirty.insert(id.clone(), None);
         self.jobs.insert(id, record);
     }
 
@@ -73,19 +75,26 @@ impl Held {
 
     /// The writes of all jobs that differ from the store. An engine's jobs are written by the task's owner alone, so the
     /// task's guard is theirs.
-    pub(super) fn job_writes(&self) -> Result<Txn> {
+    pub(super) fn job_writes(&mut self) -> Result<Txn> {
         let mut txn = Txn::new();
-        for id in &self.dirty {
+        for (id, at) in &mut self.dirty {
             let Some(record) = self.jobs.get(id) else { continue };
-            let value = Value::json(record)?;
+            let value = match record.spec.place {
+                // What the plan says of it, whoever reads it has.
+                Place::Engine if self.task.value.format > 1 => Value::json(&StepRecord::of(record))?,
+                Place::Engine | Place::Host(_) => Value::json(record)?,
+            };
             txn = match (record.spec.place, self.saved.get(id)) {
                 (Place::Host(_), Some((key, revision))) => txn.replace(key.clone(), *revision, value),
                 (Place::Engine, Some((key, _))) => txn.put(key.clone(), value),
                 (place, None) => {
-                    let at = key(&paths::job(place, self.task.value.id, id))?;
+                    let at = match at {
+                        Some(at) => at,
+                        None => at.insert(key(&paths::job(place, self.task.value.id, id))?),
+                    };
                     match place {
-                        Place::Host(_) => txn.create(at, value),
-                        Place::Engine => txn.put(at, value),
+                        Place::Host(_) => txn.create(at.clone(), value),
+                        Place::Engine => txn.put(at.clone(), value),
                     }
                 }
             };
@@ -94,16 +103,14 @@ impl Held {
     }
 
     /// Everything that was to be written is.
-    pub(super) fn written(&mut self, at: Revision) -> Result<()> {
-        for id in std::mem::take(&mut self.dirty) {
+    pub(super) fn written(&mut self, at: Revision) {
+        for (id, key) in std::mem::take(&mut self.dirty) {
             if let Some((_, revision)) = self.saved.get_mut(&id) {
                 *revision = at;
-            } else if let Some(record) = self.jobs.get(&id) {
-                let key = key(&paths::job(record.spec.place, self.task.value.id, &id))?;
+            } else if let Some(key) = key {
                 self.saved.insert(id, (key, at));
             }
         }
-        Ok(())
     }
 }
 
@@ -121,7 +128,7 @@ impl Driver {
             plan: None,
             jobs: BTreeMap::new(),
             saved: BTreeMap::new(),
-            dirty: BTreeSet::new(),
+            dirty: BTreeMap::new(),
             outputs: Arc::default(),
         };
         if held.task.value.planned_at.is_none() || held.task.value.state.ended() {
@@ -130,7 +137,9 @@ impl Driver {
         held.plan = self.read_plan(&held.task.value).await?;
         if let Some(plan) = held.plan.clone() {
             for kv in self.read_jobs(&held.task.value, &plan).await? {
-                let record: JobRecord = kv.value.parse()?;
+                let Some(record) = job(&kv, &held.task.value, &plan)? else {
+                    continue;
+                };
                 if let Some(output) = &record.output {
                     Arc::make_mut(&mut held.outputs).insert(record.spec.id.clone(), output.clone());
                 }
@@ -192,6 +201,15 @@ impl Driver {
         }
         Ok(found)
     }
+}
+
+/// The record of a job: a host's is whole, an engine's is put together with its task and plan, except in format 1. Nothing when
+/// the plan has no such job.
+fn job(kv: &KeyValue, task: &Task, plan: &Plan) -> Result<Option<JobRecord>> {
+    if task.format > 1 && kv.key.segments().next() == Some(paths::STEPS) {
+        return Ok(kv.value.parse::<StepRecord>()?.whole(task, plan));
+    }
+    kv.value.parse().map(Some)
 }
 
 /// A plan of format 1 with its one stage.

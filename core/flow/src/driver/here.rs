@@ -19,9 +19,8 @@ use crate::{Fence, Job, JobContext, JobError, Undo};
 /// What came of a job.
 #[derive(Debug)]
 pub(super) struct Done {
-    id: JobId,
-    want: JobWant,
-    attempt: u32,
+    /// As it was begun.
+    record: JobRecord,
     started_at: Timestamp,
     pub(super) ended_at: Option<Timestamp>,
     outcome: Result<Option<Json>, JobError>,
@@ -65,11 +64,11 @@ impl Here {
     pub(super) async fn next(&mut self) {
         while let Some(done) = self.running.next().await {
             if let Ok(done) = done {
-                self.under_way.remove(&done.id);
+                self.under_way.remove(&done.record.spec.id);
                 self.results.push(done);
                 // What else is done goes into the same commit.
                 while let Some(Some(Ok(done))) = self.running.next().now_or_never() {
-                    self.under_way.remove(&done.id);
+                    self.under_way.remove(&done.record.spec.id);
                     self.results.push(done);
                 }
                 return;
@@ -101,18 +100,20 @@ impl Here {
     }
 
     /// Puts the results into the records. Those that the store has already, or that are of an older attempt, are dropped.
-    pub(super) fn hand_over(&self, held: &mut Held, record_of: impl Fn(&Held, &JobId) -> Option<JobRecord>) {
+    pub(super) fn hand_over(&self, held: &mut Held) {
         for done in &self.results {
-            let Some(mut record) = held
-                .jobs
-                .get(&done.id)
-                .cloned()
-                .or_else(|| record_of(held, &done.id))
-            else {
-                continue;
+            let id = &done.record.spec.id;
+            let (want, attempt) = (done.record.want, done.record.attempt);
+            // Without a record in the store, it is the one that the job was begun with.
+            let begun = || JobRecord {
+                want: JobWant::Run,
+                attempt: 1,
+                state: JobState::Ready,
+                ..done.record.clone()
             };
+            let mut record = held.jobs.get(id).cloned().unwrap_or_else(begun);
             // An undo of a job without a record, or of one that stands as run, is its first.
-            if done.want == JobWant::Undo && record.want == JobWant::Run {
+            if want == JobWant::Undo && record.want == JobWant::Run {
                 record.want = JobWant::Undo;
                 record.attempt = 1;
                 record.state = JobState::UndoReady;
@@ -121,12 +122,12 @@ impl Here {
                 record.state,
                 JobState::Ready | JobState::Started | JobState::UndoReady | JobState::UndoStarted
             );
-            if record.want != done.want || record.attempt != done.attempt || !open {
+            if record.want != want || record.attempt != attempt || !open {
                 continue;
             }
             match &done.outcome {
                 Ok(output) => {
-                    record.state = match done.want {
+                    record.state = match want {
                         JobWant::Run => JobState::Succeeded,
                         JobWant::Undo => JobState::Undone,
                     };
@@ -134,7 +135,7 @@ impl Here {
                     record.error = None;
                 }
                 Err(JobError(reason)) => {
-                    record.state = match done.want {
+                    record.state = match want {
                         JobWant::Run => JobState::Failed,
                         JobWant::Undo => JobState::UndoFailed,
                     };
@@ -211,9 +212,7 @@ async fn attempt(slots: Arc<Semaphore>, order: Order) -> Done {
         )),
     };
     Done {
-        id: record.spec.id.clone(),
-        want: record.want,
-        attempt: record.attempt,
+        record,
         started_at,
         ended_at: None,
         outcome,

@@ -11,7 +11,7 @@ use skyloom_store::{Outcome, Result, Txn, Value};
 use super::here::{Here, Order};
 use super::plan::Continued;
 use super::{Driver, Held, Life, Look};
-use crate::compose::{event, job_record};
+use crate::compose::event;
 use crate::{Decision, TaskFlow, decide, wake};
 
 /// What decisions come to, before it is committed.
@@ -48,9 +48,7 @@ impl Driver {
             let reason = Reason::new("task.plan_missing", "the task was planned and its plan is gone");
             return self.set_aside(held, reason, life).await;
         };
-        here.hand_over(held, |held, id| {
-            job_record(&held.task.value, &plan, id, JobState::Ready)
-        });
+        here.hand_over(held);
         let mut draft = Draft {
             task: held.task.value.clone(),
             extra: Txn::new(),
@@ -102,7 +100,7 @@ impl Driver {
         let current = draft.plan.as_ref().unwrap_or(plan);
         match decision {
             Decision::Dispatch(id) => {
-                if let Some(record) = job_record(&draft.task, current, &id, JobState::Ready) {
+                if let Some(record) = JobRecord::first(&draft.task, current, &id, JobState::Ready) {
                     held.insert(record);
                 }
             }
@@ -228,7 +226,7 @@ impl Driver {
         }
         let current = draft.plan.as_ref().unwrap_or(plan);
         draft.task.progress.done = done_weight(current, held);
-        let write_task = self.task_differs(held, &draft.task, current);
+        let write_task = self.task_differs(held, &mut draft.task, current);
         let mut txn = held.guards(life);
         let own_guards = txn.guards.len();
         if write_task {
@@ -247,7 +245,7 @@ impl Driver {
                         held.task.modified = revision;
                         held.counted = false;
                     }
-                    held.written(revision)?;
+                    held.written(revision);
                     here.saved();
                     if let Some(changed) = draft.plan {
                         let changed = Arc::new(changed);
@@ -285,7 +283,8 @@ impl Driver {
 
     fn begin(&self, held: &Held, here: &mut Here, plan: &Plan, id: &JobId, want: JobWant, life: &Life) {
         let record = held.jobs.get(id).cloned();
-        let Some(mut record) = record.or_else(|| job_record(&held.task.value, plan, id, JobState::Ready))
+        let Some(mut record) =
+            record.or_else(|| JobRecord::first(&held.task.value, plan, id, JobState::Ready))
         else {
             return;
         };
@@ -308,15 +307,15 @@ impl Driver {
     }
 
     /// Progress alone is worth a write only where hosts work: a step of the engine is one record.
-    fn task_differs(&self, held: &Held, next: &Task, plan: &Plan) -> bool {
+    fn task_differs(&self, held: &Held, next: &mut Task, plan: &Plan) -> bool {
         let before = &held.task.value;
         if held.counted || next.owner.as_ref().is_none_or(|o| o.engine != self.parts.engine) {
             return true;
         }
-        let mut alike = next.clone();
-        alike.progress = before.progress;
-        alike != *before
-            || (next.progress != before.progress && plan.jobs.iter().any(|j| j.place != Place::Engine))
+        let progress = std::mem::replace(&mut next.progress, before.progress);
+        let differs = *next != *before;
+        next.progress = progress;
+        differs || (progress != before.progress && plan.jobs.iter().any(|j| j.place != Place::Engine))
     }
 
     /// The life that writes this has survived its look at the task.

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use skyloom_model::{Owner, Plan, Reason, StageOutcome, TaskEnd, TaskState, Timestamp, crash_point};
+use skyloom_model::{
+    JobRecord, JobState, Owner, Plan, Reason, StageOutcome, TaskEnd, TaskState, Timestamp, crash_point,
+};
 use skyloom_scheduler::Inventory;
 use skyloom_store::{ErrorKind, Outcome, Result, Revision, Txn, Value};
 
@@ -103,7 +105,7 @@ impl Driver {
         held.jobs = BTreeMap::new();
         for decision in crate::decide(held.view(&next, &plan, now)) {
             if let crate::Decision::Dispatch(id) = decision
-                && let Some(record) = compose::job_record(&next, &plan, &id, skyloom_model::JobState::Ready)
+                && let Some(record) = JobRecord::first(&next, &plan, &id, JobState::Ready)
             {
                 held.insert(record);
             }
@@ -117,7 +119,7 @@ impl Driver {
                 held.task.value = next;
                 held.task.modified = revision;
                 held.counted = false;
-                held.written(revision)?;
+                held.written(revision);
                 let plan = Arc::new(plan);
                 self.remember(&held.task.value, plan.clone());
                 held.plan = Some(plan);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use skyloom_model::{ActiveTask, Clock, JobRecord, OrderVerb, Run, Task, TaskState, paths};
+use skyloom_model::{ActiveTask, Clock, JobRecord, OrderVerb, Plan, Run, StepRecord, Task, TaskState, paths};
 use skyloom_store::{DynBackend, Key, ListOptions, Prefix};
 use tokio::sync::mpsc;
 
@@ -71,7 +71,7 @@ pub(super) async fn run(
         return Err("something went on after the task had ended".to_owned());
     }
     let mut left = world.leftovers(&ended).await;
-    for below in [paths::ACTIVE, paths::JOBS, "steps", "lent"] {
+    for below in [paths::ACTIVE, paths::JOBS, paths::STEPS, "lent"] {
         let prefix = Prefix::parse(below).map_err(|e| e.to_string())?;
         let page = backend
             .list(&prefix, ListOptions::default())
@@ -79,10 +79,14 @@ pub(super) async fn run(
             .map_err(|e| e.to_string())?;
         left.extend(page.items.iter().map(|kv| kv.key.to_string()));
     }
+    let plan: Option<Plan> = read(&backend, &paths::plan(task.id)).await?;
     let run: Option<Run> = read(&backend, &paths::run(task.id)).await?;
+    let steps = run.map(|run| run.jobs).unwrap_or_default().into_iter();
+    let whole = |step: StepRecord| plan.as_ref().and_then(|plan| step.whole(&ended, plan));
+    let jobs = steps.filter_map(whole).collect();
     Ok(Ran {
         task: ended,
-        jobs: run.map(|run| run.jobs).unwrap_or_default(),
+        jobs,
         digest,
         tally: world.tally().await,
         left,

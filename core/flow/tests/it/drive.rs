@@ -57,7 +57,7 @@ async fn jobs_run_in_order_and_the_task_is_put_away() {
     assert_eq!(
         run.jobs
             .iter()
-            .map(|j| j.spec.id.as_str().to_owned())
+            .map(|j| j.id.as_str().to_owned())
             .collect::<Vec<_>>(),
         ["a", "b", "c", "d"]
     );

@@ -6,7 +6,7 @@ use skyloom_flow::journal::Entry;
 use skyloom_model::{JobId, JobRecord, JobState, JobWant, Place, TaskId, paths};
 use skyloom_store::{Key, Value};
 
-use super::model::{JobDoc, TaskModel};
+use super::model::{JobDoc, StepDoc, TaskModel};
 use super::{Changed, Checker, id};
 use crate::bed::{Part, Who};
 
@@ -18,13 +18,35 @@ impl Checker {
             return;
         };
         let job = JobId::new(name);
-        let doc = self.parse::<JobDoc>(key, value);
+        let doc = if key.segments().next() == Some(paths::STEPS) {
+            let step = self.parse::<StepDoc>(key, value);
+            step.and_then(|step| self.whole(task, &job, step))
+        } else {
+            self.parse::<JobDoc>(key, value)
+        };
         let jobs = &mut self.tasks.entry(task).or_default().jobs;
         let before = match doc {
             Some(doc) => jobs.insert(job.clone(), doc),
             None => jobs.remove(&job),
         };
         changed.push(Changed::Job(task, job, before));
+    }
+
+    /// A step of the engine says only what its plan does not.
+    fn whole(&mut self, task: TaskId, job: &JobId, step: StepDoc) -> Option<JobDoc> {
+        let plan = self.tasks.get(&task).and_then(|t| t.plan.as_ref());
+        let spec = plan.and_then(|p| p.jobs.iter().find(|j| j.id == *job)).cloned();
+        if spec.is_none() || step.id != *job {
+            self.complain("I3", format!("step {job} of task {task} is not in its plan"));
+        }
+        Some(JobDoc {
+            task,
+            spec: spec?,
+            want: step.want,
+            attempt: step.attempt,
+            state: step.state,
+            worker: None,
+        })
     }
 
     pub(super) fn check_job(

@@ -86,6 +86,25 @@ pub(crate) struct JobDoc {
     pub(crate) worker: Option<WorkerMark>,
 }
 
+/// A step of the engine.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct StepDoc {
+    pub(crate) id: JobId,
+    #[serde(default = "forward")]
+    pub(crate) want: JobWant,
+    #[serde(default = "one")]
+    pub(crate) attempt: u32,
+    pub(crate) state: JobState,
+}
+
+const fn forward() -> JobWant {
+    JobWant::Run
+}
+
+const fn one() -> u32 {
+    1
+}
+
 /// A plan as it is written.
 #[derive(Debug, Deserialize)]
 pub(crate) struct PlanText<'a> {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use skyloom_model::{
-    Event, EventKind, Host, HostId, HostLedger, Lifecycle, OrderVerb, Reason, Resources, Run, ServerId,
-    TaskId, TaskState,
+    Event, EventKind, Host, HostId, HostLedger, JobId, Lifecycle, OrderVerb, Plan, Reason, Resources, Run,
+    ServerId, TaskId, TaskState,
 };
 use skyloom_store::{Key, Value, Write};
 
@@ -45,6 +45,8 @@ struct ServerSeen {
 
 #[derive(Debug, Default)]
 struct TaskSeen {
+    /// The kinds of its jobs, until it ends.
+    kinds: BTreeMap<JobId, String>,
     flow: String,
     state: Option<TaskState>,
     /// The event of the script that asked for it.
@@ -280,7 +282,8 @@ impl Diary {
             match (segments.next(), segments.next()) {
                 (Some("events"), _) => events.extend(parse::<Event>(value)),
                 (Some("tasks"), _) => ended.extend(self.task(key, value)),
-                (Some("runs"), _) => self.run(value),
+                (Some("plans"), _) => self.plan(key, value),
+                (Some("runs"), _) => self.run(key, value),
                 (Some("r"), Some("servers")) => self.server(at, key, value),
                 (Some("r"), Some("hosts")) => self.host(key, value),
                 (Some("ledgers"), Some(_)) => {
@@ -326,12 +329,25 @@ impl Diary {
         seen.event
     }
 
-    fn run(&mut self, value: Option<&Value>) {
-        let Some(run) = parse::<Run>(value) else { return };
+    fn plan(&mut self, key: &Key, value: Option<&Value>) {
+        let (Some(task), Some(plan)) = (id::<TaskId>(key), parse::<Plan>(value)) else {
+            return;
+        };
+        let kinds = plan.jobs.into_iter().map(|job| (job.id, job.kind));
+        self.tasks.entry(task).or_default().kinds = kinds.collect();
+    }
+
+    fn run(&mut self, key: &Key, value: Option<&Value>) {
+        let (Some(task), Some(run)) = (id::<TaskId>(key), parse::<Run>(value)) else {
+            return;
+        };
+        let mut kinds = std::mem::take(&mut self.tasks.entry(task).or_default().kinds);
         for job in run.jobs {
             let again = job.attempt.saturating_sub(1);
-            if again > 0 {
-                *self.retries.entry(job.spec.kind).or_default() += u64::from(again);
+            if again > 0
+                && let Some(kind) = kinds.remove(&job.id)
+            {
+                *self.retries.entry(kind).or_default() += u64::from(again);
             }
         }
     }
