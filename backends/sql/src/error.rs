@@ -25,6 +25,11 @@ pub(crate) fn is_full(e: &sqlx::Error) -> bool {
     code(e) == Some(FULL)
 }
 
+/// Whether somebody else's transaction was in the way.
+pub(crate) fn is_busy(e: &sqlx::Error) -> bool {
+    code(e) == Some(BUSY)
+}
+
 /// Whether a ROLLBACK failed because there was nothing to roll back.
 pub(crate) fn is_no_transaction(e: &sqlx::Error) -> bool {
     code(e) == Some(ERROR)

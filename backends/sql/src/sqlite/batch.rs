@@ -1,123 +1,163 @@
-//! One batch as rows, and the rows as one SQL text with its arguments.
+//! One batch as rows, and the rows as SQL with its arguments.
 //!
-//! A batch is one command to the connection's thread: `BEGIN IMMEDIATE; …; COMMIT` with all values bound. Rows go in
-//! by multi-row statements whose row counts are rounded up to powers of two (spare rows are NULL and filtered out), so
-//! that few texts exist and their prepared statements are reused.
+//! A batch is one command to the connection's thread, mostly a single `INSERT INTO history …` with all values bound.
+//! What goes into `documents` now and then goes in by multi-row statements whose row counts are rounded up to powers of two
+//! (spare rows are NULL and filtered out), so that few texts exist and their prepared statements are reused.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use skyloom_store::LeaseName;
 use skyloom_store::feed::Commit;
+use skyloom_store::{Key, LeaseName};
 use sqlx::Arguments as _;
 use sqlx::error::BoxDynError;
 use sqlx::sqlite::SqliteArguments;
 
 use super::crc::{self, Crc};
-use super::leases::Record;
-use super::state::{Documents, Entry, State};
+use super::history::{Doc, HistoryRow, Lines};
+use super::leases::{LeaseTable, Record};
+use super::present::Dirty;
 
 /// Most rows of one statement.
 const CHUNK: usize = 128;
 
-/// One change of one commit.
-#[derive(Debug)]
-pub(super) struct HistoryRow {
-    pub(super) revision: u64,
-    pub(super) key: Arc<str>,
-    pub(super) created: u64,
-    pub(super) crc: u32,
-    pub(super) bytes: u64,
-    pub(super) value: Option<Arc<str>>,
-    /// What it replaces.
-    pub(super) old: Option<Entry>,
-    /// The replaced value when this same batch wrote (or removed) it; otherwise SQL copies it from `documents`.
-    pub(super) old_inline: Option<Option<Arc<str>>>,
-}
-
-/// How to take one decision back.
-#[derive(Debug)]
-pub(super) enum Undo {
-    Entry(Arc<str>, Option<Entry>),
-    Lease(LeaseName, Option<Record>),
-}
-
-/// What a batch of calls changes.
-#[derive(Debug)]
+/// What a batch of calls changes. Nothing of it is in [`Present`] before it is durable.
+#[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) commits: Vec<Arc<Commit>>,
-    pub(super) rows: Vec<HistoryRow>,
-    pub(super) documents: Documents,
+    /// The keys that it changes, as they are after it.
+    pub(super) staged: HashMap<Key, Dirty>,
+    /// The commits as the history has them.
+    pub(super) lines: Lines,
+    /// Bytes of that, and of what each commit costs.
+    pub(super) bytes: u64,
+    /// Documents more, and fewer.
+    pub(super) documents: (u64, u64),
+    /// Puts: what may need room.
+    pub(super) puts: usize,
     pub(super) leases: BTreeSet<LeaseName>,
-    pub(super) undo: Vec<Undo>,
+    /// Leases as they were.
+    pub(super) undo: Vec<(LeaseName, Option<Record>)>,
+    /// The floor that somebody asks for.
     pub(super) floor: u64,
-    /// History up to here is deleted with this batch.
-    pub(super) sweep: u64,
 }
 
 impl Batch {
-    pub(super) fn new(state: &State) -> Self {
+    /// Whether there is nothing to write.
+    pub(super) fn is_empty(&self, floor: u64) -> bool {
+        self.commits.is_empty() && self.leases.is_empty() && self.floor <= floor
+    }
+
+    /// An empty one with the room of this one.
+    pub(super) fn cleared(self) -> Self {
+        let Self {
+            mut staged,
+            mut lines,
+            ..
+        } = self;
+        staged.clear();
+        lines.0.clear();
         Self {
-            commits: Vec::new(),
-            rows: Vec::new(),
-            documents: Documents::new(),
-            leases: BTreeSet::new(),
-            undo: Vec::new(),
-            floor: state.floor,
-            sweep: state.swept,
+            staged,
+            lines,
+            ..Self::default()
         }
     }
 
-    /// Whether there is nothing to write.
-    pub(super) fn is_empty(&self, state: &State) -> bool {
-        self.rows.is_empty() && self.leases.is_empty() && self.floor == state.floor
+    /// The row of its commits.
+    pub(super) fn row(&self) -> Option<HistoryRow> {
+        let (first, last) = (self.commits.first()?, self.commits.last()?);
+        Some(HistoryRow {
+            first: first.revision.0,
+            last: last.revision.0,
+            bytes: self.bytes,
+            commits: self.lines.0.as_str().into(),
+        })
     }
+}
+
+/// What goes from memory into `documents`, and what goes with it.
+#[derive(Debug)]
+pub(super) struct Flush {
+    /// The keys in order, as they are at `applied`.
+    pub(super) rows: BTreeMap<Key, Dirty>,
+    pub(super) applied: u64,
+    pub(super) floor: u64,
+    /// History up to here is deleted.
+    pub(super) sweep: u64,
 }
 
 /// SQL with its arguments, in one piece.
 #[derive(Debug, Default)]
-pub(super) struct Script {
+pub(super) struct Part {
     pub(super) text: String,
     pub(super) arguments: SqliteArguments,
-    /// The number of statements, the last of which is COMMIT.
     pub(super) statements: usize,
+}
+
+/// A transaction, in parts that are sent one after the other. The last statement of the last part is what commits.
+#[derive(Debug, Default)]
+pub(super) struct Script {
+    pub(super) done: Vec<Part>,
+    part: Part,
 }
 
 fn int(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
+/// The text of a value that [`super::queue::Prepared`] has checked.
+fn text(doc: &Doc) -> Result<Arc<str>, BoxDynError> {
+    Ok(std::str::from_utf8(doc.value.bytes())?.into())
+}
+
 impl Script {
-    /// All of `batch`, as decided by `state`.
-    pub(super) fn new(batch: &Batch, state: &State) -> Result<Self, BoxDynError> {
+    /// A batch, and what is flushed with it.
+    pub(super) fn new(
+        row: Option<&HistoryRow>,
+        leases: &BTreeSet<LeaseName>,
+        table: &LeaseTable,
+        flush: Option<&Flush>,
+    ) -> Result<Self, BoxDynError> {
         let mut script = Self::default();
-        script.statement("BEGIN IMMEDIATE");
-        script.history(&batch.rows)?;
-        script.documents(&batch.documents, state)?;
-        script.leases(&batch.leases, state)?;
-        if batch.sweep > state.swept {
-            script.statement("DELETE FROM history WHERE revision <= ?");
-            script.arguments.add(int(batch.sweep))?;
+        // One statement is a transaction by itself.
+        let alone = row.is_some() && leases.is_empty() && flush.is_none();
+        if !alone {
+            script.statement("BEGIN IMMEDIATE");
         }
-        if batch.commits.is_empty() && batch.floor == state.floor {
+        if let Some(flush) = flush {
+            script.flush(flush)?;
+        }
+        if let Some(row) = row {
+            script.statement("INSERT INTO history (last, first, bytes, crc, commits) VALUES (?,?,?,?,?)");
+            let crc = i64::from(row.crc());
+            let to = &mut script.part.arguments;
+            to.add(int(row.last))?;
+            to.add(int(row.first))?;
+            to.add(int(row.bytes))?;
+            to.add(crc)?;
+            to.add(Arc::clone(&row.commits))?;
+        }
+        script.leases(leases, table)?;
+        if !alone {
             script.statement("COMMIT");
-            return Ok(script);
         }
-        script.statement("UPDATE state SET revision = ?, floor = ?, crc = ?");
-        script.arguments.add(int(state.revision))?;
-        script.arguments.add(int(batch.floor))?;
-        script
-            .arguments
-            .add(i64::from(crc::of_state(state.revision, batch.floor)))?;
-        script.statement("COMMIT");
+        script.cut();
         Ok(script)
     }
 
     fn statement(&mut self, sql: &str) {
-        self.text.push_str(sql);
-        self.text.push_str(";\n");
-        self.statements += 1;
+        self.part.text.push_str(sql);
+        self.part.text.push_str(";\n");
+        self.part.statements += 1;
+    }
+
+    /// What follows is sent apart, so that texts repeat and their prepared statements are reused.
+    fn cut(&mut self) {
+        if self.part.statements > 0 {
+            self.done.push(std::mem::take(&mut self.part));
+        }
     }
 
     /// Statements of the form `before (row), (row), … after` for `count` rows, in chunks. `bind` binds row `i`, or a row
@@ -130,74 +170,69 @@ impl Script {
     ) -> Result<(), BoxDynError> {
         for chunk in rows.chunks(CHUNK) {
             let padded = chunk.len().next_power_of_two();
-            self.text.push_str(before);
+            self.part.text.push_str(before);
             for i in 0..padded {
                 let comma = if i == 0 { "" } else { "," };
-                write!(self.text, "{comma}{row}")?;
+                write!(self.part.text, "{comma}{row}")?;
             }
             self.statement(after);
             for i in 0..padded {
-                bind(&mut self.arguments, chunk.get(i))?;
+                bind(&mut self.part.arguments, chunk.get(i))?;
+            }
+            if rows.len() > 1 {
+                self.cut();
             }
         }
         Ok(())
     }
 
-    fn history(&mut self, rows: &[HistoryRow]) -> Result<(), BoxDynError> {
-        const SQL: [&str; 3] = [
-            "INSERT OR ROLLBACK INTO history \
-             (revision, key, created, crc, bytes, value, old_created, old_modified, old_crc, old_value) \
-             SELECT column1, column2, column3, column4, column5, column6, column7, column8, column9, \
-             coalesce(column10, d.value) FROM (VALUES ",
-            "(?,?,?,?,?,?,?,?,?,?,?)",
-            ") LEFT JOIN documents AS d ON d.key = column11 WHERE column1 IS NOT NULL",
-        ];
-        self.rows(SQL, rows, |to, row| {
-            let old = row.and_then(|r| r.old);
-            let inline = row.and_then(|r| r.old_inline.clone());
-            let look_up = row.filter(|r| r.old.is_some() && r.old_inline.is_none());
-            to.add(row.map(|r| int(r.revision)))?;
-            to.add(row.map(|r| Arc::clone(&r.key)))?;
-            to.add(row.map(|r| int(r.created)))?;
-            to.add(row.map(|r| i64::from(r.crc)))?;
-            to.add(row.map(|r| int(r.bytes)))?;
-            to.add(row.and_then(|r| r.value.clone()))?;
-            to.add(old.map(|o| int(o.created)))?;
-            to.add(old.map(|o| int(o.modified)))?;
-            to.add(old.map(|o| i64::from(o.crc)))?;
-            to.add(inline.flatten())?;
-            to.add(look_up.map(|r| Arc::clone(&r.key)))
-        })
-    }
-
-    fn documents(&mut self, documents: &Documents, state: &State) -> Result<(), BoxDynError> {
+    /// What is removed first, for it makes room.
+    fn flush(&mut self, flush: &Flush) -> Result<(), BoxDynError> {
         const PUT: [&str; 3] = [
             "REPLACE INTO documents (key, created, modified, crc, value) SELECT * FROM (VALUES ",
             "(?,?,?,?,?)",
             ") WHERE column1 IS NOT NULL",
         ];
         const REMOVE: [&str; 3] = ["DELETE FROM documents WHERE key IN (", "?", ")"];
-        let mut puts = Vec::with_capacity(documents.len());
-        let mut removals = Vec::new();
-        for (key, value) in documents {
-            match (value, state.index.get(key)) {
-                (Some(value), Some(entry)) => puts.push((key, entry, value)),
-                _ => removals.push(key),
+        let (mut puts, mut removals) = (Vec::with_capacity(flush.rows.len()), Vec::new());
+        for (key, dirty) in &flush.rows {
+            match &dirty.doc {
+                Some(doc) => puts.push((key, doc, text(doc)?)),
+                None if dirty.stored => removals.push(key),
+                None => {}
             }
         }
-        self.rows(PUT, &puts, |to, row| {
-            to.add(row.map(|(key, ..)| Arc::clone(key)))?;
-            to.add(row.map(|(_, entry, _)| int(entry.created)))?;
-            to.add(row.map(|(_, entry, _)| int(entry.modified)))?;
-            to.add(row.map(|(_, entry, _)| i64::from(entry.crc)))?;
-            to.add(row.map(|(.., value)| Arc::clone(value)))
-        })?;
+        self.cut();
         self.rows(REMOVE, &removals, |to, key| {
-            to.add(key.map(|key| Arc::clone(key)))
-        })
+            to.add(key.map(|key| key.as_str().to_owned()))
+        })?;
+        self.statement("DELETE FROM history WHERE last <= ?");
+        self.part.arguments.add(int(flush.sweep))?;
+        self.cut();
+        self.rows(PUT, &puts, |to, row| {
+            let crc = |(key, doc, text): &(&Key, &Doc, Arc<str>)| {
+                i64::from(crc::of_document(
+                    key.as_str(),
+                    Some(text),
+                    doc.created,
+                    doc.modified,
+                ))
+            };
+            to.add(row.map(|(key, ..)| key.as_str().to_owned()))?;
+            to.add(row.map(|(_, doc, _)| int(doc.created)))?;
+            to.add(row.map(|(_, doc, _)| int(doc.modified)))?;
+            to.add(row.map(crc))?;
+            to.add(row.map(|(.., text)| Arc::clone(text)))
+        })?;
+        self.statement("UPDATE state SET revision = ?, floor = ?, crc = ?");
+        let to = &mut self.part.arguments;
+        to.add(int(flush.applied))?;
+        to.add(int(flush.floor))?;
+        to.add(i64::from(crc::of_state(flush.applied, flush.floor)))?;
+        Ok(())
     }
 
-    fn leases(&mut self, names: &BTreeSet<LeaseName>, state: &State) -> Result<(), BoxDynError> {
+    fn leases(&mut self, names: &BTreeSet<LeaseName>, table: &LeaseTable) -> Result<(), BoxDynError> {
         const PUT: [&str; 3] = [
             "INSERT INTO leases (name, epoch, holder, expires_at, ttl_ms, crc) SELECT * FROM (VALUES ",
             "(?,?,?,?,?,?)",
@@ -206,7 +241,7 @@ impl Script {
         ];
         let rows: Vec<LeaseRow> = names
             .iter()
-            .filter_map(|name| state.leases.get(name).map(|record| LeaseRow::new(name, record)))
+            .filter_map(|name| table.get(name).map(|record| LeaseRow::new(name, record)))
             .collect();
         self.rows(PUT, &rows, |to, row| {
             to.add(row.map(|r| r.name.clone()))?;

@@ -1,7 +1,6 @@
-//! Reads the writer's state from the database: at the start, and after a commit of which nobody knows the outcome.
+//! Reads what stands in the database: at the start, and after a commit of which nobody knows the outcome.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
@@ -12,8 +11,12 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::batch::LeaseRow;
 use super::crc;
+use super::filter::Filter;
+use super::history::{self, Changes, Doc};
 use super::leases::{Held, LeaseTable, Now, Record};
-use super::state::{Entry, State};
+use super::present::{Dirty, Present};
+use super::reader;
+use super::state::{Fetched, Retention, Rows, State};
 use crate::error::sql;
 
 const OPERATION: &str = "load database";
@@ -41,88 +44,160 @@ pub(super) fn position(row: &SqliteRow, operation: &'static str) -> Result<(u64,
 }
 
 /// Everything the writer must know. With `check`, every document is read and its checksum compared.
-pub(super) async fn state(conn: &mut SqliteConnection, now: Now, check: bool) -> Result<State> {
+pub(super) async fn everything(
+    conn: &mut SqliteConnection,
+    now: Now,
+    retention: Retention,
+    check: bool,
+) -> Result<(State, Present)> {
     let row = sqlx::raw_sql("SELECT revision, floor, crc FROM state")
         .fetch_one(&mut *conn)
         .await;
-    let (revision, floor) = position(&row.map_err(sql(OPERATION))?, OPERATION)?;
-    let index = documents(conn, revision, check).await?;
-    let leases = leases(conn, now).await?;
-    let history = history(conn, floor).await?;
-    let history_bytes = history.iter().map(|(_, bytes)| bytes).sum();
-    // Rows below the floor that a former process did not get around to sweep are swept first.
-    let oldest = sqlx::raw_sql("SELECT coalesce(min(revision), 0) FROM history")
+    let (applied, floor) = position(&row.map_err(sql(OPERATION))?, OPERATION)?;
+    let row = sqlx::raw_sql("SELECT count(*) FROM documents")
         .fetch_one(&mut *conn)
         .await;
-    let oldest = oldest.and_then(|row| unsigned(&row, 0)).map_err(sql(OPERATION))?;
-    let swept = floor.min(oldest.saturating_sub(1));
-    Ok(State {
-        revision,
-        floor,
-        swept,
-        index,
-        leases,
-        history,
-        history_bytes,
-    })
+    let count = row.and_then(|row| unsigned(&row, 0)).map_err(sql(OPERATION))?;
+    let keys = usize::try_from(count).unwrap_or(usize::MAX / 2);
+    let mut filter = Filter::new(keys.saturating_mul(2));
+    documents(conn, &mut filter, applied, check).await?;
+    let mut present = Present::new(applied, floor, filter, count);
+    let leases = leases(conn, now).await?;
+    let rows = rows(conn, floor).await?;
+    redo(conn, &mut present).await?;
+    let mut state = State { leases, rows };
+    present.floor = state.rows.retain(floor, present.revision, retention);
+    Ok((state, present))
 }
 
+/// Puts all keys into the filter.
 async fn documents(
     conn: &mut SqliteConnection,
-    revision: u64,
+    filter: &mut Filter,
+    applied: u64,
     check: bool,
-) -> Result<HashMap<Arc<str>, Entry>> {
+) -> Result<()> {
     let query = if check {
-        "SELECT key, created, modified, crc, octet_length(value), value FROM documents"
+        "SELECT key, created, modified, crc, value FROM documents"
     } else {
-        "SELECT key, created, modified, crc, octet_length(value), NULL FROM documents"
+        "SELECT key FROM documents"
     };
-    let mut index = HashMap::new();
     let mut rows = sqlx::raw_sql(query).fetch(conn);
     while let Some(row) = rows.try_next().await.map_err(sql(OPERATION))? {
         let key: String = row.try_get(0).map_err(sql(OPERATION))?;
-        match entry(&row, &key, revision, check) {
-            Ok(entry) => {
-                index.insert(key.into(), entry);
+        if check {
+            let document = reader::document(&row, 0, OPERATION);
+            let sound = document.is_ok_and(|d| d.created <= d.modified && d.modified.0 <= applied);
+            if !sound {
+                return Err(Error::new(ErrorKind::Corrupt, OPERATION).with("key", key).with(
+                    "hint",
+                    "restore a backup, or open without check_on_open to save the other documents",
+                ));
             }
-            Err(e) if check => return Err(e),
-            Err(e) => tracing::error!(
-                error = &e as &dyn std::error::Error,
-                "a stored document is damaged"
-            ),
         }
+        filter.insert(&key);
     }
-    Ok(index)
+    Ok(())
 }
 
-fn entry(row: &SqliteRow, key: &str, revision: u64, check: bool) -> Result<Entry> {
-    let damaged = || {
-        Error::new(ErrorKind::Corrupt, OPERATION).with("key", key).with(
-            "hint",
-            "restore a backup, or open without check_on_open to save the other documents",
-        )
-    };
-    let columns = || {
-        let len = u32::try_from(unsigned(row, 4)?).map_err(|e| sqlx::Error::Decode(e.into()))?;
-        Ok(Entry {
-            created: unsigned(row, 1)?,
-            modified: unsigned(row, 2)?,
-            crc: stored_crc(row, 3)?,
-            len,
-        })
-    };
-    let entry: Entry = columns().map_err(|e: sqlx::Error| damaged().because(e))?;
-    Key::parse(key).map_err(|e| damaged().because(e))?;
-    if check {
-        let value: String = row.try_get(5).map_err(|e| damaged().because(e))?;
-        if crc::of_document(key, Some(&value), entry.created, entry.modified) != entry.crc {
-            return Err(damaged());
+/// The rows of the history after `floor`.
+async fn rows(conn: &mut SqliteConnection, floor: u64) -> Result<Rows> {
+    let floor = i64::try_from(floor).unwrap_or(i64::MAX);
+    let mut stream = sqlx::query("SELECT last, bytes FROM history WHERE last > ? ORDER BY last")
+        .bind(floor)
+        .fetch(conn);
+    let mut rows = Rows::default();
+    while let Some(row) = stream.try_next().await.map_err(sql(OPERATION))? {
+        let columns = || Ok((unsigned(&row, 0)?, unsigned(&row, 1)?));
+        let (last, bytes) = columns().map_err(sql(OPERATION))?;
+        rows.push(last, bytes);
+    }
+    Ok(rows)
+}
+
+/// Does again in memory what `documents` does not have yet.
+async fn redo(conn: &mut SqliteConnection, present: &mut Present) -> Result<()> {
+    let applied = i64::try_from(present.applied).unwrap_or(i64::MAX);
+    let mut changed: BTreeMap<Key, Dirty> = BTreeMap::new();
+    let mut stream = sqlx::query(reader::HISTORY).bind(applied).fetch(&mut *conn);
+    while let Some(row) = stream.try_next().await.map_err(sql(OPERATION))? {
+        let row = reader::history_row(&row, OPERATION)?;
+        let damaged = || Error::new(ErrorKind::Corrupt, OPERATION).with("history", row.last);
+        if row.first > present.revision + 1 {
+            return Err(damaged().with("missing after", present.revision));
+        }
+        for change in Changes::new(&row.commits, "") {
+            let history::Recorded {
+                revision,
+                key,
+                after,
+                before,
+            } = change.map_err(|_| damaged())?;
+            if revision <= present.applied {
+                continue;
+            }
+            match (&before, &after) {
+                (None, Some(_)) => present.documents += 1,
+                (Some(_), None) => present.documents = present.documents.saturating_sub(1),
+                _ => {}
+            }
+            // What its first change since then replaced stands there.
+            let stored = changed.get(&key).map_or(before.is_some(), |dirty| dirty.stored);
+            changed.insert(key, Dirty { doc: after, stored });
+        }
+        present.revision = row.last;
+    }
+    for (key, dirty) in changed {
+        present.change(key, dirty);
+    }
+    Ok(())
+}
+
+/// Most keys asked for at once.
+const CHUNK: usize = 128;
+
+/// What `documents` has of `keys`.
+pub(super) async fn fetch(conn: &mut SqliteConnection, keys: Vec<Key>) -> sqlx::Result<Fetched> {
+    let mut fetched = Fetched::with_capacity(keys.len());
+    for chunk in keys.chunks(CHUNK) {
+        // Few texts, so that their prepared statements are reused; spare places are NULL, which no key equals.
+        let places = vec!["?"; chunk.len().next_power_of_two()];
+        let text = format!("{} WHERE key IN ({})", reader::DOCUMENTS, places.join(","));
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(text));
+        for n in 0..places.len() {
+            query = query.bind(chunk.get(n).map(|key| key.as_str()));
+        }
+        let mut rows = query.fetch(&mut *conn);
+        while let Some(row) = rows.try_next().await? {
+            let Ok(key) = row.try_get::<String, _>(0)?.parse::<Key>() else {
+                continue; // it is none that was asked for
+            };
+            let doc = match reader::document(&row, 0, "get") {
+                Ok(kv) => Some(Doc {
+                    created: kv.created.0,
+                    modified: kv.modified.0,
+                    value: kv.value,
+                }),
+                // It can be written anew.
+                Err(e) => {
+                    tracing::error!(
+                        error = &e as &dyn std::error::Error,
+                        "a stored document is damaged"
+                    );
+                    None
+                }
+            };
+            fetched.insert(key, Dirty { doc, stored: true });
         }
     }
-    if entry.created > entry.modified || entry.modified > revision {
-        return Err(damaged());
+    for key in keys {
+        let absent = Dirty {
+            doc: None,
+            stored: false,
+        };
+        fetched.entry(key).or_insert(absent);
     }
-    Ok(entry)
+    Ok(fetched)
 }
 
 async fn leases(conn: &mut SqliteConnection, now: Now) -> Result<LeaseTable> {
@@ -163,19 +238,4 @@ async fn leases(conn: &mut SqliteConnection, now: Now) -> Result<LeaseTable> {
         );
     }
     Ok(table)
-}
-
-async fn history(conn: &mut SqliteConnection, floor: u64) -> Result<VecDeque<(u64, u64)>> {
-    let floor = i64::try_from(floor).unwrap_or(i64::MAX);
-    let query =
-        "SELECT revision, sum(bytes) FROM history WHERE revision > ? GROUP BY revision ORDER BY revision";
-    let mut rows = sqlx::query(query).bind(floor).fetch(conn);
-    let mut history = VecDeque::new();
-    while let Some(row) = rows.try_next().await.map_err(sql(OPERATION))? {
-        history.push_back((
-            unsigned(&row, 0).map_err(sql(OPERATION))?,
-            unsigned(&row, 1).map_err(sql(OPERATION))?,
-        ));
-    }
-    Ok(history)
 }

@@ -2,9 +2,13 @@
 
 mod batch;
 mod crc;
+mod durable;
+mod filter;
+mod history;
 mod leases;
 mod load;
 mod owner;
+mod present;
 mod queue;
 mod reader;
 mod schema;
@@ -19,6 +23,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use parking_lot::Mutex;
 use skyloom_model::Clock;
 use skyloom_store::feed::{self, Hub};
 use skyloom_store::{
@@ -31,8 +36,10 @@ use tokio::task::JoinSet;
 
 pub use self::schema::migrate;
 
+use self::batch::Batch;
 use self::leases::Now;
 use self::owner::Owner;
+use self::present::Present;
 use self::queue::{Answer, Op, Prepared, Queue};
 use self::reader::{Reader, SharedReader};
 use self::state::Retention;
@@ -49,6 +56,7 @@ pub struct SqliteStore {
     capability: Capability,
     queue: Queue,
     reader: SharedReader,
+    present: Arc<Mutex<Present>>,
     hub: Arc<Hub>,
     counters: Arc<Counters>,
     /// Ends the writer with the store.
@@ -100,30 +108,37 @@ impl SqliteStore {
             if config.check_on_open {
                 schema::quick_check(&mut conn).await?;
             }
-            let state = load::state(&mut conn, Now::read(&*clock), config.check_on_open).await?;
-            Ok((
-                state,
-                Reader::connect(&path, config.readers, config.max_wait()).await?,
-            ))
+            let now = Now::read(&*clock);
+            let check = config.check_on_open;
+            let (state, present) = load::everything(&mut conn, now, settings.retention, check).await?;
+            let present = Arc::new(Mutex::new(present));
+            let reader =
+                Reader::connect(&path, config.readers, config.max_wait(), Arc::clone(&present)).await?;
+            Ok((state, present, reader))
         };
-        let (state, reader) = match checked.await {
+        let (state, present, reader) = match checked.await {
             Ok(opened) => opened,
             Err(e) => {
                 let _ = conn.close().await;
                 return Err(e);
             }
         };
-        let hub = Arc::new(Hub::new(Revision(state.revision), Revision(state.floor)));
+        let (hub, dirty) = {
+            let present = present.lock();
+            let hub = Hub::new(Revision(present.revision), Revision(present.floor));
+            (Arc::new(hub), !present.dirty.is_empty())
+        };
         let counters = Arc::new(Counters::default());
-        counters
-            .documents
-            .store(state.index.len() as u64, Ordering::Relaxed);
         let (queue, jobs) = Queue::new(config.max_queued_kib, config.max_wait());
         let writer = Writer {
             jobs,
             conn: Some(conn),
             owner,
             state,
+            present: Arc::clone(&present),
+            dirty_since: dirty.then(|| clock.monotonic()),
+            full: false,
+            spare: Batch::default(),
             hub: Arc::clone(&hub),
             clock,
             counters: Arc::clone(&counters),
@@ -137,6 +152,7 @@ impl SqliteStore {
             capability,
             queue,
             reader: Arc::new(reader),
+            present,
             hub,
             counters,
             _writer: tasks,
@@ -178,7 +194,7 @@ impl SqliteStore {
         SqliteStats {
             revision: head.revision,
             floor: head.floor,
-            documents: self.counters.documents.load(Ordering::Relaxed),
+            documents: self.present.lock().documents,
             commits: self.counters.commits.load(Ordering::Relaxed),
             batches: self.counters.batches.load(Ordering::Relaxed),
         }

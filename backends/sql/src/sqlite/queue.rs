@@ -18,13 +18,12 @@ pub(super) struct Prepared {
     pub(super) writes: Vec<PreparedWrite>,
 }
 
-/// One write, with key and value as the text that goes to SQL.
+/// One write.
 #[derive(Debug)]
 pub(super) struct PreparedWrite {
     pub(super) key: Key,
-    pub(super) key_text: Arc<str>,
     /// `None` removes.
-    pub(super) put: Option<(Value, Arc<str>)>,
+    pub(super) put: Option<Value>,
 }
 
 impl Prepared {
@@ -45,30 +44,28 @@ impl Prepared {
 
 impl PreparedWrite {
     fn new(write: Write) -> Result<Self> {
-        let (key, put) = match write {
+        Ok(match write {
             Write::Put(key, value) => {
-                let text = json_text(&key, &value)?;
-                (key, Some((value, text)))
+                check_text(&key, &value)?;
+                Self {
+                    key,
+                    put: Some(value),
+                }
             }
-            Write::Delete(key) => (key, None),
-        };
-        Ok(Self {
-            key_text: key.as_str().into(),
-            key,
-            put,
+            Write::Delete(key) => Self { key, put: None },
         })
     }
 }
 
-/// [`Txn::check`] has seen to it that the value is JSON.
-fn json_text(key: &Key, value: &Value) -> Result<Arc<str>> {
-    let text = std::str::from_utf8(value.bytes()).map_err(|e| {
-        Error::new(ErrorKind::Invalid, "commit")
+/// [`Txn::check`] has seen to it that the value is JSON; here it is what goes to SQL as text.
+fn check_text(key: &Key, value: &Value) -> Result<()> {
+    match std::str::from_utf8(value.bytes()) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(Error::new(ErrorKind::Invalid, "commit")
             .with("key", key)
             .with("hint", "values are JSON documents")
-            .because(e)
-    })?;
-    Ok(text.into())
+            .because(e)),
+    }
 }
 
 /// What the writer is asked.
@@ -123,7 +120,7 @@ impl Op {
             Self::Commit(txn) => txn
                 .writes
                 .iter()
-                .map(|w| w.key_text.len() + w.put.as_ref().map_or(0, |(_, text)| text.len()))
+                .map(|w| w.key.as_str().len() + w.put.as_ref().map_or(0, |value| value.bytes().len()))
                 .sum(),
             _ => 0,
         }

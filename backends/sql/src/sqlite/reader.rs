@@ -1,62 +1,69 @@
-//! Reading: single SQL statements on a small pool, each a snapshot of its own, every row checked against its checksum.
+//! Reading: what memory knows, or SQL on a small pool, each a snapshot of its own, every row checked against its checksum.
+//!
+//! `documents` is behind what stands in the store by what is dirty ([`Present`]). A list merges both, and looks again when what
+//! was dirty has been flushed meanwhile. A list at an older revision is made from one snapshot of the file: `documents`, and
+//! what the history says of what changed since, forward or back.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::TryStreamExt as _;
+use parking_lot::Mutex;
 use skyloom_store::feed::{Commit, Past, Replay};
-use skyloom_store::{
-    Change, Error, ErrorKind, Key, KeyValue, ListOptions, Page, Prefix, Result, Revision, Value,
-};
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRow};
+use skyloom_store::{Error, ErrorKind, Key, KeyValue, ListOptions, Page, Prefix, Result, Revision, Value};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoolOptions, SqliteRow};
 use sqlx::{ConnectOptions as _, Row as _};
 
 use super::crc;
+use super::history::{self, Changes, Doc, Garbled, HistoryRow};
 use super::load::{position, stored_crc, unsigned};
+use super::present::{Known, Present};
 use crate::error::sql;
 
 /// A page ends early when it holds this many bytes.
 const PAGE_BYTES: usize = 8 << 20;
-/// Most changes read at once for a watcher. More than one commit can hold.
-const REPLAY_ROWS: usize = 1_000;
 /// Follows every key: keys are ASCII.
 const AFTER_ALL: &str = "\u{7f}";
+/// How often a list looks again because something was flushed meanwhile.
+const LOOKS: usize = 100;
 
 const STATE: &str = "SELECT revision, floor, crc FROM state";
 
-const GET: &str = "SELECT key, created, modified, crc, value FROM documents WHERE key = ?";
+/// Rows of documents.
+pub(super) const DOCUMENTS: &str = "SELECT key, created, modified, crc, value FROM documents";
 
-const LIST_NOW: &str = "
+/// Up to which revision `documents` is the truth, and the row.
+const GET: &str = "SELECT s.revision, d.key, d.created, d.modified, d.crc, d.value FROM documents AS d, state AS s WHERE d.key = ?";
+
+const LIST: &str = "
 SELECT s.revision, s.floor, s.crc, d.key, d.created, d.modified, d.crc, d.value FROM state AS s LEFT JOIN
   (SELECT key, created, modified, crc, value FROM documents WHERE key > ?1 AND key < ?2 ORDER BY key LIMIT ?3) AS d
 ORDER BY d.key";
 
-/// What stood at revision ?4: documents not touched since, and for the others what their first later change replaced.
-const LIST_AT: &str = "
-SELECT s.revision, s.floor, s.crc, d.key, d.created, d.modified, d.crc, d.value FROM state AS s LEFT JOIN (
-  SELECT key, created, modified, crc, value FROM documents WHERE key > ?1 AND key < ?2 AND modified <= ?4
-  UNION ALL
-  SELECT key, old_created, old_modified, old_crc, old_value FROM history
-    WHERE revision > ?4 AND key > ?1 AND key < ?2 AND old_modified <= ?4
-  ORDER BY key LIMIT ?3) AS d
-ORDER BY d.key";
+/// The history after a revision.
+pub(super) const HISTORY: &str =
+    "SELECT last, first, bytes, crc, commits FROM history WHERE last > ? ORDER BY last";
 
-const REPLAY: &str = "
-SELECT s.revision, s.floor, s.crc, h.revision, h.key, h.created, h.crc, h.value FROM state AS s LEFT JOIN (
-  SELECT revision, key, created, crc, value FROM history
-    WHERE revision > ?1 AND revision <= ?2 AND key > ?3 AND key < ?4 ORDER BY revision, key LIMIT ?5) AS h
-ORDER BY h.revision, h.key";
-
-/// The read pool.
+/// Who reads.
 #[derive(Debug)]
 pub(super) struct Reader {
     pool: SqlitePool,
+    present: Arc<Mutex<Present>>,
 }
 
+/// Documents as they differ from `documents`: `None` is not there.
+type Over = BTreeMap<Key, Option<KeyValue>>;
+
 impl Reader {
-    pub(super) async fn connect(path: &Path, connections: u32, wait: Duration) -> Result<Self> {
+    pub(super) async fn connect(
+        path: &Path,
+        connections: u32,
+        wait: Duration,
+        present: Arc<Mutex<Present>>,
+    ) -> Result<Self> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .read_only(true)
@@ -77,7 +84,7 @@ impl Reader {
             .connect_with(options)
             .await
             .map_err(sql("open database"))?;
-        Ok(Self { pool })
+        Ok(Self { pool, present })
     }
 
     pub(super) async fn close(&self) {
@@ -85,59 +92,192 @@ impl Reader {
     }
 
     pub(super) async fn get(&self, key: &Key) -> Result<Option<KeyValue>> {
+        const OPERATION: &str = "get";
+        if self.pool.is_closed() {
+            return Err(sql(OPERATION)(sqlx::Error::PoolClosed));
+        }
+        if let Known::Yes(dirty) = self.present.lock().known(key) {
+            return Ok(dirty.doc.map(|doc| doc.with_key(key)));
+        }
         let row = sqlx::query(GET)
             .bind(key.as_str())
             .fetch_optional(&self.pool)
             .await;
-        row.map_err(sql("get"))?
-            .map(|row| document(&row, 0, "get"))
-            .transpose()
+        let Some(row) = row.map_err(sql(OPERATION))? else {
+            return Ok(None);
+        };
+        let kv = document(&row, 1, OPERATION)?;
+        let applied = unsigned(&row, 0).map_err(sql(OPERATION))?;
+        let doc = Doc {
+            created: kv.created.0,
+            modified: kv.modified.0,
+            value: kv.value.clone(),
+        };
+        self.present.lock().keep(key, &doc, applied);
+        Ok(Some(kv))
     }
 
     pub(super) async fn list(&self, prefix: &Prefix, options: &ListOptions, limit: usize) -> Result<Page> {
         const OPERATION: &str = "list";
-        let (from, end) = range(prefix, options.after.as_ref());
-        let rows = i64::try_from(limit.saturating_add(1)).unwrap_or(i64::MAX);
-        let query = sqlx::query(if options.at.is_some() { LIST_AT } else { LIST_NOW })
+        for _ in 0..LOOKS {
+            let (revision, floor, applied, over, hidden) = {
+                let present = self.present.lock();
+                let (over, hidden) =
+                    present.dirty_below(prefix, options.after.as_ref(), limit.saturating_add(1));
+                (present.revision, present.floor, present.applied, over, hidden)
+            };
+            if let Some(at) = options.at
+                && at.0 != revision
+            {
+                if at.0 > revision {
+                    return Err(Error::new(ErrorKind::Invalid, OPERATION)
+                        .with("revision", at)
+                        .with("newest", revision));
+                }
+                if at.0 < floor {
+                    return Err(compacted(at, floor));
+                }
+                return self.list_at(prefix, options.after.as_ref(), at, limit).await;
+            }
+            let mut conn = self.pool.acquire().await.map_err(sql(OPERATION))?;
+            let rows = self
+                .merged(&mut conn, prefix, options.after.as_ref(), over, limit, hidden)
+                .await?;
+            let (mut page, found) = rows;
+            if found == applied {
+                page.revision = Revision(revision);
+                return Ok(page);
+            }
+            // Something was flushed between the two.
+        }
+        Err(Error::new(ErrorKind::Unavailable, OPERATION)
+            .with("state", "the database is written faster than it is read"))
+    }
+
+    /// A page of `documents` with `over` over it, which hides at most `hidden` rows; and up to where `documents` is the truth.
+    async fn merged(
+        &self,
+        conn: &mut SqliteConnection,
+        prefix: &Prefix,
+        after: Option<&Key>,
+        over: Over,
+        limit: usize,
+        hidden: usize,
+    ) -> Result<(Page, u64)> {
+        const OPERATION: &str = "list";
+        let (from, end) = range(prefix, after);
+        let rows = limit.saturating_add(1).saturating_add(hidden);
+        let mut stream = sqlx::query(LIST)
             .bind(from)
             .bind(end)
-            .bind(rows);
-        let query = match options.at {
-            Some(at) => query.bind(i64::try_from(at.0).unwrap_or(i64::MAX)),
-            None => query,
-        };
-        let mut stream = query.fetch(&self.pool);
+            .bind(i64::try_from(rows).unwrap_or(i64::MAX))
+            .fetch(conn);
         let mut page = Page {
             items: Vec::new(),
             revision: Revision(0),
             more: false,
         };
-        let mut bytes = 0;
+        let mut over = over.into_iter().peekable();
+        let (mut bytes, mut applied, mut read) = (0, 0, 0);
+        // `false` when the page is full.
+        let mut take = |page: &mut Page, item: KeyValue| {
+            if page.items.len() >= limit || bytes >= PAGE_BYTES {
+                page.more = true;
+                return false;
+            }
+            bytes += item.value.bytes().len();
+            page.items.push(item);
+            true
+        };
         while let Some(row) = stream.try_next().await.map_err(sql(OPERATION))? {
-            let (revision, floor) = position(&row, OPERATION)?;
-            let at = options.at.unwrap_or(Revision(revision));
-            if at.0 > revision {
-                return Err(Error::new(ErrorKind::Invalid, OPERATION)
-                    .with("revision", at)
-                    .with("newest", revision));
-            }
-            if at.0 < floor {
-                return Err(Error::new(ErrorKind::Compacted, OPERATION)
-                    .with("revision", at)
-                    .with("oldest", floor));
-            }
-            page.revision = at;
+            applied = position(&row, OPERATION)?.0;
             if is_null(&row, 3).map_err(sql(OPERATION))? {
                 continue;
             }
-            if page.items.len() >= limit || bytes >= PAGE_BYTES {
-                page.more = true;
+            read += 1;
+            let key: String = row.try_get(3).map_err(sql(OPERATION))?;
+            let mut replaced = false;
+            while let Some((at, item)) = over.next_if(|(at, _)| at.as_str() <= key.as_str()) {
+                replaced |= at.as_str() == key;
+                if let Some(item) = item
+                    && !take(&mut page, item)
+                {
+                    return Ok((page, applied));
+                }
+            }
+            if !replaced && !take(&mut page, document(&row, 3, OPERATION)?) {
+                return Ok((page, applied));
+            }
+        }
+        if read >= rows {
+            // All rows that were asked for, and no page full: `over` says nothing of what lies behind them.
+            page.more = true;
+            return Ok((page, applied));
+        }
+        for item in over.filter_map(|(_, item)| item) {
+            if !take(&mut page, item) {
                 break;
             }
-            let item = document(&row, 3, OPERATION)?;
-            bytes += item.value.bytes().len();
-            page.items.push(item);
         }
+        Ok((page, applied))
+    }
+
+    /// What stood at `at`.
+    async fn list_at(
+        &self,
+        prefix: &Prefix,
+        after: Option<&Key>,
+        at: Revision,
+        limit: usize,
+    ) -> Result<Page> {
+        const OPERATION: &str = "list";
+        // One snapshot for all of it.
+        let mut snapshot = self.pool.begin().await.map_err(sql(OPERATION))?;
+        let row = sqlx::query(STATE)
+            .fetch_one(&mut *snapshot)
+            .await
+            .map_err(sql(OPERATION))?;
+        let (applied, _) = position(&row, OPERATION)?;
+        let since = at.0.min(applied);
+        let mut over: Over = BTreeMap::new();
+        let mut next = since + 1;
+        {
+            let mut rows = sqlx::query(HISTORY)
+                .bind(i64::try_from(since).unwrap_or(i64::MAX))
+                .fetch(&mut *snapshot);
+            while let Some(row) = rows.try_next().await.map_err(sql(OPERATION))? {
+                let row = history_row(&row, OPERATION)?;
+                if row.first > next {
+                    return Err(compacted(at, row.first));
+                }
+                next = row.last + 1;
+                let last = row.last;
+                for change in Changes::new(&row.commits, prefix.as_str()) {
+                    let change = change.map_err(|Garbled| garbled(last))?;
+                    if change.revision <= since || after.is_some_and(|after| change.key <= *after) {
+                        continue;
+                    }
+                    let key = change.key;
+                    if change.revision <= at.0 {
+                        let item = change.after.map(|doc| doc.with_key(&key));
+                        over.insert(key, item);
+                    } else {
+                        let before = change.before;
+                        over.entry(key)
+                            .or_insert_with_key(|key| before.map(|doc| doc.with_key(key)));
+                    }
+                }
+            }
+        }
+        // What has changed since and is not in the history any more cannot be told.
+        if next <= applied {
+            return Err(compacted(at, applied));
+        }
+        let hidden = over.len();
+        let (mut page, _) = self
+            .merged(&mut snapshot, prefix, after, over, limit, hidden)
+            .await?;
+        page.revision = at;
         Ok(page)
     }
 }
@@ -146,64 +286,52 @@ impl Reader {
 impl Past for Reader {
     async fn replay(&self, prefix: &Prefix, after: Revision, to: Revision) -> Result<Replay> {
         const OPERATION: &str = "watch";
-        let (from, end) = range(prefix, None);
-        let mut stream = sqlx::query(REPLAY)
+        let lost = || Replay::Lost {
+            floor: Revision(self.present.lock().floor),
+        };
+        if after.0 < self.present.lock().floor {
+            return Ok(lost());
+        }
+        let mut rows = sqlx::query(HISTORY)
             .bind(i64::try_from(after.0).unwrap_or(i64::MAX))
-            .bind(i64::try_from(to.0).unwrap_or(i64::MAX))
-            .bind(from)
-            .bind(end)
-            .bind(i64::try_from(REPLAY_ROWS).unwrap_or(i64::MAX))
             .fetch(&self.pool);
         let mut commits: Vec<Commit> = Vec::new();
-        let (mut rows, mut bytes) = (0, 0);
-        while let Some(row) = stream.try_next().await.map_err(sql(OPERATION))? {
-            let (_, floor) = position(&row, OPERATION)?;
-            if after.0 < floor {
-                return Ok(Replay::Lost {
-                    floor: Revision(floor),
-                });
+        let (mut through, mut bytes) = (after, 0);
+        while let Some(row) = rows.try_next().await.map_err(sql(OPERATION))? {
+            let row = history_row(&row, OPERATION)?;
+            if row.first > through.0 + 1 {
+                return Ok(lost()); // swept meanwhile
             }
-            if is_null(&row, 3).map_err(sql(OPERATION))? {
-                continue;
-            }
-            let (revision, change, size) = change(&row)?;
-            match commits.last_mut() {
-                Some(last) if last.revision == revision => last.changes.push(change),
-                Some(last) if bytes >= PAGE_BYTES => {
-                    let through = last.revision;
-                    return Ok(Replay::Commits { commits, through });
+            let last = row.last;
+            bytes += row.commits.len();
+            for change in Changes::new(&row.commits, prefix.as_str()) {
+                let change = change.map_err(|Garbled| garbled(last))?;
+                let revision = Revision(change.revision);
+                if revision <= after || revision > to {
+                    continue;
                 }
-                _ => commits.push(Commit {
-                    revision,
-                    changes: vec![change],
-                }),
+                let change = change.change();
+                match commits.last_mut() {
+                    Some(commit) if commit.revision == revision => commit.changes.push(change),
+                    _ => commits.push(Commit {
+                        revision,
+                        changes: vec![change],
+                    }),
+                }
             }
-            rows += 1;
-            bytes += size;
-        }
-        if rows < REPLAY_ROWS {
-            return Ok(Replay::Commits { commits, through: to });
-        }
-        // The last commit may have been cut off.
-        commits.pop();
-        match commits.last() {
-            Some(last) => Ok(Replay::Commits {
-                through: last.revision,
-                commits,
-            }),
-            None => {
-                Err(Error::new(ErrorKind::Internal, OPERATION).with("state", "a commit of too many changes"))
+            through = Revision(last).min(to);
+            if through == to || bytes >= PAGE_BYTES {
+                break;
             }
         }
+        if through == after {
+            return Ok(lost());
+        }
+        Ok(Replay::Commits { commits, through })
     }
 
     async fn revision(&self) -> Result<Revision> {
-        const OPERATION: &str = "watch";
-        let row = sqlx::query(STATE)
-            .fetch_one(&self.pool)
-            .await
-            .map_err(sql(OPERATION))?;
-        Ok(Revision(position(&row, OPERATION)?.0))
+        Ok(Revision(self.present.lock().revision))
     }
 }
 
@@ -219,7 +347,7 @@ fn is_null(row: &SqliteRow, column: usize) -> sqlx::Result<bool> {
 }
 
 /// The document in the columns key, created, modified, crc, value from `first` on.
-fn document(row: &SqliteRow, first: usize, operation: &'static str) -> Result<KeyValue> {
+pub(super) fn document(row: &SqliteRow, first: usize, operation: &'static str) -> Result<KeyValue> {
     let key: String = row.try_get(first).map_err(sql(operation))?;
     let columns = || {
         let value: String = row.try_get(first + 4)?;
@@ -245,36 +373,43 @@ fn document(row: &SqliteRow, first: usize, operation: &'static str) -> Result<Ke
     })
 }
 
-/// The change in the columns revision, key, created, crc, value from the fourth on, and its size.
-fn change(row: &SqliteRow) -> Result<(Revision, Change, usize)> {
-    const OPERATION: &str = "watch";
-    let key: String = row.try_get(4).map_err(sql(OPERATION))?;
+/// A row of [`HISTORY`].
+pub(super) fn history_row(row: &SqliteRow, operation: &'static str) -> Result<HistoryRow> {
     let columns = || {
-        let value: Option<String> = row.try_get(7)?;
-        Ok((unsigned(row, 3)?, unsigned(row, 5)?, stored_crc(row, 6)?, value))
+        Ok((
+            HistoryRow {
+                last: unsigned(row, 0)?,
+                first: unsigned(row, 1)?,
+                bytes: unsigned(row, 2)?,
+                commits: row.try_get::<String, _>(4)?.into(),
+            },
+            stored_crc(row, 3)?,
+        ))
     };
-    let (revision, created, stored, value) =
-        columns().map_err(|e: sqlx::Error| damaged(OPERATION, &key).because(e))?;
-    if stored != crc::of_document(&key, value.as_deref(), created, revision) {
-        return Err(damaged(OPERATION, &key));
+    let (found, stored) = columns().map_err(|e: sqlx::Error| {
+        Error::new(ErrorKind::Corrupt, operation)
+            .with("table", "history")
+            .because(e)
+    })?;
+    if stored != history::crc(found.first, found.last, found.bytes, &found.commits) {
+        return Err(garbled(found.last));
     }
-    let parsed = Key::parse(&key).map_err(|e| damaged(OPERATION, &key).because(e))?;
-    let modified = Revision(revision);
-    let Some(value) = value else {
-        return Ok((modified, Change::Delete(parsed), key.len()));
-    };
-    let size = value.len();
-    let value = Value::from_json_bytes(value);
-    Ok((
-        modified,
-        Change::Put(KeyValue {
-            key: parsed,
-            value,
-            created: Revision(created),
-            modified,
-        }),
-        size,
-    ))
+    Ok(found)
+}
+
+fn garbled(last: u64) -> Error {
+    Error::new(ErrorKind::Corrupt, "read history")
+        .with("revision", last)
+        .with(
+            "hint",
+            "the stored history fails its checksum; the documents are not concerned",
+        )
+}
+
+fn compacted(at: Revision, oldest: u64) -> Error {
+    Error::new(ErrorKind::Compacted, "list")
+        .with("revision", at)
+        .with("oldest", oldest)
 }
 
 fn damaged(operation: &'static str, key: &str) -> Error {

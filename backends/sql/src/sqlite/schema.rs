@@ -20,10 +20,9 @@ const APPLICATION_ID: i64 = 0x534b_594c;
 const PAGE_BYTES: u32 = 8192;
 
 /// Upgrades in order: step `i` turns version `i` into `i + 1`, inside one transaction.
-const STEPS: &[&str] = &[V1];
+const STEPS: &[&str] = &[V1, V2];
 
 /// `crc` columns hold a CRC-32 of the row, so text edited by hand is refused as damaged.
-/// A history row is one change: the document after it (`value` NULL: removed) and before it (`old_…`).
 /// A lease with `holder` NULL has been revoked; its epoch stays.
 const V1: &str = "
 CREATE TABLE state (
@@ -64,6 +63,20 @@ PRAGMA application_id = 0x534b594c;
 PRAGMA user_version = 1;
 ";
 
+/// A history row is one durable write: its commits as lines of text. `state.revision` is how far `documents` has come; what
+/// follows is in the history. The history of version 1 is dropped: whoever watches lists again.
+const V2: &str = "
+DROP TABLE history;
+CREATE TABLE history (
+    last INTEGER PRIMARY KEY,
+    first INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    crc INTEGER NOT NULL,
+    commits TEXT NOT NULL
+) STRICT;
+PRAGMA user_version = 2;
+";
+
 const OPERATION: &str = "open database";
 const HINT_MIGRATE: &str = "run migrate";
 
@@ -86,17 +99,29 @@ pub async fn migrate(config: &SqliteConfig) -> Result<Migrated> {
 async fn upgrade(conn: &mut SqliteConnection) -> Result<Migrated> {
     let found = version(conn).await?;
     set_modes(conn, false).await?;
-    for step in STEPS.iter().skip(found) {
+    if found < STEPS.len() {
         let run = async {
             sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *conn).await?;
-            sqlx::raw_sql(*step).execute(&mut *conn).await?;
-            if found == 0 {
-                let crc = i64::from(super::crc::of_state(0, 0));
-                sqlx::query("INSERT INTO state (id, revision, floor, crc) VALUES (1, 0, 0, ?)")
-                    .bind(crc)
-                    .execute(&mut *conn)
-                    .await?;
+            let revision: i64 = match found {
+                0 => 0,
+                _ => {
+                    let row = sqlx::raw_sql("SELECT revision FROM state")
+                        .fetch_one(&mut *conn)
+                        .await?;
+                    row.try_get(0)?
+                }
+            };
+            for step in STEPS.iter().skip(found) {
+                sqlx::raw_sql(*step).execute(&mut *conn).await?;
             }
+            // No version has brought its history along so far.
+            let floor = u64::try_from(revision).map_err(|e| sqlx::Error::Decode(e.into()))?;
+            sqlx::query("REPLACE INTO state (id, revision, floor, crc) VALUES (1, ?, ?, ?)")
+                .bind(revision)
+                .bind(revision)
+                .bind(i64::from(super::crc::of_state(floor, floor)))
+                .execute(&mut *conn)
+                .await?;
             sqlx::raw_sql("COMMIT").execute(&mut *conn).await
         };
         run.await.map_err(sql("migrate"))?;

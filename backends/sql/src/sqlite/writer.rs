@@ -1,41 +1,47 @@
 //! The one who writes: takes all calls that are waiting, decides them in memory, makes them durable together, answers.
 //!
 //! ```text
-//! queue ─> fill (up to max_batch) ─> decide each in order ─> one SQL transaction ─> publish to the hub ─> answers
-//!                                         ^                        │ rolled back: undo, then each call on its own
+//! queue ─> fill (up to max_batch) ─> decide each in order ─> one SQL transaction ─> Present, hub ─> answers
+//!                                         ^                        │ rolled back: each call on its own
 //!                                         └── reload from the file <┘ outcome unknown: say so to all who changed something
 //! ```
+//!
+//! A batch becomes one row of the history, and that makes it durable. `documents` follows: after [`FLUSH_AFTER`], when much is
+//! dirty, when nobody asks for anything, and when the store is closed; in the same transaction as the batch where large values
+//! or a full disk make it doubtful whether there will be room.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use parking_lot::Mutex;
 use skyloom_model::Clock;
 use skyloom_store::feed::Hub;
-use skyloom_store::{Error, ErrorKind, Result, Revision};
+use skyloom_store::{Error, ErrorKind, Result};
+use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{Connection as _, Either, Executor as _};
 use tokio::sync::{mpsc, oneshot};
 
-use super::batch::{Batch, Script};
+use super::batch::Batch;
 use super::leases::Now;
 use super::owner::Owner;
+use super::present::Present;
 use super::queue::{Answer, Job, Op};
-use super::state::{Retention, State};
+use super::state::{Deciding, Fetched, Retention, State};
 use super::{load, schema};
 use crate::error;
 
 /// Rows after which a batch is closed, so that one batch of large transactions stays short.
 const MAX_ROWS: usize = 1024;
+/// What is dirty goes into `documents` after this time, and as soon as nobody asks for anything for as long.
+pub(super) const FLUSH_AFTER: Duration = Duration::from_secs(1);
 
 /// What the writer has done so far.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) commits: AtomicU64,
     pub(super) batches: AtomicU64,
-    pub(super) documents: AtomicU64,
 }
 
 /// How the writer's connection is made and bounded.
@@ -58,6 +64,13 @@ pub(super) struct Writer {
     pub(super) conn: Option<SqliteConnection>,
     pub(super) owner: Arc<Owner>,
     pub(super) state: State,
+    pub(super) present: Arc<Mutex<Present>>,
+    /// When the oldest of what is dirty became so.
+    pub(super) dirty_since: Option<Duration>,
+    /// The last flush found no room.
+    pub(super) full: bool,
+    /// The room that the last batch took.
+    pub(super) spare: Batch,
     pub(super) hub: Arc<Hub>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) counters: Arc<Counters>,
@@ -66,7 +79,7 @@ pub(super) struct Writer {
 
 /// What became of a batch that was not committed.
 #[derive(Debug)]
-enum Failure {
+pub(super) enum Failure {
     /// Nothing happened.
     RolledBack(sqlx::Error),
     /// Perhaps it happened.
@@ -102,17 +115,30 @@ impl Writer {
     /// Serves until asked to close, or until every handle is gone.
     pub(super) async fn run(mut self) {
         let mut closing = None;
-        while let Some(first) = self.jobs.recv().await {
+        while let Some(first) = self.next().await {
             let mut batch = Vec::new();
             take(first, &mut batch, &mut closing);
             self.fill(&mut batch, &mut closing).await;
             self.serve(batch).await;
+            // When all have their answers.
+            self.flush_when_due().await;
             if closing.is_some() {
                 // Whoever got into the queue before it closed is still served; later calls are refused.
                 self.jobs.close();
             }
         }
         self.end(closing).await;
+    }
+
+    /// The next call. While there is none, what is dirty is flushed.
+    async fn next(&mut self) -> Option<Job> {
+        while self.dirty_since.is_some() {
+            match tokio::time::timeout(FLUSH_AFTER, self.jobs.recv()).await {
+                Ok(job) => return job,
+                Err(_) => self.flush().await,
+            }
+        }
+        self.jobs.recv().await
     }
 
     /// Takes what else is waiting. Yields before it looks, so that callers who were just answered can queue their next
@@ -155,17 +181,23 @@ impl Writer {
             return None;
         }
         let now = Now::read(&*self.clock);
-        let mut batch = Batch::new(&self.state);
-        let answers: Vec<Answer> = jobs
-            .iter()
-            .map(|job| self.state.decide(&mut batch, &job.op, now))
-            .collect();
-        if !batch.is_empty(&self.state) {
-            self.state.retain(&mut batch, self.settings.retention);
-            match self.write(&batch).await {
-                Ok(()) => self.settle(&batch),
+        let mut batch = std::mem::take(&mut self.spare);
+        let answers = match self.decide(&mut batch, &jobs, now).await {
+            Ok(answers) => answers,
+            Err(e) => {
+                let cause = Arc::new(e);
+                for job in jobs {
+                    answer_error(job, error::kind(&cause), "nothing was changed", &cause);
+                }
+                return None;
+            }
+        };
+        let floor = self.present.lock().floor;
+        if !batch.is_empty(floor) {
+            match self.write(&mut batch).await {
+                Ok(()) => {}
                 Err(Failure::RolledBack(e)) => {
-                    self.state.undo(batch);
+                    self.undo(batch);
                     // A database that does not answer would not answer each of them either, one wait after the other.
                     let busy = matches!(error::kind(&e), ErrorKind::Unavailable | ErrorKind::Corrupt);
                     if !last && !busy {
@@ -202,6 +234,7 @@ impl Writer {
                 }
             }
         }
+        self.spare = batch.cleared();
         for (job, answer) in jobs.into_iter().zip(answers) {
             // A caller that is gone does not hear it.
             let _ = job.reply.send(Ok(answer));
@@ -209,82 +242,51 @@ impl Writer {
         None
     }
 
-    /// The batch is on disk.
-    fn settle(&mut self, batch: &Batch) {
-        self.state.settle(batch);
-        self.counters
-            .commits
-            .fetch_add(batch.commits.len() as u64, Ordering::Relaxed);
-        self.counters.batches.fetch_add(1, Ordering::Relaxed);
-        self.counters
-            .documents
-            .store(self.state.index.len() as u64, Ordering::Relaxed);
-        self.hub.publish(
-            &batch.commits,
-            Revision(self.state.revision),
-            Revision(self.state.floor),
-        );
+    /// Decides all `jobs` in order. Where memory does not know a key, all is decided again with what the database says.
+    async fn decide(&mut self, batch: &mut Batch, jobs: &[Job], now: Now) -> sqlx::Result<Vec<Answer>> {
+        let mut fetched = Fetched::new();
+        loop {
+            let missing = {
+                let mut present = self.present.lock();
+                let applied = present.applied;
+                for (key, dirty) in &fetched {
+                    if let Some(doc) = &dirty.doc {
+                        present.keep(key, doc, applied);
+                    }
+                }
+                let mut deciding = Deciding {
+                    present: &mut present,
+                    state: &mut self.state,
+                    fetched: &fetched,
+                    batch,
+                    missing: Vec::new(),
+                    now,
+                };
+                let answers = jobs.iter().map(|job| deciding.decide(&job.op)).collect();
+                if deciding.missing.is_empty() {
+                    return Ok(answers);
+                }
+                deciding.missing
+            };
+            self.undo(std::mem::take(batch));
+            let Some(conn) = &mut self.conn else {
+                return Err(sqlx::Error::WorkerCrashed);
+            };
+            fetched.extend(load::fetch(conn, missing).await?);
+        }
     }
 
-    async fn write(&mut self, batch: &Batch) -> Result<(), Failure> {
-        let script =
-            Script::new(batch, &self.state).map_err(|e| Failure::RolledBack(sqlx::Error::Encode(e)))?;
-        let Some(conn) = &mut self.conn else {
-            return Err(Failure::RolledBack(sqlx::Error::WorkerCrashed));
-        };
-        let last = script.statements;
-        let mut done = 0;
-        // Bound arguments over several statements: one command to the connection's thread, one answer per statement.
-        let query = sqlx::query_with(sqlx::AssertSqlSafe(script.text), script.arguments);
-        let mut results = conn.fetch_many(query);
-        let failed = loop {
-            match results.next().await {
-                Some(Ok(Either::Left(_))) => done += 1,
-                Some(Ok(Either::Right(_))) => {}
-                Some(Err(e)) => break e,
-                None if done == last => return Ok(()),
-                None => break sqlx::Error::WorkerCrashed,
-            }
-        };
-        drop(results);
-        // Before COMMIT was reached nothing can have happened. A COMMIT that found no room never wrote its last frame.
-        let reached_commit = failed.as_database_error().is_none() || done + 1 >= last;
-        let nothing = !reached_commit || error::is_full(&failed);
-        match sqlx::raw_sql("ROLLBACK").execute(&mut *conn).await {
-            Ok(_) => return Err(Failure::RolledBack(failed)),
-            // SQLite has ended the transaction by itself, and the connection is sound.
-            Err(e) if nothing && error::is_no_transaction(&e) => return Err(Failure::RolledBack(failed)),
-            Err(_) => {}
+    fn undo(&mut self, batch: Batch) {
+        for (name, record) in batch.undo.into_iter().rev() {
+            self.state.leases.set(name, record);
         }
-        // Start anew, with what the file says.
-        if let Some(conn) = self.conn.take() {
-            let _ = conn.close().await;
-        }
-        Err(if nothing {
-            Failure::RolledBack(failed)
-        } else {
-            Failure::Unknown(failed)
-        })
     }
 
-    /// Makes a new connection when the last one broke, and believes what the file says.
-    async fn repair(&mut self) -> Result<()> {
-        if self.conn.is_some() {
-            return Ok(());
-        }
-        let mut conn = self.settings.connect(&self.owner).await?;
-        let state = load::state(&mut conn, Now::read(&*self.clock), false).await?;
-        if state.revision != self.hub.head().revision.0 {
-            // A commit that was answered as unknown did happen, and no watcher has seen it.
-            self.hub.lose(Revision(state.revision), Revision(state.floor));
-        }
-        self.state = state;
-        self.conn = Some(conn);
-        Ok(())
-    }
-
-    async fn end(self, closing: Closing) {
+    async fn end(mut self, closing: Closing) {
         self.hub.close();
+        if self.dirty_since.is_some() {
+            self.flush().await;
+        }
         let result = match self.conn {
             Some(mut conn) => {
                 let checkpoint = sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -1,9 +1,9 @@
 //! A writer whose COMMIT fails, which no caller can bring about from outside.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use skyloom_model::ManualClock;
-use skyloom_store::{Capability, Key, Outcome, Txn, Value};
+use skyloom_store::{Capability, Key, Outcome, Revision, Txn, Value};
 use tempfile::TempDir;
 
 use super::super::queue::{Prepared, Queue};
@@ -42,7 +42,10 @@ async fn bench() -> Bench {
         .unwrap()
         .set_commit_hook(move || !failing.load(Ordering::Relaxed));
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
-    let state = load::state(&mut conn, Now::read(&*clock), true).await.unwrap();
+    let now = Now::read(&*clock);
+    let (state, present) = load::everything(&mut conn, now, settings.retention, true)
+        .await
+        .unwrap();
     let (queue, jobs) = Queue::new(1024, Duration::from_secs(5));
     let hub = Arc::new(Hub::new(Revision(0), Revision(0)));
     let counters = Arc::new(Counters::default());
@@ -54,6 +57,10 @@ async fn bench() -> Bench {
             conn: Some(conn),
             owner,
             state,
+            present: Arc::new(Mutex::new(present)),
+            dirty_since: None,
+            full: false,
+            spare: Batch::default(),
             hub,
             clock,
             counters,

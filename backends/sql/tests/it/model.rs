@@ -11,6 +11,7 @@ use skyloom_store::{
     Change, ErrorKind, Guard, MemoryConfig, MemoryStore, Outcome, Revision, Store, Txn, Watch, WatchEvent,
     WatchOptions,
 };
+use skyloom_store_sql::{SqliteConfig, SqliteStore};
 
 use crate::support::{Place, all, commits_until, json, key, prefix};
 
@@ -22,6 +23,8 @@ enum Step {
     Commit(Vec<(usize, Option<u8>, Check)>),
     Compact(u64),
     Reopen,
+    /// The process ends without a word.
+    Die,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +39,7 @@ fn step() -> impl Strategy<Value = Step> {
         prop_oneof![3 => Just(Check::No), 1 => Just(Check::Absent), 2 => (0..6u64).prop_map(Check::Revision)];
     let write = (0..KEYS.len(), proptest::option::weighted(0.7, 0..9u8), check);
     let writes = proptest::collection::vec(write, 0..4);
-    prop_oneof![12 => writes.prop_map(Step::Commit), 1 => (0..20u64).prop_map(Step::Compact), 1 => Just(Step::Reopen)]
+    prop_oneof![12 => writes.prop_map(Step::Commit), 1 => (0..20u64).prop_map(Step::Compact), 1 => Just(Step::Reopen), 1 => Just(Step::Die)]
 }
 
 fn txn(writes: &[(usize, Option<u8>, Check)]) -> Txn {
@@ -48,6 +51,8 @@ fn txn(writes: &[(usize, Option<u8>, Check)]) -> Txn {
             Check::Revision(revision) => txn.guard(Guard::Revision(k.clone(), Revision(*revision))),
         };
         match value {
+            // Large ones are not left for later, so that what is dirty is flushed here and there.
+            Some(0) => txn.put(k, json(&format!("\"{}\"", "x".repeat(70_000)))),
             Some(n) => txn.put(k, json(&format!("{{\"n\":{n}}}"))),
             None => txn.delete(k),
         }
@@ -73,7 +78,7 @@ async fn events(
 }
 
 /// Compares everything that can be read.
-async fn compare(sqlite: &skyloom_store_sql::SqliteStore, memory: &MemoryStore) {
+async fn compare(sqlite: &SqliteStore, memory: &MemoryStore) {
     let newest = memory.revision();
     for at in (0..=newest.0 + 1).map(|r| Some(Revision(r))).chain([None]) {
         for below in ["", "a", "a/1", "b", "none"] {
@@ -95,6 +100,18 @@ async fn compare(sqlite: &skyloom_store_sql::SqliteStore, memory: &MemoryStore) 
             events(memory, "", after, newest).await,
             "watch after {after}"
         );
+    }
+}
+
+/// Opens a file that somebody has just let go of.
+async fn reopen(place: &Place, config: &SqliteConfig) -> SqliteStore {
+    loop {
+        match SqliteStore::open(config.clone(), Arc::new(place.clock.clone())).await {
+            Ok(store) => return store,
+            // Its last owner's connection is being closed on a thread of its own.
+            Err(e) if e.kind() == ErrorKind::Unavailable => tokio::task::yield_now().await,
+            Err(e) => panic!("{e}"),
+        }
     }
 }
 
@@ -130,6 +147,10 @@ async fn follow(steps: Vec<Vec<Step>>) {
                 Step::Reopen => {
                     sqlite.close().await.unwrap();
                     sqlite = place.open_with(config.clone()).await;
+                }
+                Step::Die => {
+                    drop(sqlite);
+                    sqlite = reopen(&place, &config).await;
                 }
             }
         }

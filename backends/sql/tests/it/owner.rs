@@ -36,14 +36,44 @@ async fn opening_creates_nothing() {
 async fn migrate_creates_once_and_keeps_what_is_there() {
     let place = Place::new();
     let first = migrate(&place.config()).await.unwrap();
-    assert_eq!((first.from, first.to), (0, 1));
+    assert_eq!((first.from, first.to), (0, 2));
     let store = try_open(&place).await.unwrap();
     put(&store, "a/b", "1").await;
     store.close().await.unwrap();
     let again = migrate(&place.config()).await.unwrap();
-    assert_eq!((again.from, again.to), (1, 1));
+    assert_eq!((again.from, again.to), (2, 2));
     let store = try_open(&place).await.unwrap();
     assert_eq!(store.get(&key("a/b")).await.unwrap().unwrap().value, json("1"));
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_of_version_1_is_upgraded_with_all_its_documents() {
+    let place = Place::new();
+    migrate(&place.config()).await.unwrap();
+    let store = try_open(&place).await.unwrap();
+    put(&store, "a/b", "1").await;
+    let revision = put(&store, "a/c", "2").await;
+    store.close().await.unwrap();
+    // As version 1 left it.
+    for statement in [
+        "DROP TABLE history",
+        "CREATE TABLE history (revision INTEGER NOT NULL, key TEXT NOT NULL, PRIMARY KEY (revision, key)) STRICT",
+        "PRAGMA user_version = 1",
+    ] {
+        place.sql_run(statement).await;
+    }
+    assert_eq!(refusal(&place).await.kind(), ErrorKind::Unavailable);
+    let migrated = migrate(&place.config()).await.unwrap();
+    assert_eq!((migrated.from, migrated.to), (1, 2));
+    let store = try_open(&place).await.unwrap();
+    assert_eq!(store.get(&key("a/b")).await.unwrap().unwrap().value, json("1"));
+    // The history of version 1 is gone.
+    assert_eq!(
+        (store.stats().revision, store.stats().floor),
+        (revision, revision)
+    );
+    assert_eq!(put(&store, "a/d", "3").await, Revision(revision.0 + 1));
     store.close().await.unwrap();
 }
 

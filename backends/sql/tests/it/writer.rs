@@ -242,3 +242,74 @@ async fn somebody_elses_lock_makes_calls_fail_and_no_more() {
     sqlx::Connection::close(other).await.unwrap();
     store.close().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_is_one_revision_whatever_is_flushed_meanwhile() {
+    let place = Place::new();
+    let mut config = place.config();
+    config.allow_unsafe = true;
+    let store = Arc::new(place.open_with(config).await);
+    // Each commit moves the large document, whose size has everything flushed with it, and leaves a small one in memory.
+    let large = format!("\"{}\"", "x".repeat(70_000));
+    put(&store, "k/a", &large).await;
+    let mut writer = tokio::task::JoinSet::new();
+    let writes = Arc::clone(&store);
+    writer.spawn(async move {
+        for n in 0..100 {
+            let (from, to) = if n % 2 == 0 {
+                ("k/a", "k/z")
+            } else {
+                ("k/z", "k/a")
+            };
+            let txn = Txn::new().delete(key(from)).put(key(to), json(&large));
+            committed(writes.commit(txn).await);
+            put(&writes, "k/m", &n.to_string()).await;
+        }
+    });
+    let mut lists = 0;
+    let ended = loop {
+        if let Some(ended) = writer.try_join_next() {
+            break ended;
+        }
+        let page = store
+            .list(&skyloom_store::Prefix::all(), Default::default())
+            .await
+            .unwrap();
+        let moved = page.items.iter().filter(|kv| kv.key.as_str() != "k/m").count();
+        assert_eq!(
+            moved,
+            1,
+            "{:?}",
+            page.items.iter().map(|kv| &kv.key).collect::<Vec<_>>()
+        );
+        let past = all(&*store, "", Some(page.revision)).await.unwrap();
+        assert_eq!(past, page.items, "at {}", page.revision);
+        lists += 1;
+    };
+    ended.unwrap();
+    assert!(lists > 0);
+    store.close().await.unwrap();
+    assert_eq!(place.sql_number("SELECT count(*) FROM documents").await, 2);
+}
+
+#[tokio::test]
+async fn what_nobody_asks_about_is_written_over_by_itself() {
+    let place = Place::new();
+    let store = place.open().await;
+    let revision = put(&store, "a", "1").await;
+    // Bounded polling: the writer waits for calls before it does this.
+    for _ in 0..200 {
+        if place.sql_number("SELECT revision FROM state").await == i64::try_from(revision.0).unwrap() {
+            assert_eq!(
+                place
+                    .sql_number("SELECT value ->> '$' FROM documents WHERE key = 'a'")
+                    .await,
+                1
+            );
+            store.close().await.unwrap();
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("never");
+}
