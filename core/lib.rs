@@ -7,7 +7,9 @@
 //! | run a whole cloud in my process | [`LocalCloud`] | - |
 //! | call a cloud without HTTP | [`cloud::Cloud`] | - |
 //! | mount the REST API in my server | [`api`] | - |
-//! | keep records in SQLite | [`sql`] | `sqlite` |
+//! | keep records in SQLite, PostgreSQL, MySQL or MariaDB | [`sql`] | `sqlite`, `postgres`, `mysql` |
+//! | keep records in etcd | [`etcd`] | `etcd` |
+//! | keep records in MongoDB | [`mongo`] | `mongo` |
 //! | share one store between processes | [`remote`] | `remote` |
 //! | run real guests | [`qmp`], [`pool`] | `qmp` |
 //! | write my own store, hypervisor, flow | [`store`], [`hypervisor`], [`flow`] | - |
@@ -18,7 +20,7 @@ mod local;
 mod registry;
 
 pub use local::{LocalCloud, LocalHost, LocalParts, Registered};
-pub use registry::{Opened, StoreOptions, open_store, schemes};
+pub use registry::{Opened, StoreOptions, open_store, schemes, shown};
 
 pub use skyloom_agent as agent;
 pub use skyloom_api as api;
@@ -34,7 +36,11 @@ pub use skyloom_pool as pool;
 pub use skyloom_qmp as qmp;
 pub use skyloom_scheduler as scheduler;
 pub use skyloom_store as store;
+#[cfg(feature = "etcd")]
+pub use skyloom_store_etcd as etcd;
+#[cfg(feature = "mongo")]
+pub use skyloom_store_mongo as mongo;
 #[cfg(feature = "remote")]
 pub use skyloom_store_remote as remote;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub use skyloom_store_sql as sql;

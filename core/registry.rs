@@ -1,7 +1,21 @@
 //! Stores by URI: one line of configuration chooses the backend.
+//!
+//! | scheme | backend | feature |
+//! | --- | --- | --- |
+//! | `memory:` | this process's memory | - |
+//! | `sqlite:///absolute/path` | a file, owned by this process | `sqlite` |
+//! | `postgres://user:password@host/database` | PostgreSQL | `postgres` |
+//! | `mysql://user:password@host/database` | MySQL or MariaDB | `mysql` |
+//! | `etcd://host:2379,host:2379/prefix` | etcd | `etcd` |
+//! | `mongodb://host:27017/database` | a replica set of MongoDB | `mongo` |
+//! | `https://api.example:8780` | the store of another process, through its API | `remote` |
+//!
+//! What may stand in an address beside that (TLS, time limits, `allow_unsafe`) is in the README of each backend.
 
+use std::fmt;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use skyloom_model::{Clock, Ids, Secret};
 use skyloom_store::layer::{self, StandardConfig};
 use skyloom_store::{DynBackend, Error, ErrorKind, MemoryConfig, MemoryStore, Result};
@@ -20,6 +34,8 @@ pub struct StoreOptions {
     pub token: Option<Secret<String>>,
     /// For remote stores: certificate authorities in PEM, believed instead of the system's.
     pub ca_pem: Option<Vec<u8>>,
+    /// Create or upgrade what the store keeps its records in, where that is not done by opening (databases on servers).
+    pub migrate: bool,
 }
 
 impl StoreOptions {
@@ -32,7 +48,15 @@ impl StoreOptions {
             layers: StandardConfig::default(),
             token: None,
             ca_pem: None,
+            migrate: false,
         }
+    }
+
+    /// Creating or upgrading the schema first.
+    #[must_use]
+    pub fn with_migrate(mut self) -> Self {
+        self.migrate = true;
+        self
     }
 
     /// With a token.
@@ -57,20 +81,36 @@ impl StoreOptions {
 }
 
 /// An open store, and how to end it in order.
-#[derive(Debug)]
 pub struct Opened {
     /// The store.
     pub backend: DynBackend,
-    #[cfg(feature = "sqlite")]
-    sqlite: Option<Arc<skyloom_store_sql::SqliteStore>>,
+    end: Option<BoxFuture<'static, Result<()>>>,
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened")
+            .field("backend", &self.backend)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Opened {
     fn of(backend: DynBackend) -> Self {
+        Self { backend, end: None }
+    }
+
+    #[cfg(any(
+        feature = "sqlite",
+        feature = "postgres",
+        feature = "mysql",
+        feature = "etcd",
+        feature = "mongo"
+    ))]
+    fn until(backend: DynBackend, end: impl Future<Output = Result<()>> + Send + 'static) -> Self {
         Self {
             backend,
-            #[cfg(feature = "sqlite")]
-            sqlite: None,
+            end: Some(Box::pin(end)),
         }
     }
 
@@ -79,11 +119,10 @@ impl Opened {
     /// # Errors
     /// Those of the store.
     pub async fn close(self) -> Result<()> {
-        #[cfg(feature = "sqlite")]
-        if let Some(store) = self.sqlite {
-            return store.close().await;
+        match self.end {
+            Some(end) => end.await,
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -94,18 +133,30 @@ pub fn schemes() -> Vec<&'static str> {
     if cfg!(feature = "sqlite") {
         known.push("sqlite");
     }
+    if cfg!(feature = "postgres") {
+        known.extend(["postgres", "postgresql"]);
+    }
+    if cfg!(feature = "mysql") {
+        known.extend(["mysql", "mariadb"]);
+    }
+    if cfg!(feature = "etcd") {
+        known.push("etcd");
+    }
+    if cfg!(feature = "mongo") {
+        known.push("mongodb");
+    }
     if cfg!(feature = "remote") {
         known.extend(["http", "https"]);
     }
     known
 }
 
-/// Opens the store that `uri` names: `memory:`, `sqlite:///absolute/path`, `https://api.example:8780`.
+/// Opens the store that `uri` names.
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`] with the schemes that are compiled in, or those of the backend.
 pub async fn open_store(uri: &str, options: &StoreOptions) -> Result<Opened> {
-    let (scheme, rest) = uri.split_once(':').unwrap_or((uri, ""));
+    let scheme = uri.split_once(':').map_or(uri, |(scheme, _)| scheme);
     match scheme {
         "memory" => {
             let store: DynBackend =
@@ -113,43 +164,135 @@ pub async fn open_store(uri: &str, options: &StoreOptions) -> Result<Opened> {
             Ok(Opened::of(options.layered(store)))
         }
         #[cfg(feature = "sqlite")]
-        "sqlite" => {
-            let path = rest
-                .strip_prefix("//")
-                .filter(|p| p.starts_with('/'))
-                .ok_or_else(|| {
-                    Error::new(ErrorKind::Invalid, "open store")
-                        .with("uri", uri)
-                        .with("wanted", "sqlite:///absolute/path")
-                })?;
-            let config = skyloom_store_sql::SqliteConfig::new(path);
-            let store = Arc::new(
-                skyloom_store_sql::SqliteStore::open_or_create(config, options.clock.clone()).await?,
-            );
-            Ok(Opened {
-                backend: options.layered(store.clone()),
-                sqlite: Some(store),
-            })
-        }
+        "sqlite" => sqlite(uri, options).await,
+        #[cfg(feature = "postgres")]
+        "postgres" | "postgresql" => postgres(uri, options).await,
+        #[cfg(feature = "mysql")]
+        "mysql" | "mariadb" => mysql(uri, options).await,
+        #[cfg(feature = "etcd")]
+        "etcd" => etcd(uri, options).await,
+        #[cfg(feature = "mongo")]
+        "mongodb" | "mongodb+srv" => mongo(uri, options).await,
         #[cfg(feature = "remote")]
-        "http" | "https" => {
-            let token = options.token.clone().ok_or_else(|| {
-                Error::new(ErrorKind::Denied, "open store")
-                    .with("uri", uri)
-                    .with("missing", "a token")
-            })?;
-            let mut config = skyloom_store_remote::RemoteConfig::new(uri, token);
-            if let Some(pem) = &options.ca_pem {
-                config = config.with_ca_pem(pem.clone());
-            }
-            let store: DynBackend = Arc::new(skyloom_store_remote::RemoteStore::open(config)?);
-            Ok(Opened::of(options.layered(store)))
-        }
-        _ => {
-            let _ = rest;
-            Err(Error::new(ErrorKind::Unsupported, "open store")
-                .with("scheme", scheme)
-                .with("this build knows", schemes().join(", ")))
+        "http" | "https" => remote(uri, options),
+        _ => Err(Error::new(ErrorKind::Unsupported, "open store")
+            .with("scheme", scheme)
+            .with("this build knows", schemes().join(", "))),
+    }
+}
+
+#[cfg(feature = "sqlite")]
+async fn sqlite(uri: &str, options: &StoreOptions) -> Result<Opened> {
+    use skyloom_store_sql::{SqliteConfig, SqliteStore};
+    let path = uri
+        .strip_prefix("sqlite://")
+        .filter(|path| path.starts_with('/'))
+        .ok_or_else(|| {
+            Error::new(ErrorKind::Invalid, "open store")
+                .with("uri", uri)
+                .with("wanted", "sqlite:///absolute/path")
+        })?;
+    let store = SqliteStore::open_or_create(SqliteConfig::new(path), options.clock.clone()).await?;
+    let store = Arc::new(store);
+    Ok(Opened::until(options.layered(store.clone()), async move {
+        store.close().await
+    }))
+}
+
+#[cfg(feature = "postgres")]
+async fn postgres(uri: &str, options: &StoreOptions) -> Result<Opened> {
+    use skyloom_store_sql::{PostgresStore, ServerConfig};
+    let config = ServerConfig::from_uri(uri)?;
+    if options.migrate {
+        PostgresStore::migrate(&config).await?;
+    }
+    let store = Arc::new(PostgresStore::open(config).await?);
+    Ok(Opened::until(options.layered(store.clone()), async move {
+        store.close().await
+    }))
+}
+
+#[cfg(feature = "mysql")]
+async fn mysql(uri: &str, options: &StoreOptions) -> Result<Opened> {
+    use skyloom_store_sql::{MySqlStore, ServerConfig};
+    let config = ServerConfig::from_uri(uri)?;
+    if options.migrate {
+        MySqlStore::migrate(&config).await?;
+    }
+    let store = Arc::new(MySqlStore::open(config).await?);
+    Ok(Opened::until(options.layered(store.clone()), async move {
+        store.close().await
+    }))
+}
+
+#[cfg(feature = "etcd")]
+async fn etcd(uri: &str, options: &StoreOptions) -> Result<Opened> {
+    use skyloom_store_etcd::{EtcdConfig, EtcdStore};
+    let store = EtcdStore::open(EtcdConfig::from_uri(uri)?, options.clock.clone()).await?;
+    let store = Arc::new(store);
+    Ok(Opened::until(options.layered(store.clone()), async move {
+        store.close().await
+    }))
+}
+
+#[cfg(feature = "mongo")]
+async fn mongo(uri: &str, options: &StoreOptions) -> Result<Opened> {
+    use skyloom_store_mongo::{MongoConfig, MongoStore};
+    let config = MongoConfig::from_uri(uri)?;
+    if options.migrate {
+        skyloom_store_mongo::migrate(&config).await?;
+    }
+    let store = Arc::new(MongoStore::open(config).await?);
+    Ok(Opened::until(options.layered(store.clone()), async move {
+        store.close().await;
+        Ok(())
+    }))
+}
+
+#[cfg(feature = "remote")]
+fn remote(uri: &str, options: &StoreOptions) -> Result<Opened> {
+    let token = options.token.clone().ok_or_else(|| {
+        Error::new(ErrorKind::Denied, "open store")
+            .with("uri", uri)
+            .with("missing", "a token")
+    })?;
+    let mut config = skyloom_store_remote::RemoteConfig::new(uri, token);
+    if let Some(pem) = &options.ca_pem {
+        config = config.with_ca_pem(pem.clone());
+    }
+    let store: DynBackend = Arc::new(skyloom_store_remote::RemoteStore::open(config)?);
+    Ok(Opened::of(options.layered(store)))
+}
+
+/// A store's address as it may be shown: without the password and whatever else stands before the `@`.
+#[must_use]
+pub fn shown(uri: &str) -> String {
+    let Some((scheme, rest)) = uri.split_once("://") else {
+        return uri.to_owned();
+    };
+    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    format!("{scheme}://{host}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_has_no_secrets() {
+        for (uri, wanted) in [
+            ("memory:", "memory:"),
+            ("sqlite:///var/lib/a.db", "sqlite:///var/lib/a.db"),
+            (
+                "postgres://me:s3cret@db:5432/cloud?sslmode=x&password=y",
+                "postgres://db:5432/cloud",
+            ),
+            ("mongodb://u:p%40@a:1,b:2/cloud", "mongodb://a:1,b:2/cloud"),
+            ("etcd://u:s@h:2379", "etcd://h:2379"),
+        ] {
+            assert_eq!(shown(uri), wanted);
         }
     }
 }

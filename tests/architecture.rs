@@ -154,6 +154,8 @@ fn the_default_features_are_light() {
     );
     for backend in [
         "skyloom-store-sql",
+        "skyloom-store-etcd",
+        "skyloom-store-mongo",
         "skyloom-store-remote",
         "skyloom-qmp",
         "skyloom-pool",

@@ -37,7 +37,11 @@ pub(crate) async fn run(
         }
     };
     refuse_plain(&config.api, tls.is_some())?;
-    readiness.done("api", Phase::Configuration, format!("store {}", config.store.uri));
+    readiness.done(
+        "api",
+        Phase::Configuration,
+        format!("store {}", skyloom::shown(&config.store.uri)),
+    );
 
     let clock = Arc::new(SystemClock::new());
     let ids = Arc::new(OsIds::new(clock.clone()));

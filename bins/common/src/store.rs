@@ -1,5 +1,6 @@
 //! The `[store]` section: one line chooses the backend.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,15 +11,29 @@ use skyloom_model::{Clock, Ids, Secret};
 use crate::exit::MainError;
 
 /// Which store.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StoreConfig {
-    /// `sqlite:///absolute/path`, `https://api.example:8780` or `memory:`.
+    /// `sqlite:///absolute/path`, `postgres://…`, `mysql://…`, `etcd://…`, `mongodb://…`, `https://api.example:8780`, `memory:`.
     pub uri: String,
+    /// Create or upgrade the schema of a database on a server when opening it. Else `skyloom store migrate` does.
+    pub migrate: bool,
     /// File with the bearer token, for stores behind an API.
     pub token_file: Option<PathBuf>,
     /// File with certificate authorities in PEM, believed instead of the system's.
     pub ca_file: Option<PathBuf>,
+}
+
+// By hand: there may be a password in the address.
+impl fmt::Debug for StoreConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreConfig")
+            .field("uri", &skyloom::shown(&self.uri))
+            .field("migrate", &self.migrate)
+            .field("token_file", &self.token_file)
+            .field("ca_file", &self.ca_file)
+            .finish()
+    }
 }
 
 impl StoreConfig {
@@ -59,9 +74,10 @@ impl StoreConfig {
         if let Some(pem) = self.ca_pem()? {
             options = options.with_ca_pem(pem);
         }
+        options.migrate = self.migrate;
         open_store(&self.uri, &options)
             .await
-            .map_err(|e| MainError::failed(format!("cannot open the store {}", self.uri), e))
+            .map_err(|e| MainError::failed(format!("cannot open the store {}", skyloom::shown(&self.uri)), e))
     }
 }
 
