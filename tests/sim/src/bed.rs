@@ -16,7 +16,6 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
-use skyloom_flow::journal::Entry;
 use skyloom_hypervisor::Effect;
 use skyloom_model::{HostId, JobRecord};
 use skyloom_store::{
@@ -447,7 +446,7 @@ impl Bed {
     }
 
     /// A job begins in a process.
-    pub(crate) fn job_begins(&self, who: &Who, record: &JobRecord, known: Option<&Entry>) {
+    pub(crate) fn job_begins(&self, who: &Who, record: &JobRecord) {
         let mut state = self.state.lock();
         let on = record.task.uuid();
         self.step(
@@ -464,7 +463,7 @@ impl Bed {
             },
         );
         let now = self.clock.elapsed();
-        state.checker.job_begins(now, who, record, known);
+        state.checker.job_begins(now, who, record);
         self.settle(state);
     }
 }

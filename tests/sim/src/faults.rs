@@ -84,6 +84,8 @@ kinds! {
     GuestEnds => "guest-ends",
     /// Somebody with an agent's token writes what is not the agent's.
     Rogue => "rogue",
+    /// An order for power that was held up on its way comes when newer ones have been carried out.
+    OldOrder => "old-order",
 }
 
 impl Kind {
@@ -184,6 +186,10 @@ pub(crate) enum Planned {
         host: usize,
         pick: u64,
     },
+    OldOrder {
+        host: usize,
+        pick: u64,
+    },
 }
 
 impl Planned {
@@ -204,6 +210,7 @@ impl Planned {
             Self::DiskFull { .. } => Kind::DiskFull,
             Self::GuestEnds { .. } => Kind::GuestEnds,
             Self::Rogue { .. } => Kind::Rogue,
+            Self::OldOrder { .. } => Kind::OldOrder,
         }
     }
 }
@@ -260,6 +267,10 @@ pub(crate) fn draw(rng: &mut Rng, kind: Kind, processes: usize, hosts: usize) ->
             crash: rng.happens(300),
         },
         Kind::Rogue => Planned::Rogue {
+            host,
+            pick: rng.next(),
+        },
+        Kind::OldOrder => Planned::OldOrder {
             host,
             pick: rng.next(),
         },

@@ -91,6 +91,18 @@ impl HostBed {
         Some(server)
     }
 
+    /// An order that is older than what was carried out comes once more. `false` when there is none.
+    pub(crate) fn replay_old_order(&self, pick: u64) -> bool {
+        let domains = self.fake.domains().unwrap_or_default();
+        let from = (pick % domains.len().max(1) as u64) as usize;
+        let servers = domains.iter().cycle().skip(from).take(domains.len());
+        let came = servers
+            .map(|d| self.fake.replay_old_order(d.spec.id))
+            .any(|answer| matches!(answer, Ok(Some(_))));
+        self.report();
+        came
+    }
+
     /// The servers whose guests run here.
     pub(crate) fn running(&self) -> Vec<ServerId> {
         let domains = self.fake.domains().unwrap_or_default();

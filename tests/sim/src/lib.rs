@@ -23,6 +23,7 @@ mod founding;
 mod gate;
 mod host;
 mod images;
+mod journal;
 mod link;
 pub mod play;
 mod process;

@@ -25,6 +25,7 @@ use crate::clock::SimClock;
 use crate::direct::Direct;
 use crate::gate::Gate;
 use crate::host::{HostBed, Reach};
+use crate::journal::Kept;
 use crate::link::Link;
 use crate::rng::Rng;
 use crate::watcher::{self, Shown};
@@ -167,7 +168,10 @@ impl Process {
                 (Some(host), Some(journal)) => set.spawn(agent(
                     ground,
                     host.clone(),
-                    Arc::new(journal),
+                    Arc::new(Kept {
+                        inner: journal,
+                        bed: ground.bed.clone(),
+                    }),
                     parts,
                     seeds,
                     ended,

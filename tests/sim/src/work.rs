@@ -10,7 +10,6 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use skyloom_flow::journal::{Effect, MemoryDisk};
 use skyloom_flow::{
     FlowRegistry, Job, JobContext, JobError, JobRegistry, PlanContext, Planned, Records, Refusal,
     SettleContext, Settled, StageEnd, TaskFlow, Undo,
@@ -258,15 +257,11 @@ struct Watched {
     inner: Arc<dyn Job>,
     bed: Arc<Bed>,
     who: Who,
-    /// Where the process's journal is, on hosts.
-    disk: Option<MemoryDisk>,
 }
 
 impl Watched {
     fn begins(&self, record: &JobRecord) {
-        let journal = self.disk.as_ref().map(MemoryDisk::durable);
-        let known = journal.as_ref().and_then(|j| j.known(&Effect::of(record)));
-        self.bed.job_begins(&self.who, record, known);
+        self.bed.job_begins(&self.who, record);
     }
 }
 
@@ -294,7 +289,6 @@ pub(crate) fn jobs(
     poison: &Poison,
     host: Option<(&HostBed, DynBackend)>,
 ) -> JobRegistry {
-    let disk = host.as_ref().map(|(host, _)| host.disk.clone());
     let lent = host.map(|(host, backend)| (host.id, backend));
     let all = cloud.with(MarkJob {
         marks: marks.clone(),
@@ -310,7 +304,6 @@ pub(crate) fn jobs(
                 inner,
                 bed: poison.bed.clone(),
                 who: poison.who.clone(),
-                disk: disk.clone(),
             })
         })
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use skyloom_flow::journal::Entry;
+use skyloom_flow::journal::Effect as Effort;
 use skyloom_model::{JobId, JobRecord, JobState, JobWant, Place, TaskId, paths};
 use skyloom_store::{Key, Value};
 
@@ -24,6 +24,13 @@ impl Checker {
         } else {
             self.parse::<JobDoc>(key, value)
         };
+        let anew = |doc: &JobDoc| matches!(doc.state, JobState::Ready | JobState::UndoReady);
+        if doc.as_ref().is_none_or(anew) {
+            for want in [JobWant::Run, JobWant::Undo] {
+                let job = job.clone();
+                self.journaled.remove(&Effort { task, job, want });
+            }
+        }
         let jobs = &mut self.tasks.entry(task).or_default().jobs;
         let before = match doc {
             Some(doc) => jobs.insert(job.clone(), doc),
@@ -125,8 +132,13 @@ impl Checker {
         }
     }
 
+    /// What came of a try is kept on its host's disk.
+    pub(crate) fn journaled(&mut self, effort: &Effort, attempt: u32) {
+        self.journaled.insert(effort.clone(), attempt);
+    }
+
     /// A job begins in a worker: I4, I5, I11.
-    pub(crate) fn job_begins(&mut self, now: Duration, who: &Who, record: &JobRecord, known: Option<&Entry>) {
+    pub(crate) fn job_begins(&mut self, now: Duration, who: &Who, record: &JobRecord) {
         let name = format!(
             "{} {:?} of task {} attempt {}",
             record.spec.id, record.want, record.task, record.attempt
@@ -139,11 +151,10 @@ impl Checker {
             );
             return;
         }
-        if let Some(done) = known.filter(|e| e.intent.attempt == record.attempt && e.outcome.is_some()) {
-            let outcome = &done.outcome;
+        if self.journaled.get(&Effort::of(record)) == Some(&record.attempt) {
             self.complain(
                 "I4",
-                format!("{} begins {name} and its journal has {outcome:?}", who.name),
+                format!("{} begins {name}, of which its journal has the outcome", who.name),
             );
         }
         let lease = paths::host_lease(host);

@@ -27,6 +27,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use skyloom_flow::journal::Effect as Effort;
 use skyloom_hypervisor::{Effect, EffectKind, Executions};
 use skyloom_model::{HostId, PortId, ServerId, TaskId};
 use skyloom_store::{Key, Outcome, Value, Write};
@@ -48,6 +49,8 @@ pub(crate) struct Checker {
     secrets: BTreeMap<ServerId, ()>,
     /// Which task a caller's key has made.
     keys: BTreeMap<(String, String), TaskId>,
+    /// What stands in a journal as done, and was not ordered anew since: the try.
+    journaled: BTreeMap<Effort, u32>,
     /// Where guests execute.
     running: Executions,
     /// The newest generation of which an order was carried out, by host and server.

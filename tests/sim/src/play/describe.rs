@@ -176,6 +176,9 @@ pub(super) fn drawn(fault: &Planned, processes: &[String], engines: usize) -> (S
             true => (host(*h), "a guest crashes", String::new()),
             false => (host(*h), "a guest shuts itself down", String::new()),
         },
+        Planned::OldOrder { host: h, .. } => {
+            (host(*h), "an order that was held up comes late", String::new())
+        }
         Planned::Rogue { host: h, .. } => (
             host(*h),
             "somebody with its agent's token writes what is not its own",

@@ -108,6 +108,12 @@ impl World {
                     bit(&host.name);
                 }
             }
+            Planned::OldOrder { host, pick } => {
+                let host = &self.ground.hosts[host];
+                if host.replay_old_order(pick) {
+                    bit(&host.name);
+                }
+            }
             Planned::Rogue { host, pick } => {
                 bit("rogue");
                 self.rogue(host, pick).await;
