@@ -36,7 +36,7 @@ demo: deps guest ## a real virtual machine from one command (KEEP=1 leaves the c
 	$(CARGO) build --locked -p skyloom-cli
 	KEEP=$(KEEP) tools/demo/demo.sh $(TARGET)/debug/skyloom $(GUEST)
 
-test: deps lint guest unit contract sim ## everything, from a bare machine
+test: deps lint guest unit contract sim ablations ## everything, from a bare machine
 
 lint: ## formatting and lints
 	$(CARGO) fmt --all --check
@@ -50,16 +50,17 @@ contract: unit ## the OpenAPI document against the running API
 	[ -x $(VENV)/bin/schemathesis ] || { python3 -m venv $(VENV) && $(VENV)/bin/pip install -q schemathesis==4.32.5; }
 	tools/contract/run.sh $(TARGET)/debug/skyloom $(VENV)/bin/schemathesis
 
-SEEDS ?= 2000
+SEEDS ?= 20000
 FROM ?= 0
-sim: deps ## the simulator (SEEDS=2000 schedules from seed FROM=0), after 200 whose traces are compared
-	$(CARGO) build --locked --profile sim -p skyloom-sim
-	$(TARGET)/sim/skyloom-sim --seeds 200 --from $(FROM) --check-trace
-	$(TARGET)/sim/skyloom-sim --seeds $(SEEDS) --from $(FROM)
+SIM := $(TARGET)/sim/skyloom-sim
+sim: deps ## the simulator (SEEDS=20000 schedules from seed FROM=0), after 200 whose traces are compared
+	$(CARGO) build --locked --profile sim -p skyloom-sim --features ablation
+	$(SIM) --seeds 200 --from $(FROM) --check-trace
+	$(SIM) --seeds $(SEEDS) --from $(FROM)
 
 ablations: deps ## each safety rule left out in turn: the simulator must notice (RULES=A,B for some of them)
-	$(CARGO) build --locked --profile sim -p skyloom-sim --features ablation --target-dir $(TARGET)/ablation
-	$(TARGET)/ablation/sim/skyloom-sim --ablations --seeds 20000 --rules "$(RULES)"
+	$(CARGO) build --locked --profile sim -p skyloom-sim --features ablation
+	$(SIM) --ablations --seeds 20000 --rules "$(RULES)"
 
 bench: deps ## figures, each beside a peer or a physical limit (docs/performance.md)
 	tools/bench/run.sh
