@@ -142,7 +142,10 @@ async fn forward(
             Mode::HoldCommits | Mode::Holding => {
                 modes.send_replace(Mode::Holding);
                 let mut released = modes.subscribe();
-                let _ = released.wait_for(|mode| *mode != Mode::Holding).await;
+                let now = released.wait_for(|mode| *mode != Mode::Holding).await;
+                if now.is_ok_and(|now| *now == Mode::Refuse) {
+                    return Ok(());
+                }
             }
         }
         to.write_all(&request).await?;
