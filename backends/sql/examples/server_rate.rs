@@ -5,7 +5,6 @@
 //! both servers in temporary folders. Rows of one round are measured one after the other, so compare within a round.
 
 #[path = "../tests/servers/mod.rs"]
-#[allow(dead_code, reason = "shared with the tests")]
 mod servers;
 
 use std::io::Write as _;

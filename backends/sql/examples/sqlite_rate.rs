@@ -1,6 +1,6 @@
 //! How many commits the SQLite store makes durable per second, beside the disk's own `fdatasync` rate.
 //!
-//! `cargo run --release -p skyloom-store-sql --example sqlite_rate [FOLDER [SECONDS]]`
+//! `cargo run --release -p skyloom-store-sql --features sqlite --example sqlite_rate [FOLDER [SECONDS]]`
 
 use std::error::Error;
 use std::fs::File;

@@ -1,15 +1,17 @@
-//! The [`skyloom_store::Backend`] on SQL databases. Today that is SQLite, the embedded default.
+//! The [`skyloom_store::Backend`] on SQL databases, each a feature of this crate.
+//!
+//! * `sqlite`: `SqliteStore`, the embedded default: one process, one file.
+//! * `postgres`: `PostgresStore`; `mysql`: `MySqlStore` for MySQL and MariaDB: any number of processes on one server.
 //!
 //! ```text
-//! commit, leases ─> queue (bounded) ─> writer: decides in memory, one SQL transaction per batch ─> file
-//!                                        │ after COMMIT                                             │
-//!                                        ├─> answers                                                │
-//!                                        └─> hub ─> watchers (live)         get, list, replay <─ read pool
+//!           ┌─ SQLite: a writer that decides in memory ────────> file
+//! commit ───┤
+//!           └─ servers: batches, decided inside the database ──> routine <── other processes
+//!                  │ after COMMIT
+//!                  └─> answers, and the feed of this process's watchers
 //! ```
 //!
-//! * [`SqliteStore`]: one process, one file, durable before it answers, with group commit.
-//! * [`migrate`] creates or upgrades the schema; opening never does.
-//!
+//! All are durable before they answer, commit in groups, and create or upgrade their tables only when told to (`migrate`).
 //! The tables are meant to be read by operators with the database's own tools; see the README for their meaning.
 
 #[cfg(feature = "sqlite")]

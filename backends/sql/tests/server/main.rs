@@ -62,6 +62,7 @@ const TESTS: &[(&str, Test)] = &[
     test!(schema::there_must_be_tables),
     test!(schema::clouds_of_different_prefixes_do_not_see_each_other),
     test!(schema::documents_can_be_read_with_plain_sql),
+    test!(schema::few_privileges_are_enough),
     test!(stall::somebody_elses_lock_is_reported),
     test!(stall::open_transactions_elsewhere_hold_nobody_up),
     test!(tls::certificates_are_checked),

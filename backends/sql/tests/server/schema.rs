@@ -1,7 +1,9 @@
 //! Tables: made once, never downgraded, many sets in one database, readable.
 
+use std::time::Duration;
+
 use futures::future::join_all;
-use skyloom_store::{Class, ErrorKind, WatchOptions};
+use skyloom_store::{Class, ErrorKind, Grant, LeaseMode, LeaseName, WatchOptions};
 use skyloom_store_sql::Engine;
 
 use crate::servers::Handle;
@@ -109,4 +111,52 @@ pub(crate) async fn documents_can_be_read_with_plain_sql(engine: Engine) {
     };
     assert_eq!(server.number(&sql).await.unwrap(), 3);
     store.close().await.unwrap();
+}
+
+pub(crate) async fn few_privileges_are_enough(engine: Engine) {
+    let server = server(engine).await;
+    let mut config = server.config();
+    Handle::migrate(&config).await.unwrap();
+    let p = config.prefix.clone();
+    match engine {
+        Engine::Postgres => {
+            let tables = ["documents", "history", "leases", "writers", "state"]
+                .map(|t| format!("{p}_{t}"))
+                .join(", ");
+            let grant =
+                format!("CREATE ROLE {p} LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {p}");
+            server.execute(&grant).await.unwrap();
+        }
+        _ => {
+            let grant = format!(
+                "CREATE USER {p}@localhost; GRANT SELECT, INSERT, UPDATE, DELETE, EXECUTE ON skyloom.* TO {p}@localhost"
+            );
+            server.execute(&grant).await.unwrap();
+        }
+    }
+    config.user = p.clone();
+    let store = Handle::open(config.clone()).await.unwrap();
+    let backend = store.backend();
+    let name = LeaseName::parse("l").unwrap();
+    let granted = backend
+        .grant(&name, "me", Duration::from_secs(60), LeaseMode::Acquire)
+        .await
+        .unwrap();
+    assert_eq!(granted, Grant::Granted { epoch: 1 });
+    let first = put(&*backend, "a", "1").await;
+    let mut stream = backend.watch(&prefix(""), WatchOptions::after(first));
+    let last = put(&*backend, "a", "2").await;
+    assert_eq!(commits_until(&mut stream, last).await.unwrap().len(), 1);
+    store.compact(last).await.unwrap();
+    store.close().await.unwrap();
+    // Not enough to make tables.
+    config.prefix = format!("{p}_new");
+    if engine == Engine::Postgres {
+        server
+            .execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+            .await
+            .unwrap();
+    }
+    let e = Handle::migrate(&config).await.err().unwrap();
+    assert_eq!(e.kind(), ErrorKind::Denied, "{e:?}");
 }

@@ -4,6 +4,10 @@
 //! the program, and the kernel ends it when that thread is gone, however the program ends.
 
 #![allow(dead_code, reason = "each test program uses its part")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "servers are started on threads that may block"
+)]
 
 use std::error::Error;
 use std::fs::File;

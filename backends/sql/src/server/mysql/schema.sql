@@ -62,7 +62,7 @@ CREATE PROCEDURE {p}_commit(
     IN p_writer BIGINT, IN p_batch BIGINT, IN p_levels INT, IN p_deletes BOOLEAN,
     IN p_guards LONGTEXT CHARACTER SET utf8mb4, IN p_leases LONGTEXT CHARACTER SET utf8mb4,
     IN p_writes LONGTEXT CHARACTER SET utf8mb4, IN p_values LONGBLOB
-) MODIFIES SQL DATA
+) MODIFIES SQL DATA SQL SECURITY INVOKER
 BEGIN
     DECLARE v_floor, v_base, v_head BIGINT;
     DECLARE v_now DATETIME(6);
@@ -154,7 +154,7 @@ END
 DROP PROCEDURE IF EXISTS {p}_fence
 //
 -- Withdraws a writer's leave and tells what its batch did.
-CREATE PROCEDURE {p}_fence(IN p_writer BIGINT, IN p_batch BIGINT, IN p_after BIGINT) MODIFIES SQL DATA
+CREATE PROCEDURE {p}_fence(IN p_writer BIGINT, IN p_batch BIGINT, IN p_after BIGINT) MODIFIES SQL DATA SQL SECURITY INVOKER
 BEGIN
     DECLARE v_floor BIGINT;
     DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN ROLLBACK; RESIGNAL; END;
@@ -173,7 +173,7 @@ DROP PROCEDURE IF EXISTS {p}_lease
 //
 -- Lease calls as a JSON array of [name, kind, epoch, holder, ttl in microseconds]; 0 acquire, 1 take over, 2 renew, 3 revoke.
 -- One answer each: [done, epoch, holder, end in microseconds since 1970].
-CREATE PROCEDURE {p}_lease(IN p_moves BOOLEAN, IN p_calls LONGTEXT CHARACTER SET utf8mb4) MODIFIES SQL DATA
+CREATE PROCEDURE {p}_lease(IN p_moves BOOLEAN, IN p_calls LONGTEXT CHARACTER SET utf8mb4) MODIFIES SQL DATA SQL SECURITY INVOKER
 BEGIN
     DECLARE v_end BOOLEAN DEFAULT FALSE;
     DECLARE v_name VARCHAR(512) CHARACTER SET ascii COLLATE ascii_bin;
