@@ -104,7 +104,7 @@ fn offset_of(table: &DeTable<'_>, path: &str) -> Option<usize> {
         };
         found = Some(key.span().start);
         if let (Some(array), Some(number)) = (value.get_ref().as_array(), number) {
-            let Some(element) = number.checked_sub(1).and_then(|n| array.iter().nth(n)) else {
+            let Some(element) = number.checked_sub(1).and_then(|n| array.get(n)) else {
                 return found;
             };
             found = Some(element.span().start);
