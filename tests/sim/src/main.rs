@@ -156,18 +156,16 @@ fn ablations(args: &Args, threads: usize) -> ExitCode {
         let start = std::time::Instant::now();
         let (totals, broken) = skyloom_sim::without(rule, args.from..args.from + args.seeds, threads);
         let seconds = start.elapsed().as_secs_f64();
-        let (invariant, what) = match broken.and_then(|b| b.violation.map(|v| (b.seed, v))) {
-            Some((seed, v)) => (v.invariant, format!("seed {seed}: {}", v.what)),
+        let (invariant, schedules, what) = match broken.and_then(|b| b.violation.map(|v| (b.seed, v))) {
+            Some((seed, v)) => (v.invariant, seed - args.from + 1, v.what),
             None => {
                 unseen += 1;
-                ("none", "not seen".to_owned())
+                ("none", totals.schedules, "not seen".to_owned())
             }
         };
-        let what: String = what.chars().take(160).collect();
-        println!(
-            "| {name} | {invariant} | {} | {seconds:.1} | {what} |",
-            totals.schedules
-        );
+        let what = what.lines().next().unwrap_or_default();
+        let what: String = what.chars().take(100).collect();
+        println!("| {name} | {invariant} | {schedules} | {seconds:.1} | {what} |");
     }
     if unseen > 0 {
         println!("{unseen} rules can be left out unseen");
