@@ -29,6 +29,8 @@ fn document(n: u64) -> String {
 #[derive(Default)]
 struct Rate {
     per_second: f64,
+    /// What it takes when nobody else is on the processors.
+    p10: Duration,
     p50: Duration,
     p99: Duration,
 }
@@ -41,6 +43,7 @@ fn rate(mut took: Vec<Duration>, elapsed: Duration) -> Rate {
     };
     Rate {
         per_second: took.len() as f64 / elapsed.as_secs_f64(),
+        p10: at(0.1),
         p50: at(0.5),
         p99: at(0.99),
     }
@@ -215,10 +218,11 @@ async fn main() -> Result<(), AnyError> {
                     through(&alone, CLIENTS, limit, clock).await?,
                 ),
             ];
-            for (name, Rate { per_second, p50, p99 }) in rows {
+            for (name, rate) in rows {
                 writeln!(
                     out,
-                    "{engine} {round} {name:<25} {per_second:>7.0}/s  p50 {p50:>10.1?}  p99 {p99:>10.1?}"
+                    "{engine} {round} {name:<25} {:>7.0}/s  p10 {:>9.1?}  p50 {:>9.1?}  p99 {:>9.1?}",
+                    rate.per_second, rate.p10, rate.p50, rate.p99
                 )?;
             }
         }

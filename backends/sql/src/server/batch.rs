@@ -264,3 +264,68 @@ impl Batch {
         commits.into_iter().map(Arc::new).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use skyloom_store::{Capability, Key, Txn, Value};
+
+    use super::*;
+
+    /// A transaction that looks at some of the keys `k0` to `k5` and writes others.
+    fn txn() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
+        let keys = || proptest::collection::btree_set(0..6u8, 0..4).prop_map(|set| set.into_iter().collect());
+        (keys(), keys())
+    }
+
+    fn key(n: u8) -> Key {
+        Key::parse(&format!("k{n}")).unwrap()
+    }
+
+    fn prepared((guards, writes): &(Vec<u8>, Vec<u8>)) -> Prepared {
+        let mut txn = Txn::new();
+        for n in guards {
+            txn = txn.guard(Guard::Absent(key(*n)));
+        }
+        for n in writes {
+            txn = txn.put(key(*n), Value::from_json_bytes("1"));
+        }
+        Prepared::new(txn, &Capability::PORTABLE).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn who_touches_what_another_one_writes_stands_on_another_level(txns in proptest::collection::vec(txn(), 1..60)) {
+            let mut batch = Batch::default();
+            let mut levels = Levels::default();
+            let taken = txns.iter().take_while(|t| batch.push(&mut levels, prepared(t)).is_ok()).count();
+            prop_assert!(taken == txns.len() || levels.count == MAX_LEVELS);
+            let touches = |(guards, writes): &(Vec<u8>, Vec<u8>), n: &u8| guards.contains(n) || writes.contains(n);
+            for later in 0..taken {
+                for earlier in 0..later {
+                    let (a, b) = (&txns[earlier], &txns[later]);
+                    if a.1.iter().any(|n| touches(b, n)) || b.1.iter().any(|n| touches(a, n)) {
+                        prop_assert!(batch.level_of[earlier] < batch.level_of[later], "{:?} and {:?}", a, b);
+                    }
+                }
+            }
+            for level in 0..levels.count {
+                let mut places: Vec<(usize, i32)> = batch.writes.iter()
+                    .filter(|w| w.level == level).map(|w| (w.txn, w.place)).collect();
+                places.dedup();
+                let wanted: Vec<i32> = (1..).take(places.len()).collect();
+                prop_assert_eq!(places.into_iter().map(|(_, place)| place).collect::<Vec<_>>(), wanted);
+            }
+        }
+    }
+
+    #[test]
+    fn strangers_share_a_level() {
+        let mut batch = Batch::default();
+        let mut levels = Levels::default();
+        for n in 0..6 {
+            batch.push(&mut levels, prepared(&(vec![n], vec![n]))).unwrap();
+        }
+        assert_eq!((levels.count, batch.levels), (1, 1));
+    }
+}

@@ -258,6 +258,7 @@ impl<D: Dialect> Committer<D> {
         cause: Arc<sqlx::Error>,
     ) {
         self.counters.lost.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("skyloom_store_lost_answers_total").increment(1);
         let mut fenced = None;
         for _ in 0..FENCE_TRIES {
             match self

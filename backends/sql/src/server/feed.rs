@@ -94,6 +94,7 @@ impl<D: Dialect> Feed<D> {
             Err(e) => {
                 // Once per outage; the watchers wait, and lose nothing.
                 if !self.counters.blind.swap(true, Ordering::Relaxed) {
+                    metrics::counter!("skyloom_store_blind_watches_total").increment(1);
                     tracing::warn!(
                         error = &e as &dyn std::error::Error,
                         "the log cannot be read; watches stand still"

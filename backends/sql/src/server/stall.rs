@@ -22,6 +22,7 @@ pub(super) async fn watched<D: Dialect, T>(
         return (answer, None);
     }
     counters.stalls.fetch_add(1, Ordering::Relaxed);
+    metrics::counter!("skyloom_store_stalls_total").increment(1);
     let mut look = std::pin::pin!(pool.run("commit", |d, link| d.holder(link, waiting)));
     let holder = tokio::select! {
         biased;

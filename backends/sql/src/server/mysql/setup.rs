@@ -14,6 +14,9 @@ use crate::server::{VERSION, too_new};
 
 const SCHEMA: &str = include_str!("schema.sql");
 
+/// With less than this, the largest document does not get through.
+const SMALLEST_PACKET: usize = 4 << 20;
+
 /// What of the server's settings is looked at. One that a server does not know is not among the answers.
 const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('version', 'read_only', 'super_read_only', \
      'innodb_read_only', 'innodb_flush_log_at_trx_commit', 'innodb_doublewrite', 'innodb_flush_method', 'log_bin', 'sync_binlog', \
@@ -138,10 +141,16 @@ pub(super) async fn connect(mysql: &MySql) -> Result<Link<MySqlConnection>> {
         unsafe_settings.push("innodb_flush_method does not sync");
     }
     let max_request = variables.get("max_allowed_packet").and_then(|v| v.parse().ok());
+    let max_request = max_request.unwrap_or(1 << 20);
+    if max_request < SMALLEST_PACKET {
+        return Err(Error::new(ErrorKind::Unsupported, OPERATION)
+            .with("max_allowed_packet", max_request)
+            .with("least", SMALLEST_PACKET));
+    }
     Ok(Link {
         session,
         raw,
-        max_request: max_request.unwrap_or(1 << 20),
+        max_request,
         dirty: false,
         // The binary log is synced before the engine commits. Without it the engine shows a commit before it is on disk.
         visible_is_durable: synced_log,
