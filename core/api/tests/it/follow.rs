@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use skyloom_model::{
-    FORMAT, HostId, JobId, JobRecord, JobSpec, JobState, JobWant, Place, Plan, RetryPolicy, Run, Scope, StepRecord, Task,
-    TaskId, TaskState, paths,
+    FORMAT, HostId, JobId, JobRecord, JobSpec, JobState, JobWant, Place, Plan, RetryPolicy, Run, Scope,
+    StepRecord, Task, TaskId, TaskState, paths,
 };
 use skyloom_store::{Key, Outcome, Txn, Value};
 use uuid::Uuid;
