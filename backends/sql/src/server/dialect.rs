@@ -161,6 +161,8 @@ pub trait Dialect: Send + Sync + Debug + Sized + 'static {
     /// The driver's connection.
     type Raw: Send + Debug;
     const ENGINE: Engine;
+    /// Whether [`Dialect::bell`] gives something.
+    const RINGS: bool;
 
     /// `config` has been checked.
     fn new(config: &ServerConfig) -> Self;

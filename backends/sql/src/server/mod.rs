@@ -273,10 +273,7 @@ impl<D: Dialect> ServerStore<D> {
                 hub: Arc::clone(&hub),
                 counters: Arc::clone(&counters),
                 bell: Arc::clone(&bell),
-                poll: (
-                    Duration::from_millis(config.poll_ms.0),
-                    Duration::from_millis(config.poll_ms.1),
-                ),
+                poll: poll(&config, D::RINGS),
             }
             .run(),
         );
@@ -385,6 +382,13 @@ fn limits(config: &ServerConfig) -> Limits {
         patience: config.patience(),
         stall: Duration::from_millis(config.stall_ms),
     }
+}
+
+/// Shortest and longest time between two looks for others' commits.
+fn poll(config: &ServerConfig, rings: bool) -> (Duration, Duration) {
+    let (shortest, longest) = config.poll_ms;
+    let shortest = if rings { longest } else { shortest };
+    (Duration::from_millis(shortest), Duration::from_millis(longest))
 }
 
 /// The version of the tables that this program works with.

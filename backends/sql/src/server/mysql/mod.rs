@@ -215,6 +215,7 @@ fn lists(batch: &Batch) -> (String, String, String, Vec<u8>) {
 impl Dialect for MySql {
     type Raw = MySqlConnection;
     const ENGINE: Engine = Engine::MySql;
+    const RINGS: bool = false;
 
     fn new(config: &ServerConfig) -> Self {
         Self {

@@ -156,6 +156,7 @@ fn number(n: usize) -> i32 {
 impl Dialect for Postgres {
     type Raw = PgConnection;
     const ENGINE: Engine = Engine::Postgres;
+    const RINGS: bool = true;
 
     fn new(config: &ServerConfig) -> Self {
         let schema = config.schema.as_deref().unwrap_or("public");
