@@ -106,7 +106,13 @@ async fn answers(mut from: OwnedReadHalf, to: OwnedWriteHalf, line: Arc<Line>) {
                     }
                 }
                 // Heard by nobody; a closed connection is an answer too.
-                _ => return line.answered.notify_one(),
+                (read, to) => {
+                    *to = None;
+                    line.answered.notify_one();
+                    if !matches!(read, Ok(1..)) {
+                        return;
+                    }
+                }
             }
         }
     }
@@ -150,8 +156,11 @@ async fn line(
             Some(Deed::CutAfter) => {
                 line.mute.store(true, Ordering::SeqCst);
                 let _ = to_server.write_all(request).await;
-                // The server has done it, and its answer goes nowhere.
-                return line.answered.notified().await;
+                line.answered.notified().await;
+                // The server has done it but for the last step, which it does as long as its side is open. Its answer
+                // goes nowhere, and the client's side is closed.
+                drop(from_client);
+                return std::future::pending::<()>().await;
             }
             Some(Deed::Silence) => {
                 line.mute.store(true, Ordering::SeqCst);
