@@ -19,6 +19,9 @@ use super::history::{Doc, HistoryRow, Lines};
 use super::leases::{LeaseTable, Record};
 use super::present::Dirty;
 
+/// Room that is kept from one batch to the next.
+const SPARE_KEYS: usize = 4096;
+const SPARE_BYTES: usize = 1 << 20;
 /// Most rows of one statement.
 const CHUNK: usize = 128;
 
@@ -32,6 +35,8 @@ pub(super) struct Batch {
     pub(super) lines: Lines,
     /// Bytes of that, and of what each commit costs.
     pub(super) bytes: u64,
+    /// Bytes of the largest of its commits.
+    pub(super) largest: u64,
     /// Documents more, and fewer.
     pub(super) documents: (u64, u64),
     /// Puts: what may need room.
@@ -57,7 +62,9 @@ impl Batch {
             ..
         } = self;
         staged.clear();
+        staged.shrink_to(SPARE_KEYS);
         lines.0.clear();
+        lines.0.shrink_to(SPARE_BYTES);
         Self {
             staged,
             lines,

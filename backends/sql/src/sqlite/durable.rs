@@ -17,13 +17,17 @@ use crate::error;
 
 /// Bytes of dirty documents that are flushed at once.
 const DIRTY_BYTES: usize = 8 << 20;
-/// Bytes of one batch that are not left for later: there might be no room for them.
+/// Bytes of one commit that are not left for later: there might be no room for them.
 const LARGE: u64 = 64 << 10;
+/// Bytes of SQLite's log, about, that are written into the database file at once.
+const LOG_BYTES: u64 = 32 << 20;
+/// What every transaction adds to them, about: pages are written whole.
+const LOG_STEP: u64 = 8 << 10;
 
 impl Writer {
     /// Makes a batch durable, and `documents` the truth where it is time for that.
     pub(super) async fn write(&mut self, batch: &mut Batch) -> Result<(), Failure> {
-        let large = batch.bytes > LARGE || (self.full && batch.puts > 0);
+        let large = batch.largest > LARGE || (self.full && batch.puts > 0);
         let asked = batch.floor;
         let row = batch.row();
         let size = row.as_ref().map(|row| (row.last, row.bytes));
@@ -67,6 +71,24 @@ impl Writer {
         }
     }
 
+    /// Writes SQLite's log into the file when it has become long. SQLite would do that inside of a COMMIT, whose callers wait.
+    pub(super) async fn checkpoint_when_due(&mut self) {
+        if self.logged < LOG_BYTES {
+            return;
+        }
+        self.logged = 0;
+        let Some(conn) = &mut self.conn else { return };
+        if let Err(e) = sqlx::raw_sql("PRAGMA wal_checkpoint(PASSIVE)")
+            .execute(conn)
+            .await
+        {
+            tracing::warn!(
+                error = &e as &dyn std::error::Error,
+                "the log stays as long as it is"
+            );
+        }
+    }
+
     /// Brings `documents` up to date. What cannot be written stays in memory and in the history.
     pub(super) async fn flush(&mut self) {
         self.dirty_since = None;
@@ -82,6 +104,7 @@ impl Writer {
             Ok(()) => self.flushed(&flush),
             Err(Failure::RolledBack(e)) => {
                 self.full = error::is_full(&e);
+                self.dirty_since = (!self.full).then(|| self.clock.monotonic());
                 tracing::warn!(
                     error = &e as &dyn std::error::Error,
                     "documents cannot be written, they stay in the history"
@@ -105,16 +128,22 @@ impl Writer {
     fn flushed(&mut self, flush: &Flush) {
         self.full = false;
         self.dirty_since = None;
-        let mut present = self.present.lock();
-        present.floor = flush.floor;
-        present.flushed();
+        {
+            let mut present = self.present.lock();
+            self.logged += present.dirty_bytes as u64 + LOG_STEP;
+            present.floor = flush.floor;
+            present.flushed();
+        }
+        self.moved.notify_waiters();
     }
 
     /// The batch is on disk.
     fn settle(&mut self, batch: &mut Batch, row: Option<(u64, u64)>) {
         if let Some((last, bytes)) = row {
             self.state.rows.push(last, bytes);
+            self.logged += bytes;
         }
+        self.logged += LOG_STEP;
         let mut present = self.present.lock();
         for (key, dirty) in batch.staged.drain() {
             present.change(key, dirty);
@@ -217,6 +246,7 @@ impl Writer {
         self.state = state;
         self.dirty_since = (!present.dirty.is_empty()).then(|| self.clock.monotonic());
         *self.present.lock() = present;
+        self.moved.notify_waiters();
         self.conn = Some(conn);
         Ok(())
     }

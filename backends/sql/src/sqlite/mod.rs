@@ -32,6 +32,7 @@ use skyloom_store::{
     check_grant,
 };
 use sqlx::Connection as _;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 pub use self::schema::migrate;
@@ -112,11 +113,12 @@ impl SqliteStore {
             let check = config.check_on_open;
             let (state, present) = load::everything(&mut conn, now, settings.retention, check).await?;
             let present = Arc::new(Mutex::new(present));
-            let reader =
-                Reader::connect(&path, config.readers, config.max_wait(), Arc::clone(&present)).await?;
-            Ok((state, present, reader))
+            let moved = Arc::new(Notify::new());
+            let shared = (Arc::clone(&present), Arc::clone(&moved));
+            let reader = Reader::connect(&path, config.readers, config.max_wait(), shared).await?;
+            Ok((state, present, moved, reader))
         };
-        let (state, present, reader) = match checked.await {
+        let (state, present, moved, reader) = match checked.await {
             Ok(opened) => opened,
             Err(e) => {
                 let _ = conn.close().await;
@@ -138,6 +140,8 @@ impl SqliteStore {
             present: Arc::clone(&present),
             dirty_since: dirty.then(|| clock.monotonic()),
             full: false,
+            logged: 0,
+            moved,
             spare: Batch::default(),
             hub: Arc::clone(&hub),
             clock,

@@ -1,7 +1,7 @@
 //! Reading: what memory knows, or SQL on a small pool, each a snapshot of its own, every row checked against its checksum.
 //!
-//! `documents` is behind what stands in the store by what is dirty ([`Present`]). A list merges both, and looks again when what
-//! was dirty has been flushed meanwhile. A list at an older revision is made from one snapshot of the file: `documents`, and
+//! `documents` is behind what stands in the store by what is dirty ([`Present`]). A list merges both; it waits where the file is
+//! ahead of memory, as it is for the moment between a transaction and its being known. A list at an older revision is made from one snapshot of the file: `documents`, and
 //! what the history says of what changed since, forward or back.
 
 use std::collections::BTreeMap;
@@ -16,6 +16,7 @@ use skyloom_store::feed::{Commit, Past, Replay};
 use skyloom_store::{Error, ErrorKind, Key, KeyValue, ListOptions, Page, Prefix, Result, Revision, Value};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool, SqlitePoolOptions, SqliteRow};
 use sqlx::{ConnectOptions as _, Row as _};
+use tokio::sync::Notify;
 
 use super::crc;
 use super::history::{self, Changes, Doc, Garbled, HistoryRow};
@@ -27,8 +28,6 @@ use crate::error::sql;
 const PAGE_BYTES: usize = 8 << 20;
 /// Follows every key: keys are ASCII.
 const AFTER_ALL: &str = "\u{7f}";
-/// How often a list looks again because something was flushed meanwhile.
-const LOOKS: usize = 100;
 
 const STATE: &str = "SELECT revision, floor, crc FROM state";
 
@@ -52,6 +51,9 @@ pub(super) const HISTORY: &str =
 pub(super) struct Reader {
     pool: SqlitePool,
     present: Arc<Mutex<Present>>,
+    /// Told when memory has caught up with the file.
+    moved: Arc<Notify>,
+    wait: Duration,
 }
 
 /// Documents as they differ from `documents`: `None` is not there.
@@ -62,8 +64,9 @@ impl Reader {
         path: &Path,
         connections: u32,
         wait: Duration,
-        present: Arc<Mutex<Present>>,
+        (present, moved): (Arc<Mutex<Present>>, Arc<Notify>),
     ) -> Result<Self> {
+        let wait = wait.max(Duration::from_secs(1));
         let options = SqliteConnectOptions::new()
             .filename(path)
             .read_only(true)
@@ -77,14 +80,19 @@ impl Reader {
         let pool = SqlitePoolOptions::new()
             .max_connections(connections.max(1))
             .min_connections(1)
-            .acquire_timeout(wait.max(Duration::from_secs(1)))
+            .acquire_timeout(wait)
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
             .connect_with(options)
             .await
             .map_err(sql("open database"))?;
-        Ok(Self { pool, present })
+        Ok(Self {
+            pool,
+            present,
+            moved,
+            wait,
+        })
     }
 
     pub(super) async fn close(&self) {
@@ -119,12 +127,13 @@ impl Reader {
 
     pub(super) async fn list(&self, prefix: &Prefix, options: &ListOptions, limit: usize) -> Result<Page> {
         const OPERATION: &str = "list";
-        for _ in 0..LOOKS {
-            let (revision, floor, applied, over, hidden) = {
+        loop {
+            let moved = self.moved.notified();
+            let (revision, floor, over, hidden) = {
                 let present = self.present.lock();
-                let (over, hidden) =
-                    present.dirty_below(prefix, options.after.as_ref(), limit.saturating_add(1));
-                (present.revision, present.floor, present.applied, over, hidden)
+                let most = limit.saturating_add(1);
+                let (over, hidden) = present.dirty_below(prefix, options.after.as_ref(), most);
+                (present.revision, present.floor, over, hidden)
             };
             if let Some(at) = options.at
                 && at.0 != revision
@@ -140,18 +149,21 @@ impl Reader {
                 return self.list_at(prefix, options.after.as_ref(), at, limit).await;
             }
             let mut conn = self.pool.acquire().await.map_err(sql(OPERATION))?;
-            let rows = self
+            let (mut page, applied) = self
                 .merged(&mut conn, prefix, options.after.as_ref(), over, limit, hidden)
                 .await?;
-            let (mut page, found) = rows;
-            if found == applied {
+            // What was dirty lies over all that may have been flushed meanwhile; only what came later may not be there.
+            if applied <= revision {
                 page.revision = Revision(revision);
                 return Ok(page);
             }
-            // Something was flushed between the two.
+            drop(conn);
+            if tokio::time::timeout(self.wait, moved).await.is_err() {
+                return Err(
+                    Error::new(ErrorKind::Unavailable, OPERATION).with("state", "the writer does not answer")
+                );
+            }
         }
-        Err(Error::new(ErrorKind::Unavailable, OPERATION)
-            .with("state", "the database is written faster than it is read"))
     }
 
     /// A page of `documents` with `over` over it, which hides at most `hidden` rows; and up to where `documents` is the truth.

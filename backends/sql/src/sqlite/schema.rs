@@ -145,7 +145,7 @@ pub(super) async fn connect(path: &Path, lock: &Arc<Owner>, busy: Duration) -> R
         .pragma("temp_store", "MEMORY")
         .pragma("cache_size", "-16384")
         .pragma("journal_size_limit", "67108864")
-        .pragma("wal_autocheckpoint", "4000")
+        .pragma("wal_autocheckpoint", "0") // the writer does it when all have their answers
         .statement_cache_capacity(64)
         .thread_name(|_| "sqlite-writer".to_owned())
         .disable_statement_logging();

@@ -181,6 +181,7 @@ impl Deciding<'_> {
             return conflict;
         }
         let revision = self.revision() + 1;
+        let bytes = self.batch.bytes;
         let mut changes = Vec::with_capacity(txn.writes.len());
         for write in &txn.writes {
             let Dirty { doc: before, stored } = self.current(&write.key);
@@ -219,6 +220,7 @@ impl Deciding<'_> {
                 revision: Revision(self.revision()),
             };
         }
+        self.batch.largest = self.batch.largest.max(self.batch.bytes - bytes);
         self.batch.commits.push(Arc::new(Commit {
             revision: Revision(revision),
             changes,

@@ -21,7 +21,7 @@ use skyloom_store::feed::Hub;
 use skyloom_store::{Error, ErrorKind, Result};
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::batch::Batch;
 use super::leases::Now;
@@ -69,6 +69,10 @@ pub(super) struct Writer {
     pub(super) dirty_since: Option<Duration>,
     /// The last flush found no room.
     pub(super) full: bool,
+    /// Bytes in SQLite's log since it was written into the file, about.
+    pub(super) logged: u64,
+    /// Told when `documents` has been brought up to date.
+    pub(super) moved: Arc<Notify>,
     /// The room that the last batch took.
     pub(super) spare: Batch,
     pub(super) hub: Arc<Hub>,
@@ -122,6 +126,7 @@ impl Writer {
             self.serve(batch).await;
             // When all have their answers.
             self.flush_when_due().await;
+            self.checkpoint_when_due().await;
             if closing.is_some() {
                 // Whoever got into the queue before it closed is still served; later calls are refused.
                 self.jobs.close();

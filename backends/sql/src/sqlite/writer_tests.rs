@@ -7,6 +7,7 @@ use skyloom_store::{Capability, Key, Outcome, Revision, Txn, Value};
 use tempfile::TempDir;
 
 use super::super::queue::{Prepared, Queue};
+use super::super::reader::Reader;
 use super::*;
 use crate::{SqliteConfig, migrate};
 
@@ -60,6 +61,8 @@ async fn bench() -> Bench {
             present: Arc::new(Mutex::new(present)),
             dirty_since: None,
             full: false,
+            logged: 0,
+            moved: Arc::default(),
             spare: Batch::default(),
             hub,
             clock,
@@ -167,4 +170,38 @@ async fn while_the_file_cannot_be_opened_calls_are_refused_and_later_served() {
         queue.close().await.unwrap().unwrap();
     };
     futures::join!(writer.run(), calls);
+}
+
+#[tokio::test]
+async fn a_list_waits_for_memory_where_the_file_is_ahead_of_it() {
+    let Bench { _dir, mut writer, .. } = bench().await;
+    let shared = (Arc::clone(&writer.present), Arc::clone(&writer.moved));
+    let path = &writer.settings.path;
+    let reader = Reader::connect(path, 1, Duration::from_secs(60), shared)
+        .await
+        .unwrap();
+    // A transaction that is durable and that nobody has been told of.
+    let mut conn = writer.conn.take().unwrap();
+    let crc = i64::from(super::super::crc::of_state(7, 0));
+    sqlx::query("UPDATE state SET revision = 7, crc = ?")
+        .bind(crc)
+        .execute(&mut conn)
+        .await
+        .unwrap();
+    conn.close().await.unwrap();
+    let (all, options) = (
+        skyloom_store::Prefix::all(),
+        skyloom_store::ListOptions::default(),
+    );
+    let mut list = Box::pin(reader.list(&all, &options, 10));
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut list).await;
+    assert!(early.is_err(), "{early:?}");
+    {
+        let mut present = writer.present.lock();
+        present.revision = 7;
+        present.flushed();
+    }
+    writer.moved.notify_waiters();
+    assert_eq!(list.await.unwrap().revision, Revision(7));
+    reader.close().await;
 }
