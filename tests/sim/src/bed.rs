@@ -396,6 +396,19 @@ impl Bed {
         Ok(outcome)
     }
 
+    /// Tells what is there in another way. It is not the product that writes, and nothing changes in what is told: the checker
+    /// does not look.
+    pub(crate) fn rewrite(&self, txn: Txn) {
+        let writes = txn.writes.clone();
+        let told = ready(self.store.commit(txn)).is_ok_and(|outcome| outcome.committed().is_some());
+        self.note("store", "tells in an older format", || {
+            format!(
+                "{told}, {}",
+                writes.first().map_or("", |write| write.key().as_str())
+            )
+        });
+    }
+
     /// The lease of a process ends now.
     pub(crate) fn expire(&self, name: &LeaseName) -> Result<()> {
         let held = ready(self.store.leases(&Prefix::all()))?;

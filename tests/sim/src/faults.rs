@@ -86,6 +86,8 @@ kinds! {
     Rogue => "rogue",
     /// An order for power that was held up on its way comes when newer ones have been carried out.
     OldOrder => "old-order",
+    /// All engines are replaced by newer ones, and the tasks on their way are of the first format.
+    OldFormat => "old-format",
 }
 
 impl Kind {
@@ -190,6 +192,9 @@ pub(crate) enum Planned {
         host: usize,
         pick: u64,
     },
+    OldFormat {
+        apart_ms: u64,
+    },
 }
 
 impl Planned {
@@ -211,6 +216,7 @@ impl Planned {
             Self::GuestEnds { .. } => Kind::GuestEnds,
             Self::Rogue { .. } => Kind::Rogue,
             Self::OldOrder { .. } => Kind::OldOrder,
+            Self::OldFormat { .. } => Kind::OldFormat,
         }
     }
 }
@@ -273,6 +279,9 @@ pub(crate) fn draw(rng: &mut Rng, kind: Kind, processes: usize, hosts: usize) ->
         Kind::OldOrder => Planned::OldOrder {
             host,
             pick: rng.next(),
+        },
+        Kind::OldFormat => Planned::OldFormat {
+            apart_ms: rng.within(10, 8_000),
         },
         Kind::LoseRequest
         | Kind::LoseAnswer

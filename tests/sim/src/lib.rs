@@ -25,6 +25,7 @@ mod host;
 mod images;
 mod journal;
 mod link;
+mod old;
 pub mod play;
 mod process;
 mod rng;

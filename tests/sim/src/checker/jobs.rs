@@ -20,7 +20,11 @@ impl Checker {
         let job = JobId::new(name);
         let doc = if key.segments().next() == Some(paths::STEPS) {
             let step = self.parse::<StepDoc>(key, value);
-            step.and_then(|step| self.whole(task, &job, step))
+            match step {
+                Some(StepDoc { id: Some(_), .. }) => step.and_then(|step| self.whole(task, &job, step)),
+                // In format 1 it is whole already.
+                _ => self.parse::<JobDoc>(key, value),
+            }
         } else {
             self.parse::<JobDoc>(key, value)
         };
@@ -43,7 +47,7 @@ impl Checker {
     fn whole(&mut self, task: TaskId, job: &JobId, step: StepDoc) -> Option<JobDoc> {
         let plan = self.tasks.get(&task).and_then(|t| t.plan.as_ref());
         let spec = plan.and_then(|p| p.jobs.iter().find(|j| j.id == *job)).cloned();
-        if spec.is_none() || step.id != *job {
+        if spec.is_none() || step.id.as_ref() != Some(job) {
             self.complain("I3", format!("step {job} of task {task} is not in its plan"));
         }
         Some(JobDoc {

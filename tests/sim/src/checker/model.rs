@@ -89,7 +89,8 @@ pub(crate) struct JobDoc {
 /// A step of the engine.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct StepDoc {
-    pub(crate) id: JobId,
+    #[serde(default)]
+    pub(crate) id: Option<JobId>,
     #[serde(default = "forward")]
     pub(crate) want: JobWant,
     #[serde(default = "one")]

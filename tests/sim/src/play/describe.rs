@@ -179,6 +179,11 @@ pub(super) fn drawn(fault: &Planned, processes: &[String], engines: usize) -> (S
         Planned::OldOrder { host: h, .. } => {
             (host(*h), "an order that was held up comes late", String::new())
         }
+        Planned::OldFormat { .. } => (
+            "the engines".to_owned(),
+            "are replaced; those before wrote the first format",
+            String::new(),
+        ),
         Planned::Rogue { host: h, .. } => (
             host(*h),
             "somebody with its agent's token writes what is not its own",

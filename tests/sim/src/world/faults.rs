@@ -11,6 +11,7 @@ use super::{Action, World};
 use crate::bed::{Part, Who};
 use crate::direct::Direct;
 use crate::faults::{Kind, Planned};
+use crate::old;
 
 impl World {
     pub(crate) async fn fault(&mut self, fault: Planned) {
@@ -114,10 +115,42 @@ impl World {
                     bit(&host.name);
                 }
             }
+            Planned::OldFormat { apart_ms } => {
+                bit("engines");
+                self.old_engines_go(Duration::from_millis(apart_ms)).await;
+            }
             Planned::Rogue { host, pick } => {
                 bit("rogue");
                 self.rogue(host, pick).await;
             }
+        }
+    }
+
+    /// The engines until now were of an older version: what they leave is of the first format. The new ones come one after the
+    /// other, so far apart.
+    async fn old_engines_go(&mut self, apart: Duration) {
+        let mut later = Duration::ZERO;
+        for process in 0..self.processes.len() {
+            if self.processes[process].part == Part::Engine {
+                later += apart;
+                self.down(process, later);
+                self.processes[process].bury();
+            }
+        }
+        let who = Who {
+            name: "old engines".into(),
+            part: Part::Engine,
+            life: 1,
+        };
+        let bed = self.ground.bed.clone();
+        let all = Direct {
+            bed: bed.clone(),
+            who,
+        }
+        .everything("")
+        .await;
+        for txn in old::of_format_1(&all) {
+            bed.rewrite(txn);
         }
     }
 
