@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 use skyloom_flow::journal::{
     Effect, Entry, Intent, JobOutcome, Journal, JournalError, JournalErrorKind, JournalState, Line,
 };
+use skyloom_model::Incarnation;
 use skyloom_store::LeaseName;
 use tokio::sync::oneshot;
 
@@ -193,5 +194,20 @@ impl Journal for FileJournal {
             Some(refused) => Err(refused),
             None => kept,
         }
+    }
+
+    async fn obey(&self, incarnation: &Incarnation) -> Result<bool, JournalError> {
+        let (line, before) = {
+            let state = self.state.lock();
+            (state.obey(incarnation)?, state.obeys())
+        };
+        if let Some(line) = line {
+            self.keep(line).await?;
+        }
+        Ok(before.is_some_and(|before| before != *incarnation))
+    }
+
+    fn obeys(&self) -> Option<Incarnation> {
+        self.state.lock().obeys()
     }
 }

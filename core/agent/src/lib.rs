@@ -6,7 +6,8 @@
 //!  Hypervisor::events ──> Reporter ──> vms/{host}/{server}
 //!  queries/{host}/ ──> answers (console tail)
 //!
-//!  lease hosts/{host} ──> Admission: journal has the epoch ──> all of them
+//!  lease hosts/{host} ──> Admission: the store is ours, the journal has the epoch ──> all of them
+//!  cloud/ ──> hold: nothing is begun, all guests are reported
 //! ```
 //!
 //! The agent touches nothing in the store but its own host's areas ([`skyloom_model::paths::agent_areas`]) and acts only
@@ -22,8 +23,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skyloom_flow::journal::Journal;
-use skyloom_flow::{Fence, JobRegistry, LeaseKeeper, Worker, WorkerParts};
-use skyloom_hypervisor::Hypervisor;
+use skyloom_flow::{Fence, HoldFeed, JobRegistry, LeaseKeeper, Witness, Worker, WorkerParts};
+use skyloom_hypervisor::{Hypervisor, Recovered};
 use skyloom_model::{AgentStatus, Clock, HostId, Phase, Readiness, paths};
 use skyloom_store::{DynBackend, Error, ErrorKind, Key, LeaseName, Outcome, Result, Txn, Value, latest};
 use tokio_util::sync::CancellationToken;
@@ -97,11 +98,37 @@ impl Agent {
         Self { parts, part }
     }
 
-    /// Works until `shutdown`; guests run on.
+    /// Works until `shutdown`; guests run on. When the store has begun another history (it was restored, or moved), all that
+    /// is remembered of the former one is dropped, and everything begins anew.
     ///
     /// # Errors
     /// Only when it cannot begin: the hypervisor cannot tell which guests it has. Everything later is retried.
     pub async fn run(self, shutdown: CancellationToken) -> Result<()> {
+        let recovered = {
+            let AgentParts { hypervisor, config, .. } = &self.parts;
+            hypervisor.recover().await.map_err(|e| cannot_start(config, e))?
+        };
+        let witness = Witness::default();
+        let mut guests = recovered;
+        loop {
+            let again = CancellationToken::new();
+            self.live(&guests, &witness, &again, &shutdown).await?;
+            if !again.is_cancelled() {
+                return Ok(());
+            }
+            let AgentParts { hypervisor, config, .. } = &self.parts;
+            guests = hypervisor.list().await.map_err(|e| cannot_start(config, e))?;
+        }
+    }
+
+    /// Works in one history of the store, until `shutdown` or until `again` is cancelled.
+    async fn live(
+        &self,
+        recovered: &[Recovered],
+        witness: &Witness,
+        again: &CancellationToken,
+        shutdown: &CancellationToken,
+    ) -> Result<()> {
         let AgentParts {
             backend,
             hypervisor,
@@ -110,20 +137,14 @@ impl Agent {
             clock,
             readiness,
             config,
-        } = self.parts;
-        let part = self.part;
+        } = &self.parts;
+        let part = self.part.clone();
         readiness.done(
             &part,
             Phase::Configuration,
             format!("{} kinds of jobs", jobs.kinds().count()),
         );
-        let failed = |e: skyloom_hypervisor::Error| {
-            Error::new(ErrorKind::Unavailable, "start agent")
-                .with("host", &config.name)
-                .because(e)
-        };
-        let recovered = hypervisor.recover().await.map_err(failed)?;
-        let facts = hypervisor.facts().await.map_err(failed)?;
+        let facts = hypervisor.facts().await.map_err(|e| cannot_start(config, e))?;
         tracing::info!(
             host = config.name,
             guests = recovered.len(),
@@ -143,13 +164,17 @@ impl Agent {
         let (admitted, fence) = latest::channel(None);
         let give_back = shutdown.child_token();
         let admission = Admission {
+            backend: backend.clone(),
             granted,
             admitted,
             journal: journal.clone(),
             readiness: readiness.clone(),
             part: part.clone(),
+            witness: witness.clone(),
             give_back: give_back.clone(),
+            again: again.clone(),
         };
+        let (hold, held) = HoldFeed::new(backend)?;
         let status = AgentStatus {
             incarnation: 0,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -164,17 +189,19 @@ impl Agent {
             config.host,
             fence.clone(),
             format!("{} ({})", facts.accelerator, facts.accelerator_reason),
+            (witness.clone(), held.clone()),
         ));
         let worker = Worker::new(WorkerParts {
             backend: backend.clone(),
             host: config.host,
-            jobs,
+            jobs: jobs.clone(),
             clock: clock.clone(),
             fence: fence.clone(),
-            journal,
+            journal: journal.clone(),
             companion: Some(reporter.clone()),
             concurrency: config.concurrency,
-        })?;
+        })?
+        .held_by(held);
         let jobs_ready = worker.mirror();
         let answers = skyloom_cloud::answer_queries(
             skyloom_cloud::ResponderParts {
@@ -194,8 +221,8 @@ impl Agent {
                 facts.accelerator_reason
             );
             introduce(
-                &backend,
-                &config,
+                backend,
+                config,
                 status,
                 fence.clone(),
                 |epoch| {
@@ -208,7 +235,8 @@ impl Agent {
                             Phase::Caches,
                             format!("{} open jobs", jobs_ready.snapshot().len()),
                         );
-                        reporter.report_all(&recovered).await;
+                        reporter.report_all(recovered).await;
+                        reporter.report_guests().await;
                         readiness.done(&part, Phase::Watch, "following jobs and guests");
                         tracing::info!(host = config.name, "agent ready");
                     }
@@ -218,8 +246,10 @@ impl Agent {
         };
         tokio::select! {
             biased;
+            () = again.cancelled() => {}
             () = async { tokio::join!(
                 keeper.run(give_back),
+                hold.run(shutdown.clone()),
                 admission.run(shutdown.clone()),
                 worker.run(shutdown.clone()),
                 reporter.run(shutdown.clone()),
@@ -233,6 +263,12 @@ impl Agent {
         }
         Ok(())
     }
+}
+
+fn cannot_start(config: &AgentConfig, error: skyloom_hypervisor::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, "start agent")
+        .with("host", &config.name)
+        .because(error)
 }
 
 /// Writes the agent's status under every new incarnation of its lease; runs `first` once after the first.

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
-use skyloom_flow::{Companion, Fence};
+use skyloom_flow::{Companion, Fence, Held, Witness};
 use skyloom_hypervisor::{Hypervisor, Inspection, Recovered, VmEventKind};
 use skyloom_model::{
-    Clock, HostId, Id, JobRecord, ProjectId, Resource as _, Scope, Server, ServerId, VmObservation, paths,
+    Clock, Guest, GuestReport, HostId, Id, JobRecord, PowerState, ProjectId, Resource as _, Scope, Server, ServerId, VmObservation, paths,
 };
 use skyloom_store::{
     DynBackend, Error, ErrorKind, Key, ListOptions, Outcome, Prefix, Result, Txn, Value, Versioned, latest,
@@ -18,6 +18,8 @@ use skyloom_store::{
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+/// Guests of one report: as many as fit into a document.
+const MOST_GUESTS: usize = 5000;
 /// Wait before a report that failed is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How often all guests are looked at, whatever the events said: an event may be lost, and what a job saw at its end may
@@ -33,6 +35,8 @@ pub(crate) struct Reporter {
     host: HostId,
     fence: latest::Receiver<Option<Fence>>,
     accelerator: String,
+    witness: Witness,
+    held: latest::Receiver<Held>,
 }
 
 impl Reporter {
@@ -43,6 +47,7 @@ impl Reporter {
         host: HostId,
         fence: latest::Receiver<Option<Fence>>,
         accelerator: String,
+        (witness, held): (Witness, latest::Receiver<Held>),
     ) -> Self {
         Self {
             backend,
@@ -51,7 +56,63 @@ impl Reporter {
             host,
             fence,
             accelerator,
+            witness,
+            held,
         }
+    }
+
+    /// Writes down all guests of the host, known to the cloud or not, until it is written.
+    pub(crate) async fn report_guests(&self) {
+        let mut fence = self.fence.clone();
+        loop {
+            let Ok(Some(held)) = fence.wait_for(Option::is_some).await.map(|f| f.clone()) else {
+                return;
+            };
+            match self.try_guests(&held).await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(error = %skyloom_model::report(&error), "the guests of the host are not reported")
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn try_guests(&self, fence: &Fence) -> Result<bool> {
+        let hold = self.held.borrow().by();
+        let found = self
+            .hypervisor
+            .list()
+            .await
+            .map_err(|e| Error::new(ErrorKind::Unavailable, "report guests").because(e))?;
+        let more = found.len() > MOST_GUESTS;
+        let guests = found.into_iter().take(MOST_GUESTS).filter_map(|found| {
+            let (generation, power) = match found.inspection {
+                Inspection::Found { generation, power } => (Some(generation), power),
+                Inspection::CannotTell { .. } => (None, PowerState::Unknown),
+                Inspection::Absent => return None,
+            };
+            Some(Guest {
+                server: found.id,
+                generation,
+                power,
+            })
+        });
+        let report = GuestReport {
+            incarnation: self.witness.known(),
+            hold,
+            at: self.clock.now(),
+            guests: guests.collect(),
+            more,
+        };
+        let key = Key::parse(&paths::guests(self.host))
+            .map_err(|e| Error::new(ErrorKind::Internal, "report guests").because(e))?;
+        let txn = Txn::new().guard(fence.guard()).put(key, Value::json(&report)?);
+        Ok(matches!(
+            self.backend.commit(txn).await?,
+            Outcome::Committed { .. }
+        ))
     }
 
     /// Reports every virtual machine that was found at start, and those that were reported before and are not found.
@@ -79,12 +140,24 @@ impl Reporter {
         let mut events = self.hypervisor.events();
         let mut resync = tokio::time::interval_at(Instant::now() + RESYNC, RESYNC);
         resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut held = self.held.clone();
         loop {
             let event = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
+                Ok(()) = held.changed() => {
+                    let on_hold = held.borrow_and_update().by().is_some();
+                    if on_hold {
+                        self.report_guests().await;
+                    }
+                    continue;
+                }
                 _ = resync.tick() => {
                     self.report_known().await;
+                    let on_hold = held.borrow().by().is_some();
+                    if on_hold {
+                        self.report_guests().await;
+                    }
                     continue;
                 }
                 event = events.next() => event,

@@ -21,6 +21,7 @@ use skyloom_store::Revision;
 use crate::observe::RequestId;
 use crate::parts::AppState;
 use crate::problem::ApiError;
+use crate::serve::Peer;
 
 /// Picks the project that an administrator works in, by id or name.
 pub(crate) const PROJECT: HeaderName = HeaderName::from_static("x-skyloom-project");
@@ -37,7 +38,8 @@ pub(crate) struct Identity {
     pub(crate) role: Role,
 }
 
-/// Lets through who has a good token, and no more of them at a time than there are seats.
+/// Lets through who has a good token, and no more of them at a time than there are seats. What its body takes is
+/// held until the answer.
 pub(crate) async fn authenticate(
     State(state): State<AppState>,
     mut request: Request,
@@ -54,8 +56,17 @@ pub(crate) async fn authenticate(
     if let Err(e) = seat.name(identity.token) {
         return e.into_response();
     }
+    if let Some(peer) = request.extensions().get::<Peer>()
+        && let Err(e) = peer.admit(&state.connections, identity.token)
+    {
+        return e.into_response();
+    }
+    let held = state.bytes.hold(identity.token);
+    request.extensions_mut().insert(held.clone());
     request.extensions_mut().insert(identity);
-    next.run(request).await
+    let response = next.run(request).await;
+    drop(held);
+    response
 }
 
 /// Whose token the request carries.

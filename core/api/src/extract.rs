@@ -9,13 +9,14 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use skyloom_cloud::FieldError;
 use skyloom_model::Id;
 
+use crate::held::Held;
 use crate::parts::AppState;
 use crate::problem::ApiError;
 
@@ -77,7 +78,8 @@ async fn json_body(request: Request, state: &AppState, limit: usize) -> Result<O
     if !media_type(&parts.headers, "application/json") {
         return Err(ApiError::media_type("application/json"));
     }
-    let bytes = read(body, limit, state).await?;
+    let held = parts.extensions.get::<Held>();
+    let bytes = read(body, limit, held, state).await?;
     Ok((!bytes.is_empty()).then_some(bytes))
 }
 
@@ -90,19 +92,28 @@ pub(crate) fn media_type(headers: &HeaderMap, want: &str) -> bool {
     plain && kind.eq_ignore_ascii_case(want)
 }
 
-async fn read(body: Body, limit: usize, state: &AppState) -> Result<Bytes, ApiError> {
+async fn read(mut body: Body, limit: usize, held: Option<&Held>, state: &AppState) -> Result<Bytes, ApiError> {
     if body.size_hint().lower() > limit as u64 {
         return Err(ApiError::body_too_large(limit));
     }
-    let reading = Limited::new(body, limit).collect();
+    let reading = async {
+        let mut whole = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let broken = |_| ApiError::bad_request("body.broken", "the body did not arrive whole");
+            let Ok(data) = frame.map_err(broken)?.into_data() else {
+                continue;
+            };
+            if whole.len() + data.len() > limit {
+                return Err(ApiError::body_too_large(limit));
+            }
+            held.map_or(Ok(()), |held| held.take(data.len()))?;
+            whole.extend_from_slice(&data);
+        }
+        Ok(Bytes::from(whole))
+    };
     match tokio::time::timeout(state.parts.limits.body_timeout, reading).await {
         Err(_) => Err(ApiError::body_too_slow()),
-        Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(e)) if e.is::<LengthLimitError>() => Err(ApiError::body_too_large(limit)),
-        Ok(Err(_)) => Err(ApiError::bad_request(
-            "body.broken",
-            "the body did not arrive whole",
-        )),
+        Ok(read) => read,
     }
 }
 

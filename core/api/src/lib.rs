@@ -14,6 +14,7 @@ mod answer;
 mod auth;
 mod extract;
 mod health;
+mod held;
 mod observe;
 mod openapi;
 mod parts;

@@ -10,6 +10,7 @@ use skyloom_model::{Clock, Ids, Readiness};
 use skyloom_store::DynBackend;
 use tokio_util::sync::CancellationToken;
 
+use crate::held;
 use crate::seats::Seats;
 
 /// The parts that [`crate::router`] is built from. Who composes the process owns them all.
@@ -62,6 +63,12 @@ pub struct ApiLimits {
     pub max_streams: usize,
     /// Open streams, of one token.
     pub max_streams_per_token: usize,
+    /// Connections that requests of one token come by. Only [`crate::serve`] counts them.
+    pub max_connections_per_token: usize,
+    /// Bytes of JSON bodies and of the store protocol's answers that are held, of all callers.
+    pub max_bytes: usize,
+    /// The same of one token.
+    pub max_bytes_per_token: usize,
     /// Longest silence of a stream.
     pub heartbeat: Duration,
     /// Commits that may wait for one stream's client.
@@ -69,7 +76,8 @@ pub struct ApiLimits {
 }
 
 impl Default for ApiLimits {
-    /// 1 MiB, 30 s, 10 s; 512 requests, 128 of one token; 8192 streams, 512 of one token; heartbeats every 5 s.
+    /// 1 MiB, 30 s, 10 s; 512 requests, 128 of one token; 8192 streams, 512 of one token; 1024 connections of one token;
+    /// 512 MiB, 128 MiB of one token; heartbeats every 5 s.
     fn default() -> Self {
         Self {
             max_body: 1 << 20,
@@ -79,6 +87,9 @@ impl Default for ApiLimits {
             max_requests_per_token: 128,
             max_streams: 8192,
             max_streams_per_token: 512,
+            max_connections_per_token: 1024,
+            max_bytes: 512 << 20,
+            max_bytes_per_token: 128 << 20,
             heartbeat: Duration::from_secs(5),
             watch_buffer: 4096,
         }
@@ -104,6 +115,24 @@ impl ApiLimits {
         (self.max_streams, self.max_streams_per_token) = (all, per_token);
         self
     }
+    /// With another number of connections of one token.
+    #[must_use]
+    pub fn with_max_connections_per_token(mut self, connections: usize) -> Self {
+        self.max_connections_per_token = connections;
+        self
+    }
+    /// With other bounds on bytes in flight: of all callers, of one token.
+    #[must_use]
+    pub fn with_max_bytes(mut self, all: usize, per_token: usize) -> Self {
+        (self.max_bytes, self.max_bytes_per_token) = (all, per_token);
+        self
+    }
+    /// With another number of commits that may wait for one stream's client.
+    #[must_use]
+    pub fn with_watch_buffer(mut self, commits: usize) -> Self {
+        self.watch_buffer = commits;
+        self
+    }
     /// With other longest times: until an answer begins, for a body to arrive.
     #[must_use]
     pub fn with_timeouts(mut self, request: Duration, body: Duration) -> Self {
@@ -126,6 +155,8 @@ pub(crate) struct Shared {
     pub(crate) parts: ApiParts,
     pub(crate) requests: Arc<Seats>,
     pub(crate) streams: Arc<Seats>,
+    pub(crate) connections: Arc<Seats>,
+    pub(crate) bytes: Arc<held::Bytes>,
     /// The OpenAPI document.
     pub(crate) document: Bytes,
 }
@@ -136,6 +167,8 @@ impl AppState {
         Self(Arc::new(Shared {
             requests: Seats::new(limits.max_requests, limits.max_requests_per_token),
             streams: Seats::new(limits.max_streams, limits.max_streams_per_token),
+            connections: Seats::new(usize::MAX, limits.max_connections_per_token),
+            bytes: held::Bytes::new(limits.max_bytes, limits.max_bytes_per_token),
             document,
             parts,
         }))

@@ -153,6 +153,28 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, reason).retry_after(Duration::from_secs(1))
     }
 
+    /// This caller has too many connections.
+    pub(crate) fn too_many_connections() -> Self {
+        let reason = Reason::new(
+            "caller.too_many_connections",
+            "this token has too many connections open",
+        );
+        let reason = reason
+            .hint("one HTTP/2 connection carries many requests")
+            .retryable();
+        Self::new(StatusCode::TOO_MANY_REQUESTS, reason).retry_after(Duration::from_secs(5))
+    }
+
+    /// There are too many connections of all callers.
+    pub(crate) fn crowded() -> Self {
+        let reason = Reason::new(
+            "server.too_many_connections",
+            "the server has as many connections as it takes",
+        )
+        .retryable();
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, reason).retry_after(Duration::from_secs(5))
+    }
+
     pub(crate) fn internal() -> Self {
         Self::of(
             StatusCode::INTERNAL_SERVER_ERROR,

@@ -1,66 +1,35 @@
-//! A server for those who have none: HTTP/1.1 on a listener, with or without TLS, ended gracefully.
+//! A server for those who have none: HTTP/1.1 and HTTP/2 on a listener, with or without TLS, ended gracefully.
+//!
+//! ```text
+//! listener ── seat? ──> TLS (ALPN) ──> HTTP/1.1 or HTTP/2 ──> router
+//!    └ none left: the connection is told 503 and closed
+//! ```
+//!
+//! Each connection is watched over: one that says nothing, that stays idle, or whose far end does not answer pings, is
+//! ended. At the shutdown clients are told to go elsewhere while what they have begun is finished.
+
+mod limits;
+mod peer;
+mod talk;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-/// Bounds on connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ServeLimits {
-    /// Open connections; more wait to be accepted.
-    pub max_connections: usize,
-    /// Longest time for a request's head to arrive, for a TLS handshake, and for a connection to be idle.
-    pub head_timeout: Duration,
-    /// Longest head in bytes.
-    pub max_head: usize,
-    /// Longest time for open requests to end after the shutdown.
-    pub drain: Duration,
-}
+pub use limits::ServeLimits;
+pub(crate) use peer::Peer;
 
-impl Default for ServeLimits {
-    /// 16384 connections, 30 s, 64 KiB, 10 s.
-    fn default() -> Self {
-        Self {
-            max_connections: 16384,
-            head_timeout: Duration::from_secs(30),
-            max_head: 64 << 10,
-            drain: Duration::from_secs(10),
-        }
-    }
-}
+use talk::Connection;
 
-impl ServeLimits {
-    /// With another number of connections.
-    #[must_use]
-    pub fn with_max_connections(mut self, connections: usize) -> Self {
-        self.max_connections = connections.max(1);
-        self
-    }
-    /// With another longest time for a head.
-    #[must_use]
-    pub fn with_head_timeout(mut self, timeout: Duration) -> Self {
-        self.head_timeout = timeout;
-        self
-    }
-    /// With another longest time for the end.
-    #[must_use]
-    pub fn with_drain(mut self, drain: Duration) -> Self {
-        self.drain = drain;
-        self
-    }
-}
+/// Connections beyond [`ServeLimits::max_connections`] that are told so at a time; more wait to be accepted.
+const REFUSED_AT_A_TIME: usize = 64;
 
 /// Serves `router` on `listener` until `shutdown`: then nothing more is accepted, open requests may end, and after
 /// [`ServeLimits::drain`] what is left is cut off.
@@ -76,17 +45,18 @@ pub async fn serve(
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
     tracing::info!(%address, tls = tls.is_some(), "serving");
-    let tls = tls.map(TlsAcceptor::from);
+    let tls = tls.map(|config| TlsAcceptor::from(talk::with_alpn(config)));
     let seats = Arc::new(Semaphore::new(limits.max_connections));
+    let refusals = Arc::new(Semaphore::new(REFUSED_AT_A_TIME));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
             Some(_) = connections.join_next() => continue,
-            accepted = accept(&listener, &seats) => accepted,
+            accepted = accept(&listener, &seats, &refusals) => accepted,
         };
-        let (stream, peer, seat) = match accepted {
+        let accepted = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Such as no file descriptors left: it passes, and must not be asked in a busy loop.
@@ -95,15 +65,16 @@ pub async fn serve(
                 continue;
             }
         };
+        let Accepted { stream, from, seat, refused } = accepted;
         let connection = Connection {
-            router: router.clone(),
+            router: (!refused).then(|| router.clone()),
             tls: tls.clone(),
             limits,
             shutdown: shutdown.clone(),
         };
         connections.spawn(async move {
             if let Err(error) = connection.run(stream).await {
-                tracing::debug!(%peer, error = %error, "connection ended");
+                tracing::debug!(peer = %from, error = %error, "connection ended");
             }
             drop(seat);
         });
@@ -117,53 +88,36 @@ pub async fn serve(
     Ok(())
 }
 
-type Accepted = (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit);
+struct Accepted {
+    stream: TcpStream,
+    from: SocketAddr,
+    seat: OwnedSemaphorePermit,
+    /// There was no seat for it but that of those who are told so.
+    refused: bool,
+}
 
-async fn accept(listener: &TcpListener, seats: &Arc<Semaphore>) -> io::Result<Accepted> {
-    let seat = Arc::clone(seats)
-        .acquire_owned()
-        .await
-        .map_err(io::Error::other)?;
-    let (stream, peer) = listener.accept().await?;
+async fn accept(
+    listener: &TcpListener,
+    seats: &Arc<Semaphore>,
+    refusals: &Arc<Semaphore>,
+) -> io::Result<Accepted> {
+    let (seat, refused) = tokio::select! {
+        biased;
+        seat = Arc::clone(seats).acquire_owned() => (seat, false),
+        seat = Arc::clone(refusals).acquire_owned() => (seat, true),
+    };
+    let seat = seat.map_err(io::Error::other)?;
+    let (stream, from) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok((stream, peer, seat))
-}
-
-struct Connection {
-    router: axum::Router,
-    tls: Option<TlsAcceptor>,
-    limits: ServeLimits,
-    shutdown: CancellationToken,
-}
-
-impl Connection {
-    async fn run(self, stream: TcpStream) -> io::Result<()> {
-        match self.tls.clone() {
-            None => self.talk(stream).await,
-            Some(tls) => {
-                let handshake = tokio::time::timeout(self.limits.head_timeout, tls.accept(stream));
-                let late = |_| io::Error::new(io::ErrorKind::TimedOut, "TLS handshake");
-                let stream = handshake.await.map_err(late)??;
-                self.talk(stream).await
-            }
-        }
-    }
-
-    async fn talk(self, stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new())
-            .header_read_timeout(self.limits.head_timeout)
-            .max_buf_size(self.limits.max_head.max(8192));
-        let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router));
-        tokio::pin!(connection);
-        let ended = tokio::select! {
-            biased;
-            () = self.shutdown.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-            ended = &mut connection => ended,
-        };
-        ended.map_err(io::Error::other)
-    }
+    // A seat may have become free while nobody came.
+    let (seat, refused) = match Arc::clone(seats).try_acquire_owned() {
+        Ok(free) if refused => (free, false),
+        _ => (seat, refused),
+    };
+    Ok(Accepted {
+        stream,
+        from,
+        seat,
+        refused,
+    })
 }

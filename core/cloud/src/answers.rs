@@ -118,6 +118,9 @@ pub struct TaskDetail {
     /// Jobs of the engine that run now: they have a record only when they have ended.
     #[serde(default)]
     pub running: Vec<JobId>,
+    /// Whether it has left the store for the archive. Nothing of it changes any more.
+    #[serde(default)]
+    pub archived: bool,
 }
 
 /// A task to follow.

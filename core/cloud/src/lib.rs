@@ -10,10 +10,12 @@
 //! * [`cloud_flows`] teaches an engine the verbs, [`engine_jobs`] and [`host_jobs`] do their effects.
 //! * [`ImageRepo`] keeps image content; [`ImageContent`] is how hosts read it.
 //! * [`StoreScope`] is what the bearer of a token may touch of the store; [`AgentScoped`] is the store as one host's agent has it.
+//! * [`Archive`] is where finished tasks and old events go, and are found again.
 //! * [`Query`] is how the API asks an agent something that is in no record, such as the end of a console log.
 
 mod agent_scoped;
 mod answers;
+mod archive;
 mod caller;
 mod checks;
 mod error;
@@ -32,6 +34,7 @@ pub use answers::{
     Bootstrapped, HostAccepted, ImageAccepted, Listed, PlacementAnswer, PlanApplied, ServerAccepted,
     ServerTask, ShownOnce, TaskAccepted, TaskDetail, TokenAccepted,
 };
+pub use archive::{Archive, ArchiveConfig, ArchiveParts, Moved};
 pub use caller::Caller;
 pub use error::{CloudError, ErrorKind, FieldError, Result};
 pub use facade::{Cloud, CloudParts, Reconciled, Suspects, TaskLimits};

@@ -313,6 +313,25 @@ pub struct TaskQuery {
     pub flow: Option<String>,
     /// Only those that change this resource.
     pub subject: Option<Uuid>,
+    /// Only those that change resources of this kind, such as `servers`.
+    pub kind: Option<String>,
+    /// Only those that change what had this name when they were asked for.
+    pub name: Option<String>,
+    /// Only those that were asked for by the token or user of this id or name.
+    pub actor: Option<String>,
+    /// Only those with a reason of this code, such as `server.no_host`, or of this family of codes, such as `server`.
+    pub code: Option<String>,
+    /// Only those that were asked for at this moment or later.
+    pub started_after: Option<Timestamp>,
+    /// Only those that were asked for before this moment.
+    pub started_before: Option<Timestamp>,
+    /// Only those that ended at this moment or later.
+    pub ended_after: Option<Timestamp>,
+    /// Only those that ended before this moment.
+    pub ended_before: Option<Timestamp>,
+    /// Those in the archive, by their ends, and no others. One call looks at 1000 of them: a page may be short, or empty,
+    /// and have a `next`.
+    pub archived: bool,
 }
 
 /// Which events.
@@ -332,6 +351,8 @@ pub struct EventQuery {
     pub task: Option<TaskId>,
     /// Only those that happened to this resource.
     pub subject: Option<Uuid>,
+    /// Those in the archive, which are older than a week, and no others. One call looks at 1000 of them.
+    pub archived: bool,
 }
 
 /// An operator's reason for an order.

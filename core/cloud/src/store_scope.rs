@@ -9,8 +9,10 @@
 //! | `jobs/{host}/{task}/{job}` | yes | replace only, guarded by the revision read: `state` as a worker may change it, `worker` to its own lease, `output`, `error` and the times |
 //! | `agents/{host}/status` | yes | an [`AgentStatus`]; delete |
 //! | `vms/{host}/{server}` | yes | a [`VmObservation`] of that server; delete |
+//! | `guests/{host}/all` | yes | a [`GuestReport`] |
 //! | `lent/{host}/…` | yes | never |
 //! | `queries/{host}/{id}` | yes | replace only, guarded by the revision read: the `answer`; delete |
+//! | `cloud/…` | yes, also as a guard | never |
 //! | lease `hosts/{host}` | – | grant, renew, revoke; as a guard |
 //!
 //! Everything else is refused before the store is asked, guards included: a guard on a foreign key would tell whether
@@ -18,7 +20,7 @@
 
 use skyloom_model::ablation::{Rule, kept};
 use skyloom_model::{
-    AgentStatus, HostId, JobRecord, JobState, Reason, Role, VmObservation, WorkerMark, paths,
+    AgentStatus, GuestReport, HostId, JobRecord, JobState, Reason, Role, VmObservation, WorkerMark, paths,
 };
 use skyloom_store::{
     DynBackend, Error, ErrorKind, Guard, Key, LeaseName, Outcome, Prefix, Result, Revision, Txn, Value, Write,
@@ -41,6 +43,7 @@ enum Area {
     Jobs,
     Agents,
     Vms,
+    Guests,
     Lent,
     Queries,
 }
@@ -80,7 +83,7 @@ impl StoreScope {
     /// [`ErrorKind::Denied`].
     pub fn read(self, key: &Key) -> Result<()> {
         match self.confined_to() {
-            Some(host) if area(host, key).is_none() => Err(denied("get")),
+            Some(host) if area(host, key).is_none() && !of_cloud(key) => Err(denied("get")),
             _ => Ok(()),
         }
     }
@@ -95,6 +98,8 @@ impl StoreScope {
         };
         let inside = paths::agent_areas(host)
             .iter()
+            .map(String::as_str)
+            .chain([paths::CLOUD])
             .any(|area| Prefix::parse(area).is_ok_and(|area| area.includes(prefix)));
         if inside { Ok(()) } else { Err(denied(operation)) }
     }
@@ -140,6 +145,7 @@ impl StoreScope {
         };
         for guard in &txn.guards {
             match guard {
+                Guard::Absent(key) | Guard::Revision(key, _) if of_cloud(key) => {}
                 Guard::Absent(key) | Guard::Revision(key, _) => {
                     area(host, key).ok_or_else(|| denied("commit"))?;
                 }
@@ -173,6 +179,11 @@ impl StoreScope {
     }
 }
 
+/// Whether `key` is something that the store says of itself: no secret.
+fn of_cloud(key: &Key) -> bool {
+    key.segments().next() == Some(paths::CLOUD)
+}
+
 /// The area of `host` that `key` lies in.
 fn area(host: HostId, key: &Key) -> Option<Area> {
     let mut segments = key.segments();
@@ -182,6 +193,7 @@ fn area(host: HostId, key: &Key) -> Option<Area> {
         "jobs" => Some(Area::Jobs),
         "agents" => Some(Area::Agents),
         "vms" => Some(Area::Vms),
+        "guests" => Some(Area::Guests),
         "lent" => Some(Area::Lent),
         "queries" => Some(Area::Queries),
         _ => None,
@@ -231,6 +243,7 @@ fn may_write<'t>(host: HostId, txn: &'t Txn, write: &'t Write) -> Result<Option<
             }))
         }
         (Area::Agents, [_, _, "status"]) => record::<AgentStatus>(key, value).map(|_| None),
+        (Area::Guests, [_, _, "all"]) => record::<GuestReport>(key, value).map(|_| None),
         (Area::Vms, [_, _, server]) => {
             let seen: VmObservation = record(key, value)?;
             if seen.server.to_string() == *server {

@@ -10,6 +10,7 @@
 //! Any number of engines run side by side on one store: tasks are claimed under the engine's lease, commits compare
 //! revisions. An engine that dies leaves nothing behind but its claims, which others take over when its lease is gone.
 
+mod admit;
 mod fair;
 mod observe;
 mod queue;
@@ -17,11 +18,15 @@ mod queue;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skyloom_flow::{Driver, DriverParts, FlowRegistry, InventoryFeed, JobRegistry, LeaseKeeper};
+use skyloom_flow::{
+    Driver, DriverParts, FlowRegistry, HoldFeed, InventoryFeed, JobRegistry, LeaseKeeper, Witness,
+};
 use skyloom_model::{Clock, Ids, Phase, Readiness, paths};
 use skyloom_scheduler::Scheduler;
-use skyloom_store::{DynBackend, Error, ErrorKind, LeaseName, Prefix, Result};
+use skyloom_store::{DynBackend, Error, ErrorKind, LeaseName, Prefix, Result, latest};
 use tokio_util::sync::CancellationToken;
+
+use self::admit::Admission;
 
 /// How an engine works.
 #[derive(Debug, Clone)]
@@ -103,11 +108,29 @@ impl Engine {
         Self { parts }
     }
 
-    /// Works until `shutdown`.
+    /// Works until `shutdown`. When the store has begun another history (it was restored, or moved), all caches are dropped
+    /// and everything begins anew.
     ///
     /// # Errors
     /// Only when it cannot begin: a name that is no lease name. Everything later is retried.
     pub async fn run(self, shutdown: CancellationToken) -> Result<()> {
+        let witness = Witness::default();
+        loop {
+            let again = CancellationToken::new();
+            self.live(&witness, &again, &shutdown).await?;
+            if !again.is_cancelled() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Works in one history of the store, until `shutdown` or until `again` is cancelled.
+    async fn live(
+        &self,
+        witness: &Witness,
+        again: &CancellationToken,
+        shutdown: &CancellationToken,
+    ) -> Result<()> {
         let EngineParts {
             backend,
             flows,
@@ -117,7 +140,7 @@ impl Engine {
             ids,
             readiness,
             config,
-        } = self.parts;
+        } = &self.parts;
         let known = format!(
             "{} flows, {} engine jobs",
             flows.names().count(),
@@ -130,34 +153,44 @@ impl Engine {
                 .with("name", &config.name)
                 .because(e)
         })?;
-        let (keeper, fence) = LeaseKeeper::new(
+        let (keeper, granted) = LeaseKeeper::new(
             backend.clone(),
             clock.clone(),
             lease,
             &config.name,
             config.lease_ttl,
         );
-        let (inventory, inventory_driver) = InventoryFeed::new(&backend)?;
+        let (admitted, fence) = latest::channel(None);
+        let admission = Admission {
+            backend: backend.clone(),
+            granted,
+            admitted,
+            readiness: readiness.clone(),
+            witness: witness.clone(),
+            again: again.clone(),
+        };
+        let (hold, held) = HoldFeed::new(backend)?;
+        let (inventory, inventory_driver) = InventoryFeed::new(backend)?;
         let driver = Driver::new(DriverParts {
             backend: backend.clone(),
-            flows,
-            jobs,
-            scheduler,
+            flows: flows.clone(),
+            jobs: jobs.clone(),
+            scheduler: scheduler.clone(),
             inventory: inventory.clone(),
             clock: clock.clone(),
             ids: ids.clone(),
             engine: config.name.clone(),
             job_slots: config.job_slots,
         });
-        let queue = queue::Queue::new(&backend, driver, clock.clone(), fence.clone(), &config)?;
+        let queue = queue::Queue::new(backend, driver, clock.clone(), (fence.clone(), held), config)?;
         let queue_ready = queue.ready();
         let observers = observe::Observers::new(
-            &backend,
-            clock,
-            ids,
+            backend,
+            clock.clone(),
+            ids.clone(),
             fence.clone(),
             inventory.hosts().clone(),
-            &config,
+            config,
         )?;
         let observers_ready = observers.mirrors();
 
@@ -192,8 +225,11 @@ impl Engine {
         // One future drives all parts: when the caller drops it, everything stops.
         tokio::select! {
             biased;
+            () = again.cancelled() => {}
             () = async { tokio::join!(
                 keeper.run(shutdown.clone()),
+                admission.run(shutdown.clone()),
+                hold.run(shutdown.clone()),
                 inventory_driver.run(shutdown.clone()),
                 queue.run(shutdown.clone()),
                 observers.run(shutdown.clone()),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use skyloom_flow::{Driver, Fence, Life, Rest, Slot};
+use skyloom_flow::{Driver, Fence, Held, Life, Rest, Slot};
 use skyloom_model::{ActiveTask, Clock, TaskId, Timestamp, paths};
 use skyloom_store::{Changed, DynBackend, Key, Mirror, MirrorDriver, Result, Revision, latest};
 use tokio::sync::{Notify, Semaphore};
@@ -29,6 +29,7 @@ pub(crate) struct Queue {
     driver: Arc<Driver>,
     clock: Arc<dyn Clock>,
     fence: latest::Receiver<Option<Fence>>,
+    held: latest::Receiver<Held>,
     concurrency: usize,
     resync: Duration,
     active: (Mirror<ActiveTask>, MirrorDriver<ActiveTask>),
@@ -105,13 +106,14 @@ impl Queue {
         backend: &DynBackend,
         driver: Driver,
         clock: Arc<dyn Clock>,
-        fence: latest::Receiver<Option<Fence>>,
+        (fence, held): (latest::Receiver<Option<Fence>>, latest::Receiver<Held>),
         config: &EngineConfig,
     ) -> Result<Self> {
         Ok(Self {
             driver: Arc::new(driver),
             clock,
             fence,
+            held,
             concurrency: config.concurrency,
             resync: config.resync,
             active: Mirror::new(backend.clone(), prefix(paths::ACTIVE)?),
@@ -134,6 +136,7 @@ impl Queue {
             driver,
             clock,
             mut fence,
+            held: mut on_hold,
             concurrency,
             resync,
             active,
@@ -170,12 +173,14 @@ impl Queue {
             turns.want_due(now);
             let held = fence.borrow_and_update().clone();
             let next_timer = turns.timers.first().map(|(at, _)| *at);
-            let may_begin = held.is_some() && born.is_some() && !turns.fair.is_empty();
+            let free = on_hold.borrow_and_update().free();
+            let may_begin = free && held.is_some() && born.is_some() && !turns.fair.is_empty();
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
                 _ = &mut feeds => return,
                 _ = fence.changed() => {}
+                _ = on_hold.changed() => {}
                 ready = marks.ready(), if born.is_none() => match ready {
                     Ok(()) => born = Some(marks.revision()),
                     Err(_) => return,

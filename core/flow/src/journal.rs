@@ -9,6 +9,9 @@
 //! cannot be asked or has lost its newest commits. An error of the journal means: do not act. It also keeps the incarnation:
 //! the last epoch of the host's lease. Epochs only grow, so a smaller one comes from a store that was put back in time.
 //!
+//! Epochs, attempts and revisions mean something within one incarnation of the store only. The journal keeps which one its host
+//! obeys; with a newer one it begins anew: what it knew is of a history that is no more, and jobs look before they act.
+//!
 //! All journals keep the same [`JournalState`]; they differ in where its [`Line`]s become durable.
 
 mod memory;
@@ -21,7 +24,7 @@ use std::fmt::{self, Debug};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use skyloom_model::{JobId, JobRecord, JobWant, Reason, TaskId};
+use skyloom_model::{Incarnation, JobId, JobRecord, JobWant, Kinship, Reason, TaskId};
 use skyloom_store::{LeaseName, Revision};
 
 pub use memory::{MemoryDisk, MemoryJournal};
@@ -130,6 +133,17 @@ pub trait Journal: Send + Sync + Debug + 'static {
     /// [`JournalErrorKind::Behind`] when it was held at that epoch or a later one before: the store has gone back in time.
     /// From then on every epoch is refused, until a person has looked and put the journal away.
     async fn hold(&self, lease: &LeaseName, epoch: u64) -> Result<(), JournalError>;
+
+    /// Keeps that `incarnation` is obeyed, before anything is done under it; `true` when it follows on another one, of which
+    /// everything is forgotten then.
+    ///
+    /// # Errors
+    /// [`JournalErrorKind::Foreign`] when another cloud was obeyed before, [`JournalErrorKind::Behind`] when a newer incarnation
+    /// was.
+    async fn obey(&self, incarnation: &Incarnation) -> Result<bool, JournalError>;
+
+    /// Which incarnation is obeyed.
+    fn obeys(&self) -> Option<Incarnation>;
 }
 
 /// What went wrong with a journal.
@@ -144,8 +158,10 @@ pub enum JournalErrorKind {
     Corrupt,
     /// Another process has it open.
     InUse,
-    /// The lease's epoch has gone back.
+    /// The lease's epoch or the store's incarnation has gone back.
     Behind,
+    /// The store is of another cloud.
+    Foreign,
     /// Its owner has ended.
     Closed,
 }
@@ -201,6 +217,8 @@ pub enum Line {
     },
     /// It can be forgotten.
     Forget(Effect),
+    /// An incarnation is obeyed.
+    Obeys(Incarnation),
     /// A lease was granted.
     Held {
         /// Which.
@@ -221,6 +239,7 @@ pub enum Line {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct JournalState {
     entries: BTreeMap<Effect, Entry>,
+    obeys: Option<Incarnation>,
     held: Option<(LeaseName, u64)>,
     refused: Option<u64>,
 }
@@ -250,6 +269,12 @@ impl JournalState {
             Line::Forget(effect) => {
                 self.entries.remove(&effect);
             }
+            Line::Obeys(incarnation) => {
+                if self.obeys.is_some_and(|before| before != incarnation) {
+                    *self = Self::default();
+                }
+                self.obeys = Some(incarnation);
+            }
             Line::Held { lease, epoch } => {
                 self.held = Some((lease, epoch));
                 self.refused = None;
@@ -265,7 +290,7 @@ impl JournalState {
     /// The fewest lines that make this state.
     #[must_use]
     pub fn lines(&self) -> Vec<Line> {
-        let mut lines = Vec::new();
+        let mut lines: Vec<Line> = self.obeys.map(Line::Obeys).into_iter().collect();
         if let Some((lease, epoch)) = &self.held {
             let (lease, epoch) = (lease.clone(), *epoch);
             lines.push(Line::Held {
@@ -294,6 +319,42 @@ impl JournalState {
     /// All effects that something is known of, in order.
     pub fn effects(&self) -> impl Iterator<Item = &Effect> {
         self.entries.keys()
+    }
+
+    /// Which incarnation is obeyed.
+    #[must_use]
+    pub fn obeys(&self) -> Option<Incarnation> {
+        self.obeys
+    }
+
+    /// The line to keep when the store says that it is in `incarnation`, if there is one to keep.
+    ///
+    /// # Errors
+    /// [`JournalErrorKind::Foreign`], [`JournalErrorKind::Behind`].
+    pub fn obey(&self, incarnation: &Incarnation) -> Result<Option<Line>, JournalError> {
+        let Some(known) = &self.obeys else {
+            return Ok(Some(Line::Obeys(*incarnation)));
+        };
+        match known.kinship(incarnation) {
+            Kinship::Same => Ok(None),
+            Kinship::Newer => Ok(Some(Line::Obeys(*incarnation))),
+            Kinship::Older => Err(JournalError::new(
+                JournalErrorKind::Behind,
+                format!(
+                    "the store is in incarnation {} ({}), but this host has obeyed incarnation {} ({}): it is an old copy; \
+                     restore it with `skyloom store restore`, or connect the host to the store in use",
+                    incarnation.number, incarnation.id, known.number, known.id
+                ),
+            )),
+            Kinship::Foreign => Err(JournalError::new(
+                JournalErrorKind::Foreign,
+                format!(
+                    "the store is of cloud {}, but this host belongs to cloud {}: two control planes must not command one host; \
+                     if it is to move, see that no guest is left on it, then put the journal away and start again",
+                    incarnation.cluster, known.cluster
+                ),
+            )),
+        }
     }
 
     /// The line to keep when `lease` is granted at `epoch`, and the error to answer when that cannot be.
@@ -338,5 +399,11 @@ impl Journal for NoJournal {
     }
     async fn hold(&self, _: &LeaseName, _: u64) -> Result<(), JournalError> {
         Ok(())
+    }
+    async fn obey(&self, _: &Incarnation) -> Result<bool, JournalError> {
+        Ok(false)
+    }
+    fn obeys(&self) -> Option<Incarnation> {
+        None
     }
 }

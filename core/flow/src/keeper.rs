@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 /// The part of a lease's time that its holder uses: three percent are for clocks that run at different speeds.
 const SAFE: f64 = 0.97;
 
-/// The proof of ownership that commits carry. Copies share the deadline; two of the same epoch are equal.
+/// The proof of ownership that commits carry. Copies share the deadline and are equal; two grants never are: a store that was
+/// put back grants the same epochs again.
 #[derive(Debug, Clone)]
 pub struct Fence {
     /// Which lease.
@@ -33,7 +34,7 @@ pub struct Fence {
 
 impl PartialEq for Fence {
     fn eq(&self, other: &Self) -> bool {
-        self.lease == other.lease && self.epoch == other.epoch
+        Arc::ptr_eq(&self.deadline, &other.deadline)
     }
 }
 

@@ -20,6 +20,7 @@
 mod backoff;
 pub mod compose;
 mod context;
+mod custody;
 mod decide;
 mod driver;
 #[cfg(feature = "harness")]
@@ -32,6 +33,7 @@ mod registry;
 mod worker;
 
 pub use context::{Lend, PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd};
+pub use custody::{Held, HoldFeed, Standing, Witness, not_held};
 pub use decide::{Decision, MAX_UNDO_ATTEMPTS, RETRY_BUDGET, View, decide, wake};
 pub use driver::{Driver, DriverParts, Life, MAX_CLAIMS, Rest, Slot};
 pub use inventory::{InventoryDriver, InventoryFeed};

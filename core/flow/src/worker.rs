@@ -33,7 +33,7 @@ use tracing::Instrument as _;
 use self::attempt::{Finished, attempt};
 use self::queue::Queue;
 use crate::journal::{Effect, Journal};
-use crate::{Fence, JobRegistry};
+use crate::{Fence, Held, JobRegistry};
 
 /// Writes that go into the same commit as a job's result: what the worker saw of the world after it.
 #[async_trait]
@@ -69,6 +69,7 @@ pub struct Worker {
     parts: WorkerParts,
     mirror: Mirror<JobRecord>,
     driver: skyloom_store::MirrorDriver<JobRecord>,
+    held: Option<latest::Receiver<Held>>,
 }
 
 /// When a job is looked at again that another live worker has, that the journal could not take, or that panicked outside
@@ -88,7 +89,15 @@ impl Worker {
             parts,
             mirror,
             driver,
+            held: None,
         })
+    }
+
+    /// The same, which begins nothing while the fleet is held. What is under way goes on and is reported.
+    #[must_use]
+    pub fn held_by(mut self, held: latest::Receiver<Held>) -> Self {
+        self.held = Some(held);
+        self
     }
 
     /// The worker's view of its jobs, to wait for readiness.
@@ -101,6 +110,7 @@ impl Worker {
     pub async fn run(self, shutdown: CancellationToken) {
         let mut changes = self.mirror.changes();
         let mut fence = self.parts.fence.clone();
+        let mut held = self.held;
         let mut desk = Desk {
             parts: Arc::new(self.parts),
             mirror: self.mirror,
@@ -114,7 +124,8 @@ impl Worker {
         loop {
             let now = desk.parts.clock.now();
             let mut wake = None;
-            if fence.borrow_and_update().is_some() {
+            let free = held.as_mut().is_none_or(|held| held.borrow_and_update().free());
+            if fence.borrow_and_update().is_some() && free {
                 desk.start(now, &shutdown);
                 wake = desk.queue.wake();
             }
@@ -122,6 +133,7 @@ impl Worker {
                 biased;
                 () = shutdown.cancelled() => return,
                 changed = fence.changed() => if changed.is_err() { return },
+                changed = other(&mut held) => if changed.is_err() { return },
                 Some(ended) = desk.running.join_next_with_id(), if !desk.running.is_empty() => desk.ended(ended),
                 () = sleep_until(wake, now), if wake.is_some() => {}
                 () = &mut feed => return,
@@ -131,6 +143,14 @@ impl Worker {
                 },
             }
         }
+    }
+}
+
+/// Waits until the hold is another.
+async fn other(held: &mut Option<latest::Receiver<Held>>) -> Result<(), latest::Closed> {
+    match held {
+        Some(held) => held.changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -56,4 +56,8 @@ pub enum EventKind {
     HostReachable,
     /// A host has ceased to report.
     HostUnreachable,
+    /// The fleet is held: nothing is begun any more.
+    FleetHeld,
+    /// The fleet goes on.
+    FleetReleased,
 }

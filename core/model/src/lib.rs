@@ -11,6 +11,7 @@
 pub mod ablation;
 mod clock;
 pub mod crash;
+mod custody;
 mod error;
 mod event;
 mod ids;
@@ -29,6 +30,7 @@ mod task;
 
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use crash::crash_point;
+pub use custody::{Copying, Custody, Guest, GuestReport, Hold, Incarnation, Kinship, Origin};
 pub use error::report;
 pub use event::{Event, EventKind};
 pub use ids::{

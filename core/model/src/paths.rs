@@ -13,6 +13,7 @@
 //! | `jobs/{host}/{task}/{job}` | [`crate::JobRecord`] of that host, until the task ends | engine, agent |
 //! | `agents/{host}/status` | [`crate::AgentStatus`] | agent |
 //! | `vms/{host}/{server}` | [`crate::VmObservation`] | agent |
+//! | `guests/{host}/all` | [`crate::GuestReport`] | agent |
 //! | `lent/{host}/{server}` | [`crate::ServerSecrets`], while a task needs them there | engine |
 //! | `queries/{host}/{id}` | questions to the agent and its answers | api, agent |
 //! | `claims/{host}/{server}` | [`crate::Claim`] | engine |
@@ -22,13 +23,31 @@
 //! | `previews/{scope}/{id}` | a plan that was shown and not run | api |
 //! | `idempotency/{scope}/{hash of the key}` | the answer given before | api |
 //! | `token-hashes/{sha256 of the secret}` | [`crate::Token`] | api |
+//! | `archive/task/{scope}/{end}/{task}` | a finished task with its plan and jobs, in the archive | archiver |
+//! | `archive/task-id/{task}` | where in the archive that is | archiver |
+//! | `archive/task-part/{task}/{part}` | plan and jobs that one document cannot hold | archiver |
+//! | `archive/event/{scope}/{event}` | [`crate::Event`], in the archive | archiver |
+//!
+//! The archive may be another store than the others' (`skyloom_cloud::Archive`).
+//! | `cloud/incarnation` | [`crate::Custody`]: which cloud, in which telling of its history | api, whoever copies |
+//! | `cloud/hold` | [`crate::Hold`]: while it is there nothing is begun | api, whoever restores |
+//! | `cloud/copying` | [`crate::Copying`]: a copy into this store has not ended | whoever copies |
 //!
 //! Leases: `hosts/{host}` (agents), `engines/{name}` (engines).
-//! An agent may touch what lies below [`agent_areas`] of its own host and nothing else.
+//! An agent may touch what lies below [`agent_areas`] of its own host, read what lies below [`CLOUD`], and nothing else.
 
 use uuid::Uuid;
 
-use crate::{EventId, HostId, JobId, Place, ProjectId, Scope, ServerId, TaskId};
+use crate::{EventId, HostId, JobId, Place, ProjectId, Scope, ServerId, TaskId, Timestamp};
+
+/// What the store says of itself. All may read it.
+pub const CLOUD: &str = "cloud";
+/// The store's incarnation.
+pub const INCARNATION: &str = "cloud/incarnation";
+/// The hold on the fleet, while there is one.
+pub const HOLD: &str = "cloud/hold";
+/// The mark of a copy into this store that has not ended.
+pub const COPYING: &str = "cloud/copying";
 
 /// All resources of a kind.
 #[must_use]
@@ -130,6 +149,13 @@ pub fn host_vms(host: HostId) -> String {
 pub fn host_vm(host: HostId, server: ServerId) -> String {
     format!("vms/{host}/{server}")
 }
+/// All guests of all hosts, as their agents see them.
+pub const GUESTS: &str = "guests";
+/// All guests of a host, as its agent sees them.
+#[must_use]
+pub fn guests(host: HostId) -> String {
+    format!("guests/{host}/all")
+}
 /// Secrets lent to a host.
 #[must_use]
 pub fn lent(host: HostId, server: ServerId) -> String {
@@ -147,8 +173,8 @@ pub fn query(host: HostId, id: Uuid) -> String {
 }
 /// The prefixes below which the agent of `host` reads and writes. Nothing else in the store is its business.
 #[must_use]
-pub fn agent_areas(host: HostId) -> [String; 5] {
-    ["jobs", "agents", "vms", "lent", "queries"].map(|area| format!("{area}/{host}"))
+pub fn agent_areas(host: HostId) -> [String; 6] {
+    ["jobs", "agents", "vms", "guests", "lent", "queries"].map(|area| format!("{area}/{host}"))
 }
 /// All claims on a host.
 #[must_use]
@@ -167,6 +193,8 @@ pub const LEDGERS: &str = "ledgers";
 pub fn ledger(host: HostId) -> String {
     format!("ledgers/{host}")
 }
+/// All events.
+pub const EVENTS: &str = "events";
 /// All events of a scope.
 #[must_use]
 pub fn events(scope: Scope) -> String {
@@ -206,4 +234,70 @@ pub fn host_lease(host: HostId) -> String {
 #[must_use]
 pub fn engine_lease(name: &str) -> String {
     format!("engines/{name}")
+}
+/// All archived tasks.
+pub const ARCHIVED_TASKS: &str = "archive/task";
+/// All archived tasks of a scope, by their ends.
+#[must_use]
+pub fn archived_tasks(scope: Scope) -> String {
+    format!("{ARCHIVED_TASKS}/{scope}")
+}
+/// What lies before all archived tasks of a scope that ended at `end` or later, and behind all that ended before it.
+#[must_use]
+pub fn archived_since(scope: Scope, end: Timestamp) -> String {
+    format!("{ARCHIVED_TASKS}/{scope}/{}", end.strftime("%Y%m%dT%H%M%S%.9fZ"))
+}
+/// One archived task, which ended at `end`.
+#[must_use]
+pub fn archived_task(scope: Scope, end: Timestamp, task: TaskId) -> String {
+    format!("{}/{task}", archived_since(scope, end))
+}
+/// Where an archived task is.
+#[must_use]
+pub fn archived_task_id(task: TaskId) -> String {
+    format!("archive/task-id/{task}")
+}
+/// The parts of an archived task that one document cannot hold.
+#[must_use]
+pub fn archived_parts(task: TaskId) -> String {
+    format!("archive/task-part/{task}")
+}
+/// All archived events.
+pub const ARCHIVED_EVENTS: &str = "archive/event";
+/// All archived events of a scope.
+#[must_use]
+pub fn archived_events(scope: Scope) -> String {
+    format!("{ARCHIVED_EVENTS}/{scope}")
+}
+/// One archived event.
+#[must_use]
+pub fn archived_event(scope: Scope, event: EventId) -> String {
+    format!("{}/{event}", archived_events(scope))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn archived_tasks_lie_in_the_order_of_their_ends() {
+        let task = TaskId::from_uuid(Uuid::max());
+        let path = |text: &str| archived_task(Scope::System, text.parse().unwrap(), task);
+        let paths = [
+            "1999-12-31T23:59:59.999999999Z",
+            "2026-11-22T10:00:00Z",
+            "2026-11-22T10:00:00.000000001Z",
+            "2026-11-22T10:00:00.5Z",
+            "2026-11-22T10:00:01Z",
+            "2026-12-01T00:00:00Z",
+        ]
+        .map(path);
+        assert!(paths.is_sorted(), "{paths:?}");
+        assert_eq!(
+            paths[1],
+            format!("archive/task/-/20261122T100000.000000000Z/{}", Uuid::max())
+        );
+        let since = archived_since(Scope::System, "2026-11-22T10:00:00.5Z".parse().unwrap());
+        assert!(paths[2] < since && since < paths[3]);
+    }
 }

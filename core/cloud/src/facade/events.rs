@@ -44,12 +44,16 @@ impl Cloud {
         create(&paths::event(event.scope, event.id), &event)
     }
 
-    /// A page of the project's events of the last week, oldest first; for administrators also the cloud's own.
+    /// A page of the project's events of the last week, or of those that are archived, oldest first; for administrators
+    /// also the cloud's own.
     ///
     /// # Errors
     /// `cursor.invalid`, `limit.invalid`.
     pub async fn list_events(&self, caller: &Caller, query: &EventQuery) -> Result<Listed<Event>> {
         caller.may_read()?;
+        if query.archived {
+            return self.archive.list_events(&scopes(caller), query).await;
+        }
         let prefixes: Vec<Prefix> = scopes(caller)
             .into_iter()
             .map(|s| prefix(&paths::events(s)))
@@ -58,11 +62,14 @@ impl Cloud {
             cursor: query.cursor.as_deref(),
             limit: query.limit,
         };
-        self.page(&prefixes, page, |e: &Event| {
-            query.kind.is_none_or(|k| e.kind == k)
-                && query.task.is_none_or(|t| e.task == Some(t))
-                && query.subject.is_none_or(|s| e.subject.id == s)
-        })
-        .await
+        self.page(&prefixes, page, |e: &Event| wanted_event(query, e))
+            .await
     }
+}
+
+/// Whether an event is asked for.
+pub(crate) fn wanted_event(query: &EventQuery, event: &Event) -> bool {
+    query.kind.is_none_or(|k| event.kind == k)
+        && query.task.is_none_or(|t| event.task == Some(t))
+        && query.subject.is_none_or(|s| event.subject.id == s)
 }

@@ -150,7 +150,10 @@ impl Cloud {
                 for token in tokens.iter().take(32) {
                     txn = txn.and(token.delete());
                 }
-                Ok(Change::new(txn.delete(key(&paths::agent_status(id))?), ()))
+                let txn = txn
+                    .delete(key(&paths::agent_status(id))?)
+                    .delete(key(&paths::guests(id))?);
+                Ok(Change::new(txn, ()))
             }
             .boxed()
         })

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::DeserializeOwned;
 use skyloom_model::{Reason, Resource};
-use skyloom_store::{Key, ListOptions, Prefix};
+use skyloom_store::{Key, ListOptions, Prefix, Store};
 
 use super::Cloud;
 use crate::{CloudError, FieldError, ListQuery, Listed, Result};
@@ -13,11 +13,45 @@ const DEFAULT_LIMIT: u32 = 100;
 const MAX_LIMIT: u32 = 1000;
 /// Documents that one call looks at; a filter that finds little gives short pages with a `next`.
 const MAX_SCAN: usize = 5000;
+/// Documents that are asked for at once.
+const MAX_PAGE: usize = 1000;
 
 /// Where a page begins and ends.
 pub(crate) struct PageOf<'q> {
     pub(crate) cursor: Option<&'q str>,
     pub(crate) limit: Option<u32>,
+}
+
+/// The documents below a prefix, or some of them.
+#[derive(Debug, Clone)]
+pub(crate) struct Range {
+    pub(crate) below: Prefix,
+    /// Only those behind this key.
+    pub(crate) from: Option<Key>,
+    /// Only those before this key.
+    pub(crate) until: Option<Key>,
+}
+
+impl From<Prefix> for Range {
+    fn from(below: Prefix) -> Self {
+        Self {
+            below,
+            from: None,
+            until: None,
+        }
+    }
+}
+
+/// What a list is read from.
+#[derive(Debug)]
+pub(crate) struct Source<'s> {
+    pub(crate) store: &'s dyn Store,
+    /// One range after the other.
+    pub(crate) ranges: Vec<Range>,
+    /// Documents that one call looks at.
+    pub(crate) scan: usize,
+    /// Documents that are asked for at once.
+    pub(crate) page: usize,
 }
 
 /// Conditions of [`ListQuery`] on a resource.
@@ -54,12 +88,12 @@ fn cursor_of(key: &Key) -> String {
     URL_SAFE_NO_PAD.encode(key.as_str())
 }
 
-/// The key of a cursor and the number of the prefix that it lies in.
-fn position(cursor: &str, prefixes: &[Prefix]) -> Result<(usize, Key)> {
+/// The key of a cursor and the number of the range that it lies in.
+fn position(cursor: &str, ranges: &[Range]) -> Result<(usize, Key)> {
     let read = || {
         let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
         let key = Key::parse(&text).ok()?;
-        let at = prefixes.iter().position(|p| p.covers(&key))?;
+        let at = ranges.iter().position(|r| r.below.covers(&key))?;
         Some((at, key))
     };
     read().ok_or_else(|| {
@@ -90,6 +124,23 @@ impl Cloud {
         page: PageOf<'_>,
         keep: impl Fn(&T) -> bool + Send,
     ) -> Result<Listed<T>> {
+        let source = Source {
+            store: &*self.parts.backend,
+            ranges: prefixes.iter().cloned().map(Range::from).collect(),
+            scan: MAX_SCAN,
+            page: MAX_PAGE,
+        };
+        source.page(page, keep).await
+    }
+}
+
+impl Source<'_> {
+    /// A page of the documents that `keep` keeps. What cannot be decoded is left out.
+    pub(crate) async fn page<T: DeserializeOwned>(
+        &self,
+        page: PageOf<'_>,
+        keep: impl Fn(&T) -> bool + Send,
+    ) -> Result<Listed<T>> {
         let limit = page.limit.unwrap_or(DEFAULT_LIMIT);
         if !(1..=MAX_LIMIT).contains(&limit) {
             let message = format!("{limit} is not within 1 to {MAX_LIMIT}");
@@ -100,19 +151,27 @@ impl Cloud {
             )));
         }
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let (first, mut after) = match page.cursor {
+        let (first, mut cursor) = match page.cursor {
             None => (0, None),
-            Some(cursor) => position(cursor, prefixes).map(|(at, key)| (at, Some(key)))?,
+            Some(cursor) => position(cursor, &self.ranges).map(|(at, key)| (at, Some(key)))?,
         };
         let (mut items, mut last_kept, mut scanned) = (Vec::new(), None, 0);
-        for prefix in prefixes.iter().skip(first) {
+        for range in self.ranges.iter().skip(first) {
+            // A cursor of a wider question may lie before this one's beginning.
+            let mut after = cursor.take().max(range.from.clone());
             loop {
-                let mut options = ListOptions::default().with_limit(limit.saturating_add(1));
+                let mut options =
+                    ListOptions::default().with_limit(limit.saturating_add(1).min(self.page));
                 if let Some(key) = after.take() {
                     options = options.with_after(key);
                 }
-                let found = self.parts.backend.list(prefix, options).await?;
+                let found = self.store.list(&range.below, options).await?;
+                let mut ended = false;
                 for kv in &found.items {
+                    if range.until.as_ref().is_some_and(|until| kv.key >= *until) {
+                        ended = true;
+                        break;
+                    }
                     let document = match kv.value.parse::<T>() {
                         Ok(document) => document,
                         Err(error) => {
@@ -133,10 +192,10 @@ impl Cloud {
                     last_kept = Some(kv.key.clone());
                 }
                 scanned += found.items.len();
-                let Some(last) = found.items.last().filter(|_| found.more) else {
+                let Some(last) = found.items.last().filter(|_| found.more && !ended) else {
                     break;
                 };
-                if scanned >= MAX_SCAN {
+                if scanned >= self.scan {
                     return Ok(Listed {
                         items,
                         next: Some(cursor_of(&last.key)),

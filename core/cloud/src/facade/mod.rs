@@ -42,10 +42,13 @@ use skyloom_store::DynBackend;
 use self::admission::Admission;
 use self::draft::Planner;
 use self::plans::Applying;
-use crate::{ImageRepo, cloud_flows};
+use crate::{Archive, ImageRepo, cloud_flows};
 
 pub use self::admission::TaskLimits;
+pub(crate) use self::events::wanted_event;
+pub(crate) use self::list::{PageOf, Range, Source};
 pub use self::reconcile::{Reconciled, Suspects};
+pub(crate) use self::tasks::wanted_task;
 
 /// What a cloud is made of.
 #[derive(Debug, Clone)]
@@ -66,12 +69,13 @@ pub struct Cloud {
     parts: CloudParts,
     admission: Arc<Admission>,
     planner: Arc<Planner>,
+    archive: Archive,
     /// The shown plan that mutations of this value carry out.
     applying: Option<Applying>,
 }
 
 impl Cloud {
-    /// A cloud of these parts, with the usual [`TaskLimits`].
+    /// A cloud of these parts, with the usual [`TaskLimits`], and with its archive in its own store.
     #[must_use]
     pub fn new(parts: CloudParts) -> Self {
         let admission = Admission::new(TaskLimits::default(), parts.clock.clone());
@@ -79,8 +83,10 @@ impl Cloud {
             flows: cloud_flows(),
             scheduler: Arc::new(FilterScheduler::default()),
         };
+        let archive = Archive::within(parts.backend.clone(), parts.clock.clone());
         Self {
             parts,
+            archive,
             admission,
             planner: Arc::new(planner),
             applying: None,
@@ -100,6 +106,19 @@ impl Cloud {
     pub fn with_limits(mut self, limits: TaskLimits) -> Self {
         self.admission = Admission::new(limits, self.parts.clock.clone());
         self
+    }
+
+    /// With another archive. All processes of a cloud need the same one.
+    #[must_use]
+    pub fn with_archive(mut self, archive: Archive) -> Self {
+        self.archive = archive;
+        self
+    }
+
+    /// Where finished tasks and old events go while [`Cloud::keep_tidy`] runs.
+    #[must_use]
+    pub fn archive(&self) -> &Archive {
+        &self.archive
     }
 
     /// How many tasks are unfinished; nothing while [`Cloud::keep_tidy`] does not count them.

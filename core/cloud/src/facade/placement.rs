@@ -25,8 +25,11 @@ impl Cloud {
                 placement: None,
             });
         };
-        let plan = self.read::<Plan>(&paths::plan(task.id)).await?;
-        let placement = rendered(caller, plan.and_then(|p| p.value.placement));
+        let plan = match self.read::<Plan>(&paths::plan(task.id)).await? {
+            Some(plan) => Some(plan.value),
+            None => self.archive.find(task.id).await?.and_then(|(_, found)| found.plan),
+        };
+        let placement = rendered(caller, plan.and_then(|p| p.placement));
         Ok(PlacementAnswer {
             task: Some(task.id),
             placement,
@@ -43,6 +46,9 @@ impl Cloud {
         let page = self.parts.backend.list(&prefix(&below)?, options).await?;
         let tasks = page.items.iter().filter_map(|kv| kv.value.parse::<Task>().ok());
         let mut made = tasks.filter(|t| t.subject.id == server.meta.id && t.flow == "server.create");
-        Ok(made.next())
+        match made.next() {
+            Some(task) => Ok(Some(task)),
+            None => self.archive.creation_of(server).await,
+        }
     }
 }

@@ -84,8 +84,7 @@ impl Cloud {
         for _ in 0..TRIES {
             let known = self.read::<Submitted>(&at).await?;
             if let Some(known) = &known {
-                let path = paths::task(known.value.scope, known.value.task);
-                if let Some(before) = self.read::<Task>(&path).await? {
+                if let Some(before) = self.task_in(&[known.value.scope], known.value.task).await? {
                     return Ok(before.value);
                 }
             }

@@ -27,6 +27,8 @@ struct Area {
     keep: SignedDuration,
     /// Whether keys end in ids that grow with time, below a scope: then the first young one ends its scope's turn.
     by_age: bool,
+    /// Whether the archive takes these, so that nothing is forgotten here while there is one.
+    archived: bool,
 }
 
 /// What is kept, and for how long.
@@ -35,21 +37,25 @@ const AREAS: [Area; 4] = [
         below: "idempotency",
         keep: SignedDuration::from_hours(24),
         by_age: false,
+        archived: false,
     },
     Area {
         below: "submitted",
         keep: SignedDuration::from_hours(24),
         by_age: false,
+        archived: false,
     },
     Area {
         below: "previews",
         keep: SignedDuration::from_hours(24),
         by_age: true,
+        archived: false,
     },
     Area {
         below: "events",
         keep: SignedDuration::from_hours(7 * 24),
         by_age: true,
+        archived: true,
     },
 ];
 
@@ -64,12 +70,17 @@ type Positions = [Option<Key>; AREAS.len()];
 
 impl Cloud {
     /// Until `shutdown`: counts unfinished tasks, so that there are never more than the cloud's [`crate::TaskLimits`]
-    /// (without this running nothing is limited), and forgets now and then what need not be kept: answers to
-    /// idempotency keys, keys of submissions and plans that were shown after a day, events after a week. Any number of
-    /// processes may do it; every process that takes requests should.
+    /// (without this running nothing is limited); forgets now and then what need not be kept: answers to idempotency
+    /// keys, keys of submissions and plans that were shown after a day; and moves to the archive what has ended: tasks
+    /// after a day, events after a week ([`crate::ArchiveConfig`]). Any number of processes may do it; every process that
+    /// takes requests should.
     pub async fn keep_tidy(&self, shutdown: CancellationToken) {
         let count = self.admission.follow(&self.parts.backend, shutdown.clone());
-        let (counted, ()) = tokio::join!(count, self.sweep_now_and_then(shutdown));
+        let (counted, (), ()) = tokio::join!(
+            count,
+            self.sweep_now_and_then(shutdown.clone()),
+            self.archive.run(shutdown)
+        );
         if let Err(error) = counted {
             tracing::error!(%error, "unfinished tasks are not counted");
         }
@@ -101,18 +112,19 @@ impl Cloud {
         }
     }
 
-    /// Forgets all that need not be kept any more, and says how many records that were. What [`Cloud::keep_tidy`] does
-    /// in small portions.
+    /// Forgets all that need not be kept any more, moves to the archive what goes there, and says how many tasks, events
+    /// and other records that were. What [`Cloud::keep_tidy`] does in small portions.
     ///
     /// # Errors
-    /// Those of the store.
+    /// Those of the store and of the archive.
     pub async fn forget_old(&self) -> Result<usize> {
         let mut positions = Positions::default();
         let mut forgotten = 0;
         loop {
             forgotten += self.sweep(&mut positions).await?;
             if positions.iter().all(Option::is_none) {
-                return Ok(forgotten);
+                let moved = self.archive.move_all().await?;
+                return Ok(forgotten + moved.tasks + moved.events);
             }
         }
     }
@@ -122,6 +134,9 @@ impl Cloud {
         let all_done = positions.iter().all(Option::is_none);
         let mut forgotten = 0;
         for (area, position) in AREAS.iter().zip(positions) {
+            if area.archived && self.archive.moves() {
+                continue;
+            }
             // An area that is through waits for the others.
             if all_done || position.is_some() {
                 let (count, next) = self.sweep_area(area, position.take()).await?;

@@ -6,7 +6,7 @@ use futures::FutureExt as _;
 use serde_json::json;
 use skyloom_model::{
     ActiveTask, JobId, JobRecord, JobState, Place, Plan, Reason, Run, Scope, StepRecord, Task, TaskId,
-    TaskState, paths,
+    TaskState, Timestamp, paths,
 };
 use skyloom_store::{Prefix, Table, Value, Versioned};
 
@@ -14,15 +14,20 @@ use super::Cloud;
 use super::list::PageOf;
 use super::once::Change;
 use super::records::{key, precondition, prefix};
+use crate::archive::Archived;
 use crate::{Caller, CloudError, Listed, Result, TaskAccepted, TaskDetail, TaskQuery, preview};
 
 impl Cloud {
-    /// A page of the project's tasks, oldest first; for administrators also the cloud's own.
+    /// A page of the project's tasks, oldest first; for administrators also the cloud's own. Those that are archived are
+    /// listed on their own, by their ends.
     ///
     /// # Errors
     /// `cursor.invalid`, `limit.invalid`.
     pub async fn list_tasks(&self, caller: &Caller, query: &TaskQuery) -> Result<Listed<Task>> {
         caller.may_read()?;
+        if query.archived {
+            return self.archive.list_tasks(&scopes(caller), query).await;
+        }
         let prefixes: Vec<Prefix> = scopes(caller)
             .into_iter()
             .map(|s| prefix(&paths::tasks(s)))
@@ -31,64 +36,85 @@ impl Cloud {
             cursor: query.cursor.as_deref(),
             limit: query.limit,
         };
-        self.page(&prefixes, page, |t: &Task| {
-            query.state.is_none_or(|s| t.state == s)
-                && query.flow.as_ref().is_none_or(|f| t.flow == *f)
-                && query.subject.is_none_or(|s| t.subject.id == s)
-        })
-        .await
+        self.page(&prefixes, page, |t: &Task| wanted_task(query, t)).await
     }
 
-    /// One task.
+    /// One task, also one that is archived.
     ///
     /// # Errors
     /// `task.not_found`.
     pub async fn get_task(&self, caller: &Caller, id: TaskId) -> Result<Versioned<Task>> {
         caller.may_read()?;
-        for scope in scopes(caller) {
-            if let Some(found) = self.read(&paths::task(scope, id)).await? {
-                return Ok(found);
-            }
-        }
-        Err(CloudError::not_found("task"))
+        let found = self.task_in(&scopes(caller), id).await?;
+        found.ok_or_else(|| CloudError::not_found("task"))
     }
 
-    /// One task with its plan and how far its jobs are. What a plan says about other hosts is only for administrators.
+    /// The task of that id in one of these scopes, wherever it is.
+    pub(crate) async fn task_in(&self, scopes: &[Scope], id: TaskId) -> Result<Option<Versioned<Task>>> {
+        for scope in scopes {
+            if let Some(found) = self.read(&paths::task(*scope, id)).await? {
+                return Ok(Some(found));
+            }
+        }
+        // It was archived before it left: asked in this order, one of both has it.
+        let found = self.archived_in(scopes, id).await?;
+        Ok(found.map(|found| with(found, |archived| archived.task)))
+    }
+
+    /// The archived task of that id in one of these scopes, at the revision that it had before.
+    async fn archived_in(&self, scopes: &[Scope], id: TaskId) -> Result<Option<Versioned<Archived>>> {
+        let found = self.archive.find(id).await?;
+        let Some((scope, archived)) = found.filter(|(scope, _)| scopes.contains(scope)) else {
+            return Ok(None);
+        };
+        let revision = archived.revision;
+        Ok(Some(Versioned {
+            key: key(&paths::task(scope, id))?,
+            value: archived,
+            created: revision,
+            modified: revision,
+        }))
+    }
+
+    /// One task with its plan and how far its jobs are, also one that is archived. What a plan says about other hosts is
+    /// only for administrators.
     ///
     /// # Errors
     /// `task.not_found`.
     pub async fn task_detail(&self, caller: &Caller, id: TaskId) -> Result<Versioned<TaskDetail>> {
-        let task = self.get_task(caller, id).await?;
-        let plan = self.read::<Plan>(&paths::plan(id)).await?.map(|p| p.value);
-        let jobs = match &plan {
-            Some(plan) => self.jobs_of(&task.value, plan).await?,
-            None => Vec::new(),
+        caller.may_read()?;
+        let scopes = scopes(caller);
+        for scope in &scopes {
+            let at = paths::task(*scope, id);
+            let Some(task) = self.read::<Task>(&at).await? else {
+                continue;
+            };
+            let plan = self.read::<Plan>(&paths::plan(id)).await?.map(|p| p.value);
+            let jobs = match &plan {
+                Some(plan) => self.jobs_of(&task.value, plan).await?,
+                None => Vec::new(),
+            };
+            // What has ended leaves in one commit: still there, it was whole.
+            if task.value.state.ended() && self.read::<Task>(&at).await?.is_none() {
+                break;
+            }
+            return Ok(with(task, |task| detail(caller, task, plan, jobs)));
+        }
+        let Some(found) = self.archived_in(&scopes, id).await? else {
+            return Err(CloudError::not_found("task"));
         };
-        let running = match &plan {
-            Some(plan) => running(&task.value, plan, &jobs),
-            None => Vec::new(),
-        };
-        let plan = plan.map(|p| Plan {
-            placement: rendered(caller, p.placement),
-            ..p
-        });
-        let Versioned {
-            key,
-            value: task,
-            created,
-            modified,
-        } = task;
-        Ok(Versioned {
-            key,
-            value: TaskDetail {
-                task,
-                plan,
-                jobs,
-                running,
-            },
-            created,
-            modified,
-        })
+        Ok(with(found, |archived| {
+            let Archived { task, plan, run, .. } = archived;
+            let steps = run.into_iter().flat_map(|run| run.jobs);
+            let jobs = match &plan {
+                Some(plan) => steps.filter_map(|step| step.whole(&task, plan)).collect(),
+                None => Vec::new(),
+            };
+            TaskDetail {
+                archived: true,
+                ..detail(caller, task, plan, jobs)
+            }
+        }))
     }
 
     /// The records of a plan's jobs: those of its run when it has ended, else the live ones.
@@ -157,6 +183,58 @@ impl Cloud {
             .await?;
         Ok(done.answer)
     }
+}
+
+/// What else is made of a document at the same versions.
+fn with<A, B>(from: Versioned<A>, make: impl FnOnce(A) -> B) -> Versioned<B> {
+    Versioned {
+        key: from.key,
+        value: make(from.value),
+        created: from.created,
+        modified: from.modified,
+    }
+}
+
+fn detail(caller: &Caller, task: Task, plan: Option<Plan>, jobs: Vec<JobRecord>) -> TaskDetail {
+    let running = match &plan {
+        Some(plan) => running(&task, plan, &jobs),
+        None => Vec::new(),
+    };
+    let plan = plan.map(|p| Plan {
+        placement: rendered(caller, p.placement),
+        ..p
+    });
+    TaskDetail {
+        task,
+        plan,
+        jobs,
+        running,
+        archived: false,
+    }
+}
+
+/// Whether a task is asked for.
+pub(crate) fn wanted_task(query: &TaskQuery, task: &Task) -> bool {
+    let coded = |wanted: &String| {
+        let code = task.reason.as_ref().and_then(|r| r.code.strip_prefix(wanted.as_str()));
+        code.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    let within = |at: Option<Timestamp>, from: Option<Timestamp>, until: Option<Timestamp>| {
+        from.is_none_or(|from| at.is_some_and(|at| at >= from))
+            && until.is_none_or(|until| at.is_some_and(|at| at < until))
+    };
+    query.state.is_none_or(|s| task.state == s)
+        && query.flow.as_ref().is_none_or(|f| task.flow == *f)
+        && query.subject.is_none_or(|s| task.subject.id == s)
+        && query.kind.as_ref().is_none_or(|k| task.subject.kind == *k)
+        && query.name.as_ref().is_none_or(|n| task.subject.name.as_str() == n)
+        && query
+            .actor
+            .as_ref()
+            .is_none_or(|a| task.actor.id == *a || task.actor.name == *a)
+        && query.code.as_ref().is_none_or(coded)
+        && within(Some(task.created_at), query.started_after, query.started_before)
+        && within(task.ended_at, query.ended_after, query.ended_before)
 }
 
 /// Whether the task can still be asked to end.

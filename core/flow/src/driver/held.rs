@@ -11,7 +11,7 @@ use skyloom_model::{
 use skyloom_store::{Key, KeyValue, ListOptions, Result, Revision, Txn, Value, Versioned};
 
 use super::{Driver, Life};
-use crate::View;
+use crate::{View, not_held};
 use crate::compose::{key, prefix};
 
 /// Plans kept in memory.
@@ -70,6 +70,8 @@ impl Held {
         if kept(Rule::EngineEpoch) {
             txn = txn.guard(life.fence.guard());
         }
+        // Nothing is carried forward while the fleet is held.
+        txn.guards.extend(not_held().ok());
         txn
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use skyloom_model::Incarnation;
 use skyloom_store::LeaseName;
 
 use super::{Effect, Entry, Intent, JobOutcome, Journal, JournalError, JournalErrorKind, JournalState, Line};
@@ -167,5 +168,20 @@ impl Journal for MemoryJournal {
         let (line, refused) = self.state.lock().grant(lease, epoch);
         self.keep(line).await?;
         refused.map_or(Ok(()), Err)
+    }
+
+    async fn obey(&self, incarnation: &Incarnation) -> Result<bool, JournalError> {
+        let (line, before) = {
+            let state = self.state.lock();
+            (state.obey(incarnation)?, state.obeys())
+        };
+        if let Some(line) = line {
+            self.keep(line).await?;
+        }
+        Ok(before.is_some_and(|before| before != *incarnation))
+    }
+
+    fn obeys(&self) -> Option<Incarnation> {
+        self.state.lock().obeys()
     }
 }

@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) enum Finished {
     /// Records up to this revision are old news.
     Seen(Revision),
-    /// Nothing came of it now: another worker has the job, or the journal does not work.
+    /// Nothing came of it now: another worker has the job, the fleet is held, or the journal does not work.
     LookAgain,
 }
 
@@ -89,6 +89,10 @@ async fn under(
         match write_started(parts, held, job, shutdown).await {
             Written::Yes => crash_point("agent.after_started"),
             Written::Never => return Some(Finished::Seen(job.modified)),
+            Written::Held => {
+                tracing::info!("not begun: the fleet is held");
+                return Some(Finished::LookAgain);
+            }
             Written::LeaseLost => {
                 job.value = before;
                 return None;

@@ -8,7 +8,7 @@ use skyloom_store::{ErrorKind, Guard, Outcome, Result, Txn, Value, Versioned, la
 use tokio_util::sync::CancellationToken;
 
 use super::WorkerParts;
-use crate::Fence;
+use crate::{Fence, not_held};
 
 /// What became of a `started`.
 pub(super) enum Written {
@@ -18,6 +18,8 @@ pub(super) enum Written {
     Never,
     /// The lease that it names is no more.
     LeaseLost,
+    /// The fleet is held.
+    Held,
 }
 
 /// What became of one commit.
@@ -26,6 +28,8 @@ enum Tried {
     /// It did not happen, and can be tried again.
     NotYet,
     LeaseLost,
+    /// Nothing is begun now.
+    Held,
     /// Somebody else has written the record.
     Overtaken,
     /// The store will never take it.
@@ -46,8 +50,11 @@ pub(super) async fn write_started(
         if !same {
             return Written::LeaseLost;
         }
-        let txn = match job.replace(&job.value) {
-            Ok(txn) => guarded(txn, held),
+        let begun = job
+            .replace(&job.value)
+            .and_then(|txn| Ok(guarded(txn, held).guard(not_held()?)));
+        let txn = match begun {
+            Ok(txn) => txn,
             Err(error) => {
                 tracing::error!(%error, "a job's record cannot be written");
                 return Written::Never;
@@ -56,6 +63,7 @@ pub(super) async fn write_started(
         match commit(parts, job, txn).await {
             Tried::Done => return Written::Yes,
             Tried::LeaseLost => return Written::LeaseLost,
+            Tried::Held => return Written::Held,
             Tried::Overtaken => return Written::Never,
             Tried::Refused(error) => {
                 tracing::error!(error, "a job's record is refused");
@@ -109,7 +117,7 @@ pub(super) async fn write_result(
                 };
             }
             // The keeper will notice; then it is tried again under the new epoch.
-            Tried::LeaseLost | Tried::NotYet => {}
+            Tried::LeaseLost | Tried::Held | Tried::NotYet => {}
         }
         if !wait(&mut pause, &mut fence, shutdown).await {
             return false;
@@ -127,12 +135,14 @@ fn guarded(txn: Txn, held: &Fence) -> Txn {
 
 async fn commit(parts: &WorkerParts, job: &mut Versioned<JobRecord>, txn: Txn) -> Tried {
     let lease = txn.guards.iter().position(|g| matches!(g, Guard::Lease(..)));
+    let hold = txn.guards.iter().position(|g| matches!(g, Guard::Absent(_)));
     match parts.backend.commit(txn).await {
         Ok(Outcome::Committed { revision }) => {
             job.modified = revision;
             Tried::Done
         }
         Ok(Outcome::Conflict { guard, .. }) if Some(guard) == lease => Tried::LeaseLost,
+        Ok(Outcome::Conflict { guard, .. }) if Some(guard) == hold => Tried::Held,
         Ok(Outcome::Conflict { .. }) => Tried::Overtaken,
         Err(error) if error.kind() == ErrorKind::Unknown => {
             if !kept(Rule::ReadBackUnknown) {

@@ -176,6 +176,12 @@ impl Journal for CutOff {
     async fn hold(&self, lease: &LeaseName, epoch: u64) -> Result<(), JournalError> {
         self.inner.hold(lease, epoch).await
     }
+    async fn obey(&self, incarnation: &skyloom_model::Incarnation) -> Result<bool, JournalError> {
+        self.inner.obey(incarnation).await
+    }
+    fn obeys(&self) -> Option<skyloom_model::Incarnation> {
+        self.inner.obeys()
+    }
 }
 
 /// Dies at `cut`, lives again, and says how often the job's code was called in all.

@@ -46,6 +46,12 @@ impl Journal for Slow {
     async fn hold(&self, _: &LeaseName, _: u64) -> Result<(), JournalError> {
         Ok(())
     }
+    async fn obey(&self, _: &skyloom_model::Incarnation) -> Result<bool, JournalError> {
+        Ok(false)
+    }
+    fn obeys(&self) -> Option<skyloom_model::Incarnation> {
+        None
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -261,7 +261,13 @@ impl Search {
                     (Some(doc), Some(told)) => self.is_of(doc, told),
                     _ => false,
                 };
-                (told && !self.holds(demand, state)).then_some(state)
+                // What it was told is what is there, also of a document of which nothing else tells the revision.
+                let held = match demand {
+                    Demand::Any => true,
+                    Demand::Absent => current.is_none(),
+                    Demand::At(revision) => current == Some(revision),
+                };
+                (told && !held).then_some(state)
             }
             _ => None,
         }
@@ -355,6 +361,18 @@ mod tests {
             vec![
                 put(0, 0, 1, Demand::Any, Answer::Unknown),
                 put(1, 2, 2, Demand::Absent, Answer::Conflict(Some(Revision(3)))),
+            ],
+            // It also tells that what is there has not the revision of a removal.
+            vec![
+                put(0, 1, 1, Demand::Absent, done(1)),
+                call(2, 3, Action::Delete(Demand::Any), done(2)),
+                put(4, 4, 2, Demand::Any, Answer::Unknown),
+                call(
+                    5,
+                    6,
+                    Action::Delete(Demand::At(Revision(2))),
+                    Answer::Conflict(Some(Revision(3))),
+                ),
             ],
             // A removal and a creation, both unknown, explain what is read.
             vec![

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::super::failure::{ensure, ensure_eq};
@@ -27,6 +28,9 @@ const KEYS: u64 = 60;
 const MOST_CHANGES: u64 = 10;
 /// Revisions that are left when the history is cut.
 const KEPT: u64 = 200;
+/// Revisions that writers may be ahead of the foremost watcher: else a store that is fast enough has taken every change before
+/// anybody has looked, and lists cover it all.
+const LEAD: u64 = 400;
 /// Longest time without anything.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -37,6 +41,32 @@ struct Written {
     done: BTreeMap<Revision, BTreeSet<(Key, i64)>>,
     /// What commits would have put of which nobody knows whether they happened, by their number.
     unknown: BTreeMap<i64, BTreeSet<(Key, i64)>>,
+}
+
+/// How far the foremost watcher is.
+#[derive(Debug, Default)]
+struct Pace {
+    seen: AtomicU64,
+    moved: Notify,
+}
+
+impl Pace {
+    fn seen(&self, revision: Revision) {
+        self.seen.fetch_max(revision.0, Ordering::SeqCst);
+        self.moved.notify_waiters();
+    }
+
+    /// Waits until the foremost watcher is near enough to `revision`.
+    async fn follow(&self, revision: Revision) -> Verdict {
+        loop {
+            let moved = self.moved.notified();
+            if self.seen.load(Ordering::SeqCst) + LEAD >= revision.0 {
+                return Ok(());
+            }
+            let waited = tokio::time::timeout(SILENCE, moved).await;
+            waited.map_err(|_| Failure::new(format!("no watcher came near {revision} for {SILENCE:?}")))?;
+        }
+    }
 }
 
 /// What one watcher saw.
@@ -63,6 +93,7 @@ pub async fn watched(exam: &dyn Exam, amount: Amount) -> Verdict {
 
 async fn one(sitting: &dyn Sitting, compact: bool, amount: Amount) -> Verdict {
     let written = Arc::new(Mutex::new(Written::default()));
+    let pace = Arc::new(Pace::default());
     let commits = (amount.changes as u64 * 2)
         .div_ceil(MOST_CHANGES + 1)
         .div_ceil(WRITERS);
@@ -81,7 +112,8 @@ async fn one(sitting: &dyn Sitting, compact: bool, amount: Amount) -> Verdict {
         };
         let faults = ChaosConfig::default().with_watch_faults(1, 2, 2);
         let store: DynBackend = Arc::new(Chaos::new(store, faults, amount.seed ^ n));
-        watchers.spawn(follow(store, start, told.clone(), Chance(amount.seed + n)));
+        let chance = Chance(amount.seed + n);
+        watchers.spawn(follow(store, start, told.clone(), pace.clone(), chance));
     }
     let mut writers = JoinSet::new();
     for n in 0..WRITERS {
@@ -100,6 +132,7 @@ async fn one(sitting: &dyn Sitting, compact: bool, amount: Amount) -> Verdict {
             n,
             commits,
             written.clone(),
+            pace.clone(),
             Chance(amount.seed ^ (n << 16)),
         ));
     }
@@ -168,6 +201,7 @@ async fn write(
     writer: u64,
     commits: u64,
     written: Arc<Mutex<Written>>,
+    pace: Arc<Pace>,
     mut chance: Chance,
 ) -> Verdict {
     for n in 0..commits {
@@ -190,6 +224,7 @@ async fn write(
             Ok(Outcome::Committed { revision }) => {
                 let other = written.lock().done.insert(revision, puts);
                 ensure!(other.is_none(), "two commits were made at {revision}");
+                pace.follow(revision).await?;
             }
             Ok(conflict) => return Err(Failure::new(format!("{conflict:?} without a guard"))),
             Err(error) if error.kind() == ErrorKind::Unknown => {
@@ -207,6 +242,7 @@ async fn follow(
     store: DynBackend,
     start: Revision,
     last: watch::Receiver<Option<Revision>>,
+    pace: Arc<Pace>,
     mut chance: Chance,
 ) -> Result<Diary, Failure> {
     let below = prefix("soak")?;
@@ -217,6 +253,7 @@ async fn follow(
         let mut patience = 1 + chance.below(3_000);
         diary.resumed += 1;
         while patience > 0 {
+            pace.seen(at);
             if last.borrow().is_some_and(|last| at >= last) {
                 return Ok(diary);
             }
