@@ -61,7 +61,9 @@ impl Admission {
                         None
                     }
                     Leads::Again => {
-                        tracing::warn!("the store has begun another history: everything is read and reported anew");
+                        tracing::warn!(
+                            "the store has begun another history: everything is read and reported anew"
+                        );
                         self.again.cancel();
                         return;
                     }

@@ -105,7 +105,9 @@ impl Agent {
     /// Only when it cannot begin: the hypervisor cannot tell which guests it has. Everything later is retried.
     pub async fn run(self, shutdown: CancellationToken) -> Result<()> {
         let recovered = {
-            let AgentParts { hypervisor, config, .. } = &self.parts;
+            let AgentParts {
+                hypervisor, config, ..
+            } = &self.parts;
             hypervisor.recover().await.map_err(|e| cannot_start(config, e))?
         };
         let witness = Witness::default();
@@ -116,7 +118,9 @@ impl Agent {
             if !again.is_cancelled() {
                 return Ok(());
             }
-            let AgentParts { hypervisor, config, .. } = &self.parts;
+            let AgentParts {
+                hypervisor, config, ..
+            } = &self.parts;
             guests = hypervisor.list().await.map_err(|e| cannot_start(config, e))?;
         }
     }

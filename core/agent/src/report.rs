@@ -10,7 +10,8 @@ use futures::StreamExt as _;
 use skyloom_flow::{Companion, Fence, Held, Witness};
 use skyloom_hypervisor::{Hypervisor, Inspection, Recovered, VmEventKind};
 use skyloom_model::{
-    Clock, Guest, GuestReport, HostId, Id, JobRecord, PowerState, ProjectId, Resource as _, Scope, Server, ServerId, VmObservation, paths,
+    Clock, Guest, GuestReport, HostId, Id, JobRecord, PowerState, ProjectId, Resource as _, Scope, Server,
+    ServerId, VmObservation, paths,
 };
 use skyloom_store::{
     DynBackend, Error, ErrorKind, Key, ListOptions, Outcome, Prefix, Result, Txn, Value, Versioned, latest,

@@ -64,7 +64,10 @@ impl Standing {
         match &self.copying {
             None => Ok(()),
             Some(copying) => Err(Error::new(ErrorKind::Invalid, "use store")
-                .with("it is the target of an unfinished copy from", &copying.value.source)
+                .with(
+                    "it is the target of an unfinished copy from",
+                    &copying.value.source,
+                )
                 .with("what to do", "give the same command again, or empty the store")),
         }
     }
@@ -127,21 +130,13 @@ impl HoldFeed {
     pub fn new(backend: &DynBackend) -> Result<(Self, latest::Receiver<Held>)> {
         let (mirror, driver) = Mirror::new(backend.clone(), cloud()?);
         let (held, said) = latest::channel(Held::Unknown);
-        let feed = Self {
-            mirror,
-            driver,
-            held,
-        };
+        let feed = Self { mirror, driver, held };
         Ok((feed, said))
     }
 
     /// Follows until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Self {
-            mirror,
-            driver,
-            held,
-        } = self;
+        let Self { mirror, driver, held } = self;
         let mut changes = mirror.changes();
         let follow = async {
             if mirror.ready().await.is_err() {

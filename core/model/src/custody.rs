@@ -197,7 +197,8 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_behind_never_makes_a_number_fall() {
-        let late = Incarnation::first(Uuid::from_u128(1), Uuid::from_u128(2)).next(Uuid::from_u128(3), at(9000));
+        let late =
+            Incarnation::first(Uuid::from_u128(1), Uuid::from_u128(2)).next(Uuid::from_u128(3), at(9000));
         assert_eq!(late.next(Uuid::from_u128(4), at(10)).number, 9001);
         assert_eq!(late.next(Uuid::from_u128(4), at(-10)).number, 9001);
     }

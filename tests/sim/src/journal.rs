@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use skyloom_flow::journal::{Effect, Entry, Intent, JobOutcome, Journal, JournalError, MemoryJournal};
+use skyloom_model::Incarnation;
 use skyloom_store::LeaseName;
 
 use crate::bed::Bed;
@@ -41,5 +42,13 @@ impl Journal for Kept {
 
     async fn hold(&self, lease: &LeaseName, epoch: u64) -> Result<(), JournalError> {
         self.inner.hold(lease, epoch).await
+    }
+
+    async fn obey(&self, incarnation: &Incarnation) -> Result<bool, JournalError> {
+        self.inner.obey(incarnation).await
+    }
+
+    fn obeys(&self) -> Option<Incarnation> {
+        self.inner.obeys()
     }
 }

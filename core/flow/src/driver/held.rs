@@ -11,8 +11,8 @@ use skyloom_model::{
 use skyloom_store::{Key, KeyValue, ListOptions, Result, Revision, Txn, Value, Versioned};
 
 use super::{Driver, Life};
-use crate::{View, not_held};
 use crate::compose::{key, prefix};
+use crate::{View, not_held};
 
 /// Plans kept in memory.
 const PLAN_CACHE: usize = 4096;
