@@ -185,32 +185,27 @@ impl Search {
 
     /// The calls that may come next, each with the unknown writes that must come right before it.
     fn point(&self, done: &Done, state: State) -> Point {
-        let left = |i: &usize| !done.has(*i);
-        let first_end = (0..self.certain.len())
-            .filter(left)
-            .map(|i| self.certain[i].end)
-            .min();
-        let mut options = Vec::new();
-        let Some(first_end) = first_end else {
-            return Point { options, next: 0 };
-        };
-        for i in (0..self.certain.len()).filter(left) {
+        // They are in the order of their begins: those that begin after the first end cannot come next, nor end it.
+        let (mut first_end, mut open) = (u64::MAX, Vec::new());
+        for i in (0..self.certain.len()).filter(|i| !done.has(*i)) {
             if self.certain[i].begin > first_end {
                 break;
             }
-            if let Some(after) = self.step(&self.certain[i], state) {
-                options.push((i, Vec::new(), after));
+            first_end = first_end.min(self.certain[i].end);
+            open.push(i);
+        }
+        open.retain(|i| self.certain[*i].begin <= first_end);
+        let (mut options, mut puzzling) = (Vec::new(), Vec::new());
+        for i in open {
+            match self.step(&self.certain[i], state) {
+                Some(after) => options.push((i, Vec::new(), after)),
+                None => puzzling.push(i),
             }
         }
         // Those that need no help come first; they are nearly always right.
-        for i in (0..self.certain.len()).filter(left) {
-            if self.certain[i].begin > first_end {
-                break;
-            }
-            if self.step(&self.certain[i], state).is_none() {
-                let mut preludes = Vec::new();
-                self.helped(i, state, first_end, done, &mut preludes, &mut options);
-            }
+        for i in puzzling {
+            let mut preludes = Vec::new();
+            self.helped(i, state, first_end, done, &mut preludes, &mut options);
         }
         Point { options, next: 0 }
     }
