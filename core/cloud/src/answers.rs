@@ -3,8 +3,28 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use skyloom_model::{Host, Image, JobId, JobRecord, Plan, Project, Server, Task, TaskId, Token};
+use skyloom_model::{
+    Hold, Host, Image, Incarnation, JobId, JobRecord, Plan, Project, Server, Task, TaskId, Token,
+};
 use uuid::Uuid;
+
+use crate::custody::{Difference, SilentHost};
+
+/// Whether the fleet is held, and what is known of the hosts meanwhile.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HoldStatus {
+    /// Which cloud this is, in which telling of its history.
+    pub incarnation: Option<Incarnation>,
+    /// The hold; nothing when work goes on.
+    pub hold: Option<Hold>,
+    /// Hosts that have not reported their guests under the hold.
+    pub silent_hosts: Vec<SilentHost>,
+    /// Guests that are not as recorded.
+    pub differences: Vec<Difference>,
+    /// There are more than these.
+    pub more: bool,
+}
 
 /// A secret on its only way out: serialises as text, never shows in debug prints, is kept nowhere.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,6 +18,7 @@ mod answers;
 mod archive;
 mod caller;
 mod checks;
+pub mod custody;
 mod error;
 mod facade;
 mod flows;
@@ -31,8 +32,8 @@ mod store_scope;
 
 pub use agent_scoped::AgentScoped;
 pub use answers::{
-    Bootstrapped, HostAccepted, ImageAccepted, Listed, PlacementAnswer, PlanApplied, ServerAccepted,
-    ServerTask, ShownOnce, TaskAccepted, TaskDetail, TokenAccepted,
+    Bootstrapped, HoldStatus, HostAccepted, ImageAccepted, Listed, PlacementAnswer, PlanApplied,
+    ServerAccepted, ServerTask, ShownOnce, TaskAccepted, TaskDetail, TokenAccepted,
 };
 pub use archive::{Archive, ArchiveConfig, ArchiveParts, Moved};
 pub use caller::Caller;

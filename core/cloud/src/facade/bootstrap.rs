@@ -25,13 +25,18 @@ impl Cloud {
     /// Makes what is missing of the default project, the default flavors and a first administrator's token. Any number
     /// of processes may call it at once, at each start.
     ///
-    /// A first start makes everything in one commit. Flavors that were deleted later do not come back.
+    /// A first start makes everything in one commit, and says which cloud this is. Flavors that were deleted later do not come back.
     ///
     /// # Errors
     /// Those of the store.
     pub async fn bootstrap(&self) -> Result<Bootstrapped> {
         for _ in 0..8 {
+            let incarnation = self.incarnate().await?;
             if let Some(project) = self.by_id_or_name::<Project>(Scope::System, PROJECT).await? {
+                // A cloud of an earlier version, which did not say which it is.
+                if !incarnation.writes.is_empty() && !self.commit(incarnation).await? {
+                    continue;
+                }
                 return self.first_token(project.value).await;
             }
             let project = Project {
@@ -40,7 +45,7 @@ impl Cloud {
                     description: "The first project.".to_owned(),
                 },
             };
-            let mut txn = self.named(&project)?;
+            let mut txn = self.named(&project)?.and(incarnation);
             for (name, vcpus, memory_mib, disk_gib) in FLAVORS {
                 if self.id_of_name::<Flavor>(Scope::System, name).await?.is_none() {
                     let resources = Resources {

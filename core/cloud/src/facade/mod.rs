@@ -10,6 +10,7 @@ mod console;
 mod draft;
 mod events;
 mod flavors;
+mod hold;
 mod host_actions;
 mod hosts;
 mod images;

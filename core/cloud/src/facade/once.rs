@@ -137,6 +137,9 @@ impl Cloud {
                 (Some(task), None) => (txn, Some(self.submission(task)?)),
                 (None, _) => (txn, None),
             };
+            let held = super::hold::guard_of(operation)?;
+            let stops = held.is_some();
+            let txn = held.into_iter().fold(txn, Txn::guard);
             crash_point("api.before_commit");
             if self.commit_seated(txn, seat).await? {
                 crash_point("api.after_commit");
@@ -144,6 +147,9 @@ impl Cloud {
                     self.commit(later).await?;
                 }
                 return Ok(Done { answer, fresh: true });
+            }
+            if stops {
+                self.refuse_held().await?;
             }
         }
         Err(CloudError::contended())

@@ -72,12 +72,16 @@ impl Cloud {
         }
     }
 
-    /// Looks once. What only a second look confirms is kept in `suspects`.
+    /// Looks once, unless the fleet is held. What only a second look confirms is kept in `suspects`.
     ///
     /// # Errors
     /// Those of the store; what was found before stays asked for.
     pub async fn reconcile(&self, suspects: &mut Suspects) -> Result<Reconciled> {
         let mut found = Reconciled::default();
+        if self.refuse_held().await.is_err() {
+            suspects.0.clear();
+            return Ok(found);
+        }
         // Claims and domains first: a server that is made meanwhile is then known.
         let claims: Vec<Versioned<Claim>> = self.everything("claims").await?;
         let domains: Vec<Versioned<VmObservation>> = self.everything(paths::VMS).await?;

@@ -98,10 +98,13 @@ impl Cloud {
                 None => create(&at, &record)?,
             };
             let seat = self.admission.admit(&task)?;
-            let txn = noted.and(self.submission(&task)?);
+            let txn = noted
+                .and(self.submission(&task)?)
+                .guard(skyloom_flow::not_held()?);
             if self.commit_seated(txn, Some(seat)).await? {
                 return Ok(task);
             }
+            self.refuse_held().await?;
         }
         Err(CloudError::contended())
     }
