@@ -400,6 +400,7 @@ impl Diary {
             EventKind::ServerPower => (Kind::Cloud, format!("server {}", event.message)),
             EventKind::HostReachable => (Kind::Cloud, "host is reachable".to_owned()),
             EventKind::HostUnreachable => (Kind::Cloud, "host is unreachable".to_owned()),
+            EventKind::FleetHeld | EventKind::FleetReleased => (Kind::Cloud, event.message),
         };
         let entry = self.write(at, kind, what);
         entry.subject = Some(event.subject.name.to_string());
