@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "soak.rs"]
+mod long;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -15,6 +17,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use libtest_mimic::{Arguments, Trial};
+use skyloom_store::conformance::soak::{self, Amount};
 use skyloom_store::conformance::{Abilities, Exam, Failure, Sitting, Verdict, cases, run_case};
 use skyloom_store::{DynBackend, Revision};
 use skyloom_store_etcd::EtcdStore;
@@ -112,6 +115,12 @@ fn runtime() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
+/// How long the long part is, from the environment.
+#[expect(clippy::disallowed_methods, reason = "a test is told by whoever runs it")]
+fn amount() -> Amount {
+    Amount::parse(std::env::var("SKYLOOM_SOAK").ok().as_deref()).unwrap()
+}
+
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);
@@ -129,7 +138,8 @@ fn main() -> ExitCode {
             Ok(runtime().block_on(run_case(&*exam, case))?)
         })
     });
-    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    let long = soak::trials(Arc::new(long::EtcdSoak), amount());
+    let conclusion = libtest_mimic::run(&arguments, trials.chain(long).collect());
     // The trials are gone, and this was the last handle: the server ends here.
     drop((shared, own, server));
     conclusion.exit_code()

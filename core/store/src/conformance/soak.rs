@@ -12,6 +12,7 @@
 mod check;
 mod clients;
 mod history;
+mod line;
 mod watchers;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use libtest_mimic::Trial;
 pub use self::check::{Wrong, linearizable};
 pub use self::clients::histories;
 pub use self::history::{Action, Answer, Call, Demand, DocId};
+pub use self::line::Line;
 pub use self::watchers::watched;
 use super::{Exam, Verdict};
 

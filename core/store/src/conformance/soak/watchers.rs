@@ -241,7 +241,7 @@ async fn write(
 async fn follow(
     store: DynBackend,
     start: Revision,
-    last: watch::Receiver<Option<Revision>>,
+    mut last: watch::Receiver<Option<Revision>>,
     pace: Arc<Pace>,
     mut chance: Chance,
 ) -> Result<Diary, Failure> {
@@ -257,7 +257,12 @@ async fn follow(
             if last.borrow().is_some_and(|last| at >= last) {
                 return Ok(diary);
             }
-            let next = tokio::time::timeout(SILENCE, stream.next()).await;
+            let next = tokio::select! {
+                biased;
+                // It may be the one that has been seen already.
+                Ok(()) = last.changed() => continue,
+                next = tokio::time::timeout(SILENCE, stream.next()) => next,
+            };
             match next.map_err(|_| Failure::new(format!("nothing came after {at} for {SILENCE:?}")))? {
                 Some(Ok(WatchEvent::Commit { revision, changes })) => {
                     ensure!(revision > at, "{revision} was delivered after {at}");
