@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use skyloom_agent::{Agent, AgentConfig, AgentParts};
 use skyloom_cloud::{
-    AgentScoped, Bootstrapped, Caller, Cloud, CloudError, CloudParts, CreateHost,
+    AgentScoped, Archive, Bootstrapped, Caller, Cloud, CloudError, CloudParts, CreateHost,
     EngineParts as EngineJobParts, HostParts as HostJobParts, ImageFetch, ImageRepo, ListQuery, RepoContent,
     cloud_flows, engine_jobs, host_jobs,
 };
@@ -151,6 +151,13 @@ impl LocalCloud {
             limits,
             hosts: registered,
         })
+    }
+
+    /// With another archive than the store itself. To be called before [`LocalCloud::cloud`].
+    #[must_use]
+    pub fn with_archive(mut self, archive: Archive) -> Self {
+        self.cloud = Arc::new((*self.cloud).clone().with_archive(archive));
+        self
     }
 
     /// The API without HTTP.

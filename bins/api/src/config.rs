@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use skyloom::cloud::TaskLimits;
+use skyloom_bin::archive::ArchiveSection;
 use skyloom_bin::store::StoreConfig;
 use skyloom_bin::telemetry::LogConfig;
 
@@ -14,6 +15,7 @@ use skyloom_bin::telemetry::LogConfig;
 pub(crate) struct ApiConfig {
     pub(crate) log: LogConfig,
     pub(crate) store: StoreConfig,
+    pub(crate) archive: ArchiveSection,
     pub(crate) api: ListenConfig,
     pub(crate) images: ImagesConfig,
     pub(crate) tasks: TasksConfig,

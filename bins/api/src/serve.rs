@@ -46,6 +46,10 @@ pub(crate) async fn run(
     let clock = Arc::new(SystemClock::new());
     let ids = Arc::new(OsIds::new(clock.clone()));
     let store = config.store.open(clock.clone(), ids.clone()).await?;
+    let archive = config
+        .archive
+        .open(&store.backend, clock.clone(), ids.clone(), &readiness)
+        .await?;
     let images = DirImageRepo::open(&config.images.dir, Limits::default().max_file).map_err(|e| {
         MainError::failed(
             format!("the image folder {} does not open", config.images.dir.display()),
@@ -58,7 +62,11 @@ pub(crate) async fn run(
         ids: ids.clone(),
         images: Arc::new(images),
     });
-    let cloud = Arc::new(cloud.with_limits(config.tasks.into()));
+    let cloud = Arc::new(
+        cloud
+            .with_limits(config.tasks.into())
+            .with_archive(archive.archive.clone()),
+    );
     let made = cloud
         .bootstrap()
         .await
@@ -100,6 +108,7 @@ pub(crate) async fn run(
         cloud.keep_tidy(shutdown.clone()),
         cloud.keep_reconciled(shutdown),
     );
+    archive.close().await?;
     store
         .close()
         .await

@@ -36,6 +36,12 @@ pub(crate) struct DevArgs {
     /// Where the records are kept
     #[arg(long, value_enum, default_value_t = DevStore::Sqlite)]
     pub(crate) store: DevStore,
+    /// Store that finished tasks move to, such as mongodb://HOST/DATABASE; without it they stay in the records' store
+    #[arg(long, value_name = "URI")]
+    pub(crate) archive: Option<String>,
+    /// How long ago a task must have ended to move to the archive, such as 90s or 24h; 0: nothing moves
+    #[arg(long, value_name = "DURATION", default_value = "24h")]
+    pub(crate) archive_after: String,
     /// Address block that images may be fetched from besides the public Internet; may be given several times
     #[arg(long, value_name = "CIDR")]
     pub(crate) fetch_allow: Vec<String>,

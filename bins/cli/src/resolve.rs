@@ -65,13 +65,16 @@ pub(crate) async fn task(client: &Client, text: &str) -> Result<Task> {
     }
     let prefix = text.to_ascii_lowercase();
     if is_prefix(&prefix) {
-        let all = client.list::<Task>("tasks", &[], SEARCHED).await?;
-        let matching = all
-            .into_iter()
-            .filter(|task| task.id.to_string().starts_with(&prefix))
-            .collect();
-        if let Some(found) = single("task", text, matching, |task: &Task| task.id.uuid())? {
-            return Ok(found);
+        // Those that have moved to the archive only when none of the others fits.
+        for query in [&[][..], &[("archived", "true".to_owned())][..]] {
+            let all = client.list::<Task>("tasks", query, SEARCHED).await?;
+            let matching = all
+                .into_iter()
+                .filter(|task| task.id.to_string().starts_with(&prefix))
+                .collect();
+            if let Some(found) = single("task", text, matching, |task: &Task| task.id.uuid())? {
+                return Ok(found);
+            }
         }
     }
     Err(unknown("task", text, &[]))

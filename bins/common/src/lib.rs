@@ -4,6 +4,7 @@
 //! ([`telemetry`]), installs the TLS provider ([`tls`]) and runs its work until it ends or a signal comes
 //! ([`signals::run`]); [`exit::main_result`] turns the outcome into an exit code.
 
+pub mod archive;
 pub mod config;
 pub mod environment;
 pub mod exit;

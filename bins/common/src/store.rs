@@ -57,6 +57,22 @@ impl StoreConfig {
         self.ca_file.as_ref().map(read).transpose()
     }
 
+    /// What opening it needs beside the address.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn options(&self, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Result<StoreOptions, MainError> {
+        let mut options = StoreOptions::new(clock, ids);
+        if let Some(token) = self.token()? {
+            options = options.with_token(token);
+        }
+        if let Some(pem) = self.ca_pem()? {
+            options = options.with_ca_pem(pem);
+        }
+        options.migrate = self.migrate;
+        Ok(options)
+    }
+
     /// Opens it.
     ///
     /// # Errors
@@ -67,14 +83,7 @@ impl StoreConfig {
             return Err(MainError::usage("store.uri is not set", format!("this build knows: {known}"))
                 .hint("set it in the file given by --config, or with --set store.uri=sqlite:///var/lib/skyloom/skyloom.db"));
         }
-        let mut options = StoreOptions::new(clock, ids);
-        if let Some(token) = self.token()? {
-            options = options.with_token(token);
-        }
-        if let Some(pem) = self.ca_pem()? {
-            options = options.with_ca_pem(pem);
-        }
-        options.migrate = self.migrate;
+        let options = self.options(clock, ids)?;
         open_store(&self.uri, &options)
             .await
             .map_err(|e| MainError::failed(format!("cannot open the store {}", skyloom::shown(&self.uri)), e))

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use skyloom_bin::archive::ArchiveSection;
 use skyloom_bin::store::StoreConfig;
 use skyloom_bin::telemetry::LogConfig;
 
@@ -13,6 +14,8 @@ use skyloom_bin::telemetry::LogConfig;
 pub(crate) struct EngineConfig {
     pub(crate) log: LogConfig,
     pub(crate) store: StoreConfig,
+    /// This engine moves finished tasks too when a store of its own is named here; else the API does.
+    pub(crate) archive: ArchiveSection,
     pub(crate) engine: NameConfig,
     pub(crate) images: ImagesConfig,
     pub(crate) fetch: FetchConfig,

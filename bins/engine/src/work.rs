@@ -39,6 +39,13 @@ pub(crate) async fn run(
     let ids = Arc::new(OsIds::new(clock.clone()));
     let store = config.store.open(clock.clone(), ids.clone()).await?;
     let readiness = Readiness::new();
+    let archive = match &config.archive {
+        section if section.is_named() => {
+            let opened = section.open(&store.backend, clock.clone(), ids.clone(), &readiness);
+            Some(opened.await?.archive)
+        }
+        _ => None,
+    };
     let engine = Engine::new(EngineParts {
         backend: store.backend,
         flows: cloud_flows(),
@@ -53,9 +60,17 @@ pub(crate) async fn run(
         readiness: readiness.clone(),
         config: Settings::new(config.engine.name),
     });
+    let work = async {
+        let archiving = async {
+            if let Some(archive) = &archive {
+                archive.run(shutdown.clone()).await;
+            }
+        };
+        tokio::join!(engine.run(shutdown.clone()), archiving).0
+    };
     tokio::select! {
         biased;
-        ended = engine.run(shutdown.clone()) => ended.map_err(|e| MainError::failed("the engine cannot work", e)),
-        ended = health::serve_health(config.health.listen, readiness, metrics, shutdown) => ended,
+        ended = work => ended.map_err(|e| MainError::failed("the engine cannot work", e)),
+        ended = health::serve_health(config.health.listen, readiness, metrics, shutdown.clone()) => ended,
     }
 }

@@ -187,11 +187,11 @@ impl Client {
                 target = target.query("cursor", cursor);
             }
             let page: types::Page<T> = self.get(target).await?;
-            let empty = page.items.is_empty();
             items.extend(page.items);
             items.truncate(limit);
             match page.next {
-                Some(next) if items.len() < limit && !empty => cursor = Some(next),
+                // A page may be empty and not the last: the server looks at so many records for one answer.
+                Some(next) if items.len() < limit && cursor.as_ref() != Some(&next) => cursor = Some(next),
                 _ => return Ok(items),
             }
         }

@@ -28,6 +28,9 @@ pub(crate) struct TaskDocument {
     /// Jobs of the engine that run now, without a record.
     #[serde(default)]
     pub(crate) running: Vec<JobId>,
+    /// Whether it has left the store for the archive.
+    #[serde(default)]
+    pub(crate) archived: bool,
 }
 
 /// The answer to a change of a server.

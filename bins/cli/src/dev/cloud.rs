@@ -15,6 +15,7 @@ use skyloom::model::{Ids, OsIds, Readiness, SystemClock};
 use skyloom::pool::{DirPool, PoolConfig};
 use skyloom::qmp::{QmpConfig, QmpHypervisor};
 use skyloom::{LocalCloud, LocalHost, LocalParts, StoreOptions, open_store};
+use skyloom_bin::archive::ArchiveSection;
 use skyloom_bin::exit::MainError;
 use skyloom_bin::store::{read_token, write_token};
 use skyloom_bin::telemetry::RenderMetrics;
@@ -106,6 +107,16 @@ pub(super) async fn run(
     })
     .await
     .map_err(failed)?;
+    let archive = ArchiveSection {
+        uri: args.archive.clone().unwrap_or_default(),
+        migrate: true,
+        after: args.archive_after.clone(),
+        ..ArchiveSection::default()
+    };
+    let archive = archive
+        .open(&store.backend, clock.clone(), ids.clone(), &local.readiness())
+        .await?;
+    let local = local.with_archive(archive.archive.clone());
     let (cloud, admin, readiness) = (local.cloud(), local.admin(), local.readiness());
     let token = admin_token(&folder, &local).await?;
 
@@ -159,6 +170,7 @@ pub(super) async fn run(
             stop_guests(&**hypervisor).await;
         }
     }
+    archive.close().await?;
     store
         .close()
         .await

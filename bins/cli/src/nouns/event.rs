@@ -17,12 +17,13 @@ use crate::text::word;
 /// Verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// List what happened in the project within the last week
+    /// List what happened in the project: within the last week, or what is archived
     #[command(
         visible_alias = "ls",
         after_help = "Examples:
   skyloom event list
   skyloom event list --kind task_ended --limit 20
+  skyloom event list --archived --task 0198c0de-0000-7000-8000-000000000001
   skyloom event list --task 0198c0de-0000-7000-8000-000000000001 -o wide"
     )]
     List {
@@ -35,6 +36,9 @@ pub(crate) enum Verb {
         /// Only those that happened to the resource of this id
         #[arg(long, value_name = "ID")]
         subject: Option<uuid::Uuid>,
+        /// Those in the archive, which are older than a week, and no others
+        #[arg(long)]
+        archived: bool,
         /// At most so many, oldest first
         #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
@@ -114,12 +118,14 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
             kind,
             task,
             subject,
+            archived,
             limit,
         } => {
             let kind = kind.map(|kind| ("kind", word(&kind)));
             let task = task.map(|id| ("task", id.to_string()));
             let subject = subject.map(|id| ("subject", id.to_string()));
-            let query: Vec<_> = [kind, task, subject].into_iter().flatten().collect();
+            let archived = archived.then(|| ("archived", "true".to_owned()));
+            let query: Vec<_> = [kind, task, subject, archived].into_iter().flatten().collect();
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
             let mut events: Vec<Event> = app.client()?.list("events", &query, limit).await?;
             // For administrators the cloud's own come behind the project's.

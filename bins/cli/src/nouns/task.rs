@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
-use skyloom_model::{Task, TaskState};
+use skyloom_bin::nearest::nearest;
+use skyloom_model::{Clock as _, Task, TaskState, Timestamp};
 
 use crate::app::{self, App};
 use crate::args::WaitArgs;
@@ -13,7 +14,7 @@ use crate::client::types::{TaskAccepted, TaskDocument};
 use crate::error::{CliError, Result};
 use crate::exit::Exit;
 use crate::out::{self, Format, Row as _};
-use crate::text::{clean, parse_duration, word};
+use crate::text::{clean, parse_duration, parse_pair, word};
 use crate::{resolve, steps, wait};
 
 /// Verbs.
@@ -25,7 +26,8 @@ pub(crate) enum Verb {
         after_help = "Examples:
   skyloom task list
   skyloom task list --state failed --flow server.create
-  skyloom task list -o jsonl"
+  skyloom task list --archived --filter name=web-1 --filter ended-after=2026-11-01
+  skyloom task list --archived --filter code=image --filter ended-after=72h -o jsonl"
     )]
     List {
         /// Only those in this state, such as running, failed or stuck
@@ -37,6 +39,14 @@ pub(crate) enum Verb {
         /// Only those that change the resource of this id
         #[arg(long, value_name = "ID")]
         subject: Option<uuid::Uuid>,
+        /// Those that have moved to the archive, by their ends, and no others
+        #[arg(long)]
+        archived: bool,
+        /// Only those that fit; may be given several times. Keys: state, flow, subject (an id), kind (such as servers),
+        /// name, actor (id or name), code (of the reason, or its first words), started-after, started-before,
+        /// ended-after, ended-before (a date, a moment, or how long ago)
+        #[arg(long = "filter", value_name = "KEY=VALUE", value_parser = parse_pair)]
+        filters: Vec<(String, String)>,
         /// At most so many
         #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
@@ -105,6 +115,53 @@ fn parse_state(text: &str) -> std::result::Result<TaskState, String> {
     })
 }
 
+/// What can be asked of tasks: the parameters of the list.
+const FILTERS: [&str; 11] = [
+    "state",
+    "flow",
+    "subject",
+    "kind",
+    "name",
+    "actor",
+    "code",
+    "started_after",
+    "started_before",
+    "ended_after",
+    "ended_before",
+];
+
+/// A `--filter` as a parameter of the list.
+fn filter(key: &str, value: String, now: Timestamp) -> Result<(&'static str, String)> {
+    let wanted = key.replace('-', "_");
+    let Some(known) = FILTERS.into_iter().find(|known| *known == wanted) else {
+        let error = CliError::usage(format!("tasks cannot be filtered by \"{key}\""));
+        return Err(match nearest(&wanted, FILTERS, 1).first() {
+            Some(near) => error.hint(format!("did you mean {}?", near.replace('_', "-"))),
+            None => error.hint(format!("they can by {}", FILTERS.join(", ").replace('_', "-"))),
+        });
+    };
+    if !known.ends_with("_after") && !known.ends_with("_before") {
+        return Ok((known, value));
+    }
+    let at = moment(&value, now).ok_or_else(|| {
+        CliError::usage(format!("{key}={value}: that is no time"))
+            .hint("write 2026-11-22, 2026-11-22T10:30:00Z, or how long ago: 90m, 72h")
+    })?;
+    Ok((known, at.to_string()))
+}
+
+/// A moment, the beginning of a day (UTC), or how long ago.
+fn moment(text: &str, now: Timestamp) -> Option<Timestamp> {
+    if let Ok(at) = text.parse::<Timestamp>() {
+        return Some(at);
+    }
+    if let Ok(day) = text.parse::<jiff::civil::Date>() {
+        return Some(day.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp());
+    }
+    let ago = jiff::SignedDuration::try_from(parse_duration(text).ok()?).ok()?;
+    now.checked_sub(ago).ok()
+}
+
 pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
     let client = app.client()?;
     match verb {
@@ -112,12 +169,22 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
             state,
             flow,
             subject,
+            archived,
+            filters,
             limit,
         } => {
             let state = state.map(|state| ("state", word(&state)));
             let flow = flow.map(|flow| ("flow", flow));
             let subject = subject.map(|id| ("subject", id.to_string()));
-            let query: Vec<_> = [state, flow, subject].into_iter().flatten().collect();
+            let archived = archived.then(|| ("archived", "true".to_owned()));
+            let mut query: Vec<_> = [state, flow, subject, archived].into_iter().flatten().collect();
+            for (key, value) in filters {
+                let filter = filter(&key, value, app.clock.now())?;
+                if query.iter().any(|(known, _)| *known == filter.0) {
+                    return Err(CliError::usage(format!("{key} is asked for twice")));
+                }
+                query.push(filter);
+            }
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
             let tasks: Vec<Task> = client.list("tasks", &query, limit).await?;
             app.print().list(&tasks)
@@ -191,7 +258,11 @@ pub(super) fn under_way(app: &App, task: &Task) -> Result<()> {
 pub(super) fn show(app: &App, document: &TaskDocument) -> Result<()> {
     match app.globals.output {
         Format::Table | Format::Wide => {
-            let mut text = out::details(&document.task.details(app.clock.now()));
+            let mut details = document.task.details(app.clock.now());
+            if document.archived {
+                details.push(("Archived", "yes".to_owned()));
+            }
+            let mut text = out::details(&details);
             let tree = steps::tree(document);
             if !tree.is_empty() {
                 text.push('\n');
@@ -214,6 +285,44 @@ pub(super) fn show(app: &App, document: &TaskDocument) -> Result<()> {
         _ => {
             let value = out::json(document)?;
             app.print().document(&value, &document.task.name())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_parameters_of_the_list_and_times_are_moments() {
+        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let asked = |key: &str, value: &str| filter(key, value.to_owned(), now);
+        for (key, value, wanted) in [
+            ("name", "web-1", ("name", "web-1")),
+            (
+                "ended-after",
+                "2026-11-01",
+                ("ended_after", "2026-11-01T00:00:00Z"),
+            ),
+            ("ended_before", "24h", ("ended_before", "2026-11-21T12:00:00Z")),
+            (
+                "started-before",
+                "2026-11-22T13:00:00+02:00",
+                ("started_before", "2026-11-22T11:00:00Z"),
+            ),
+        ] {
+            let (name, text) = asked(key, value).unwrap();
+            assert_eq!((name, text.as_str()), wanted);
+        }
+        let error = asked("ended-afer", "24h").unwrap_err();
+        assert!(
+            error.render(false).contains("did you mean ended-after?"),
+            "{error:?}"
+        );
+        let error = asked("ended-after", "lately").unwrap_err();
+        assert!(error.render(false).contains("72h"), "{error:?}");
+        for key in FILTERS {
+            assert!(asked(key, "24h").is_ok(), "{key}");
         }
     }
 }

@@ -8,6 +8,7 @@
     reason = "a test looks at real processes in real time"
 )]
 
+mod archive;
 mod chaos;
 #[cfg(feature = "failpoints")]
 mod crash;

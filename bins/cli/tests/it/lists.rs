@@ -7,7 +7,7 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::binary::{command, finish, run};
 use crate::records::{id, server};
-use crate::stub::Stub;
+use crate::stub::{Reply, Stub};
 
 #[tokio::test]
 async fn a_table_has_plain_columns_and_wide_has_more() {
@@ -161,4 +161,16 @@ async fn what_others_wrote_cannot_drive_the_terminal() {
     stub.put("servers", vec![odd]);
     let table = finish(command(&stub, &["server", "list"])).await.code(0);
     assert!(!table.out.contains(['\x1b', '\x07']), "{:?}", table.out);
+}
+
+#[tokio::test]
+async fn an_empty_page_with_a_cursor_is_not_the_end() {
+    let stub = Stub::start().await;
+    let page = |items: Vec<Value>, next: Value| Reply::Json(200, json!({"items": items, "next": next}));
+    stub.on("GET /v1/servers", page(vec![], json!("1")));
+    stub.on("GET /v1/servers", page(vec![server(0xbeef, "web-1")], json!("2")));
+    stub.on("GET /v1/servers", page(vec![], Value::Null));
+    let names = run(&stub, &["server", "list", "-o", "name"]).await.code(0);
+    assert_eq!(names.out, "web-1\n");
+    assert_eq!(stub.seen("GET /v1/servers").len(), 3);
 }

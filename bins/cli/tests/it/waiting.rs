@@ -260,6 +260,29 @@ async fn tasks_are_shown_waited_for_and_cancelled() {
         "{query}"
     );
 
+    let filtered = [
+        "task",
+        "list",
+        "--archived",
+        "--filter",
+        "name=web-1",
+        "--filter",
+        "ended-after=2026-11-01",
+    ];
+    run(&stub, &filtered).await.code(0);
+    let query = &stub.seen("GET /v1/tasks")[1].query;
+    for part in [
+        "archived=true",
+        "name=web-1",
+        "ended_after=2026-11-01T00%3A00%3A00Z",
+    ] {
+        assert!(query.contains(part), "{query}");
+    }
+    for (wrong, said) in [("nam=x", "did you mean name?"), ("state=a", "twice")] {
+        let args = ["task", "list", "--state", "running", "--filter", wrong];
+        run(&stub, &args).await.code(2).says(&[said]);
+    }
+
     let tree = run(&stub, &["task", "show", "01990000"]).await.code(0);
     assert!(
         tree.out

@@ -19,7 +19,8 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 /// List events
 ///
 /// What happened in the project within the last week, oldest first; for administrators also to the cloud itself. Each
-/// event was written in the same commit as what it tells. To hear of events as they happen, watch the kind `events`.
+/// event was written in the same commit as what it tells. Older ones are in the archive: `archived=true` lists those. To
+/// hear of events as they happen, watch the kind `events`.
 #[utoipa::path(get, path = "/v1/events", operation_id = "list_events", tag = "events", params(EventQuery),
     responses((status = 200, description = "One page.", body = Listed<Event>)))]
 async fn list(

@@ -34,7 +34,8 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 
 /// List tasks
 ///
-/// The project's tasks, oldest first; for administrators also the cloud's own.
+/// The project's tasks, oldest first; for administrators also the cloud's own. A while after their end, by default a day,
+/// tasks move to the archive: with `archived=true` those are listed, by their ends.
 #[utoipa::path(get, path = "/v1/tasks", operation_id = "list_tasks", tag = "tasks", params(TaskQuery),
     responses((status = 200, description = "One page.", body = Listed<Task>)))]
 async fn list(
@@ -47,7 +48,8 @@ async fn list(
 
 /// Show a task
 ///
-/// One task with its plan and how far its jobs are, and its revision as `ETag`.
+/// One task with its plan and how far its jobs are, and its revision as `ETag`. One that has moved to the archive is
+/// found too, and says so: `archived`.
 #[utoipa::path(get, path = "/v1/tasks/{id}", operation_id = "get_task", tag = "tasks",
     responses((status = 200, description = "The task, its plan, its jobs.", body = TaskDetail)))]
 async fn get(State(state): State<AppState>, User(caller): User, id: RawId) -> Result {

@@ -1,9 +1,11 @@
 //! Events, operators' orders, sweeps and bounds on unfinished tasks, over HTTP.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use serde_json::{Value as Json, json};
 use skyloom_cloud::TaskLimits;
-use skyloom_model::{Role, Scope, TaskId, paths};
+use skyloom_model::{Clock as _, Role, Scope, TaskId, paths};
 use skyloom_store::{Key, Txn, Value};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -173,6 +175,85 @@ async fn a_host_is_swept_by_a_task() {
         .send()
         .await
         .refused(403, "role.denied");
+}
+
+#[tokio::test]
+async fn archived_tasks_are_listed_shown_and_followed() {
+    let api = Api::new().await;
+    let member = api.member().await;
+    let (old, open) = (import(&api, &member).await, import(&api, &member).await);
+    let ended = api.clock.now();
+    put(&api, old, |task| {
+        task["state"] = json!("failed");
+        task["reason"] = json!({"code": "image.fetch_failed", "message": "no answer"});
+        task["ended_at"] = json!(ended);
+    })
+    .await;
+    let before = api.get(&format!("/v1/tasks/{old}")).await.ok(200);
+    assert_eq!(before.json["archived"], false);
+    api.clock.advance(Duration::from_secs(8 * 24 * 3600));
+    // The task and both acceptances.
+    assert_eq!(api.cloud.forget_old().await.unwrap(), 3);
+    let ids = async |query: &str| {
+        let page = api
+            .call("GET", &format!("/v1/tasks{query}"), &member)
+            .send()
+            .await
+            .ok(200);
+        let items = page.json["items"].as_array().unwrap().iter();
+        items
+            .map(|t| t["id"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ids("").await, [open.to_string()]);
+    for query in [
+        "?archived=true".to_owned(),
+        "?archived=true&state=failed&kind=images&name=i&code=image&actor=t".to_owned(),
+        format!("?archived=true&ended_after={ended}"),
+    ] {
+        assert_eq!(ids(&query).await, [old.to_string()], "{query}");
+    }
+    for query in [
+        "?archived=true&state=done".to_owned(),
+        "?archived=true&actor=nobody".to_owned(),
+        format!("?archived=true&ended_before={ended}"),
+        "?state=failed".to_owned(),
+    ] {
+        assert!(ids(&query).await.is_empty(), "{query}");
+    }
+    for wrong in ["ended_after=yesterday", "archived=perhaps", "archive=true"] {
+        api.get(&format!("/v1/tasks?{wrong}"))
+            .await
+            .refused(400, "query.invalid");
+    }
+
+    let path = format!("/v1/tasks/{old}");
+    let after = api.get(&path).await.ok(200);
+    assert_eq!(after.json["archived"], true);
+    assert_eq!(after.json["task"], before.json["task"]);
+    assert_eq!(after.header("etag"), before.header("etag"));
+    let mut events = Events::of(api.call("GET", &format!("{path}/events"), &member).open().await);
+    assert_eq!(events.next().await.unwrap().json()["archived"], true);
+    assert_eq!(events.next().await, None, "it has ended");
+    api.post(&format!("{path}/cancel"), json!({}))
+        .await
+        .refused(409, "task.ended");
+    let told = api.get("/v1/events?archived=true").await.ok(200);
+    assert_eq!(told.json["items"].as_array().unwrap().len(), 2);
+    assert_eq!(api.get("/v1/events").await.ok(200).json["items"], json!([]));
+
+    let other = api.project("other").await;
+    let stranger = api.token(Role::Reader { project: other }).await;
+    let theirs = api
+        .call("GET", "/v1/tasks?archived=true", &stranger)
+        .send()
+        .await
+        .ok(200);
+    assert_eq!(theirs.json["items"], json!([]));
+    api.call("GET", &path, &stranger)
+        .send()
+        .await
+        .refused(404, "task.not_found");
 }
 
 #[tokio::test]

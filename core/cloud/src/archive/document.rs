@@ -274,7 +274,7 @@ mod tests {
         #[test]
         fn pieces_make_the_text_again_and_are_short(text in "\\PC{0,80}", longest in 1_usize..20) {
             let pieces = pieces(&text, longest);
-            prop_assert_eq!(pieces.concat(), text);
+            prop_assert_eq!(pieces.concat(), text.as_str());
             prop_assert!(pieces.iter().all(|p| p.len() <= longest.max(4) && !p.is_empty()));
         }
     }

@@ -70,9 +70,7 @@ impl Archive {
     pub(super) async fn forget_events(&self, walk: &mut Walk, keep: Duration, most: usize) -> Result<usize> {
         let (mut forgotten, mut looked) = (0, 0);
         while looked < most {
-            let step = walk
-                .step(self.store(), |kv| self.judge_event(kv, keep))
-                .await?;
+            let step = walk.step(self.store(), |kv| self.judge_event(kv, keep)).await?;
             looked += step.looked;
             for portion in step.old.chunks(at_once(self.store().capability())) {
                 let txn = portion.iter().fold(Txn::new(), |txn, kv| {

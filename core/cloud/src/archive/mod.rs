@@ -122,10 +122,16 @@ impl Archive {
                 reason.hint("name a store that is kept on disk"),
             ));
         }
-        if config.keep.is_some_and(|keep| keep < config.after.max(EVENTS_AFTER)) {
+        if config
+            .keep
+            .is_some_and(|keep| keep < config.after.max(EVENTS_AFTER))
+        {
             let message = "the archive must keep things longer than they stay in the store: a week for events, and \
                            for tasks as long as is configured";
-            return Err(CloudError::invalid(Reason::new("archive.keep_too_short", message)));
+            return Err(CloudError::invalid(Reason::new(
+                "archive.keep_too_short",
+                message,
+            )));
         }
         Ok(Self::of(parts))
     }

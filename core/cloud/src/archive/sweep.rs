@@ -114,8 +114,11 @@ impl Archive {
                     } else {
                         tracing::debug!(error = %why, behind = behind.as_secs(), "the archive still does not work");
                     }
-                    let said = format!("does not work, {} s behind: {why}", behind.as_secs());
-                    self.tell(said);
+                    // Not why: that may name addresses.
+                    self.tell(format!(
+                        "does not work, {} s behind; see the log",
+                        behind.as_secs()
+                    ));
                     metrics::gauge!("skyloom_archive_behind_seconds").set(behind.as_secs_f64());
                     metrics::counter!("skyloom_archive_failures_total").increment(1);
                     failures = failures.saturating_add(1);

@@ -160,8 +160,7 @@ impl Source<'_> {
             // A cursor of a wider question may lie before this one's beginning.
             let mut after = cursor.take().max(range.from.clone());
             loop {
-                let mut options =
-                    ListOptions::default().with_limit(limit.saturating_add(1).min(self.page));
+                let mut options = ListOptions::default().with_limit(limit.saturating_add(1).min(self.page));
                 if let Some(key) = after.take() {
                     options = options.with_after(key);
                 }

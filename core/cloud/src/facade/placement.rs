@@ -27,7 +27,11 @@ impl Cloud {
         };
         let plan = match self.read::<Plan>(&paths::plan(task.id)).await? {
             Some(plan) => Some(plan.value),
-            None => self.archive.find(task.id).await?.and_then(|(_, found)| found.plan),
+            None => self
+                .archive
+                .find(task.id)
+                .await?
+                .and_then(|(_, found)| found.plan),
         };
         let placement = rendered(caller, plan.and_then(|p| p.placement));
         Ok(PlacementAnswer {

@@ -216,7 +216,10 @@ fn detail(caller: &Caller, task: Task, plan: Option<Plan>, jobs: Vec<JobRecord>)
 /// Whether a task is asked for.
 pub(crate) fn wanted_task(query: &TaskQuery, task: &Task) -> bool {
     let coded = |wanted: &String| {
-        let code = task.reason.as_ref().and_then(|r| r.code.strip_prefix(wanted.as_str()));
+        let code = task
+            .reason
+            .as_ref()
+            .and_then(|r| r.code.strip_prefix(wanted.as_str()));
         code.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
     let within = |at: Option<Timestamp>, from: Option<Timestamp>, until: Option<Timestamp>| {
@@ -227,7 +230,10 @@ pub(crate) fn wanted_task(query: &TaskQuery, task: &Task) -> bool {
         && query.flow.as_ref().is_none_or(|f| task.flow == *f)
         && query.subject.is_none_or(|s| task.subject.id == s)
         && query.kind.as_ref().is_none_or(|k| task.subject.kind == *k)
-        && query.name.as_ref().is_none_or(|n| task.subject.name.as_str() == n)
+        && query
+            .name
+            .as_ref()
+            .is_none_or(|n| task.subject.name.as_str() == n)
         && query
             .actor
             .as_ref()

@@ -1,0 +1,88 @@
+//! A cloud whose finished tasks move to a store of their own, killed with -9 on the way.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::support::{Process, Sky};
+
+fn dev(dir: &Path, after: &str) -> (Process, Sky) {
+    let (data, archive) = (
+        dir.join("data").display().to_string(),
+        format!("sqlite://{}/archive.db", dir.display()),
+    );
+    let process = Process::start(
+        "skyloom",
+        &[
+            "dev",
+            "--data-dir",
+            &data,
+            "--listen",
+            "127.0.0.1:0",
+            "--hypervisor",
+            "fake",
+            "--archive",
+            &archive,
+            "--archive-after",
+            after,
+        ],
+        &dir.join("log"),
+    );
+    let endpoint = process.line("SKYLOOM_ENDPOINT=");
+    let token = process.line("SKYLOOM_TOKEN=");
+    (process, Sky { endpoint, token })
+}
+
+fn ids(sky: &Sky, args: &[&str]) -> Vec<String> {
+    let found = sky.json(args);
+    let all = found.as_array().unwrap().iter();
+    all.map(|task| task["id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn finished_tasks_move_to_a_file_of_their_own_and_are_found_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cloud, sky) = dev(dir.path(), "24h");
+    let mut made = Vec::new();
+    for _ in 0..3 {
+        let swept: Value = sky.json(&["host", "sweep", "host-1", "--wait"]);
+        made.push(swept["task"]["id"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(ids(&sky, &["task", "list", "--state", "done"]), made);
+    let before = sky.json(&["task", "show", &made[0]]);
+    assert_eq!(before["archived"], false);
+    cloud.kill();
+    // From now on they move after a second; it may die in between.
+    for _ in 0..3 {
+        let (cloud, _) = dev(dir.path(), "1s");
+        cloud.kill();
+    }
+    let (cloud, sky) = dev(dir.path(), "1s");
+    sky.until("the tasks in the archive", |sky| {
+        // In this order: what moves in between is seen twice, never not at all.
+        let hot = ids(sky, &["task", "list"]);
+        let archived = ids(sky, &["task", "list", "--archived"]);
+        let somewhere = |id: &String| hot.contains(id) || archived.contains(id);
+        assert!(made.iter().all(somewhere), "{hot:?} {archived:?}");
+        made.iter().all(|id| !hot.contains(id)).then_some(())
+    });
+    let filters = ["--filter", "kind=hosts", "--filter", "ended-after=1h"];
+    let found = ids(
+        &sky,
+        &[
+            &["task", "list", "--archived", "--flow", "host.sweep"][..],
+            &filters[..],
+        ]
+        .concat(),
+    );
+    assert!(made.iter().all(|id| found.contains(id)), "{found:?}");
+    let after = sky.json(&["task", "show", &made[0]]);
+    assert_eq!(after["archived"], true);
+    for field in ["task", "plan", "jobs"] {
+        assert_eq!(after[field], before[field], "{field}");
+    }
+    // Also by the beginning of its id, as far as that names one.
+    let shown = sky.text(&["task", "show", &made[0][..made[0].len() - 1]]);
+    assert!(shown.contains(&made[0]) && shown.contains("Archived"), "{shown}");
+    cloud.end();
+}
