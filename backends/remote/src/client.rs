@@ -1,5 +1,13 @@
 //! One request, one bounded answer, and what each failure means.
+//!
+//! All requests share one HTTP/2 connection. What stands in nobody's way there:
+//! * the window of the connection is as large as the windows of all its streams together, so a watch that nobody reads
+//!   fills its own window and delays no other answer;
+//! * watches, leases and all other calls have seats of their own, together as many as the API allows streams: a renewal
+//!   never waits for a stream behind a watch or a commit;
+//! * the bodies of all other calls that are on their way at a time are few bytes, so it does not wait behind them either.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -9,13 +17,26 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use skyloom_store::wire::{MAX_LINE_BYTES, ROOT, WireError};
 use skyloom_store::{Error, ErrorKind, Result};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::RemoteConfig;
+use crate::link::{Gate, Link};
 
 /// Longest body of an answer: a page of the protocol with room for its own writing.
 const MAX_ANSWER_BYTES: usize = MAX_LINE_BYTES;
 /// Longest error body that is read.
 const MAX_PROBLEM_BYTES: usize = 64 << 10;
+
+/// Bytes that one answer or watch may send ahead of its reader.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// Requests about leases under way at a time.
+const LEASE_SEATS: usize = 32;
+/// Other calls under way at a time; the rest of the API's 256 streams are for watches.
+const CALL_SEATS: usize = 96;
+/// Kibibytes of requests on their way at a time: what a renewal may find before it on the wire.
+const BULK_KIB: u32 = 2 << 10;
+/// All streams together.
+const STREAMS: u32 = 256;
 
 /// What may have happened behind when the answer is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +50,11 @@ pub(crate) enum Fate {
 /// The HTTP side of a remote store.
 pub(crate) struct Client {
     http: reqwest::Client,
+    link: Arc<Link>,
+    calls: Semaphore,
+    leases: Semaphore,
+    bulk: Semaphore,
+    watches: Arc<Semaphore>,
     base: Url,
     authorization: HeaderValue,
     request_timeout: Duration,
@@ -54,11 +80,23 @@ impl Client {
         let mut authorization = HeaderValue::try_from(format!("Bearer {}", config.token.expose()))
             .map_err(|_| invalid().with("token", "has characters that no token has"))?;
         authorization.set_sensitive(true);
+        let link = Arc::new(Link::new(
+            config.token.expose(),
+            config.reconnect_spread,
+            config.connect_timeout,
+        ));
+        // What is repeated is only what HTTP/2 says was not begun: refused streams, and those after a server's farewell.
         let mut builder = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .connect_timeout(config.connect_timeout)
+            .http2_prior_knowledge()
+            .http2_initial_stream_window_size(STREAM_WINDOW)
+            .http2_initial_connection_window_size(STREAM_WINDOW * STREAMS)
+            .http2_max_header_list_size(16 << 10)
+            .http2_keep_alive_interval(config.ping)
+            .http2_keep_alive_timeout(config.ping)
+            .http2_keep_alive_while_idle(true)
+            .connector_layer(Gate(Arc::clone(&link)))
             // Shorter than servers keep idle connections: a request on one that is just being closed would be lost.
             .pool_idle_timeout(Duration::from_secs(10))
             .tcp_keepalive(Duration::from_secs(30));
@@ -72,6 +110,11 @@ impl Client {
         let http = builder.build().map_err(|e| invalid().because(e))?;
         Ok(Self {
             http,
+            link,
+            calls: Semaphore::new(CALL_SEATS),
+            leases: Semaphore::new(LEASE_SEATS),
+            bulk: Semaphore::new(BULK_KIB as usize),
+            watches: Arc::new(Semaphore::new(config.max_watches)),
             base,
             authorization,
             request_timeout: config.request_timeout,
@@ -99,11 +142,17 @@ impl Client {
         body: &(impl Serialize + Sync),
         fate: Fate,
     ) -> Result<T> {
+        let body = json(operation, body)?;
+        let _seats = self.begin(endpoint, operation, body.len()).await?;
         let exchange = async {
             let response = self.send(endpoint, operation, body, fate).await?;
-            let bytes = read(response, MAX_ANSWER_BYTES)
-                .await
-                .map_err(|e| lost(operation, fate, e))?;
+            let made = self.link.made();
+            let bytes = read(response, MAX_ANSWER_BYTES).await.map_err(|e| {
+                if matches!(e, Lost::Native(_)) {
+                    self.link.lost(made);
+                }
+                lost(operation, fate, e)
+            })?;
             serde_json::from_slice(&bytes)
                 .map_err(|e| lost(operation, fate, Lost::Broken(format!("no such answer: {e}"))))
         };
@@ -113,29 +162,67 @@ impl Client {
         }
     }
 
+    /// Waits until a call may be made; nothing has left before.
+    async fn begin(&self, endpoint: &str, operation: &'static str, length: usize) -> Result<Seats<'_>> {
+        let waiting = async {
+            let seats = if endpoint.starts_with("lease") {
+                (self.leases.acquire().await, None)
+            } else {
+                let kib = u32::try_from(length >> 10).unwrap_or(u32::MAX).min(BULK_KIB);
+                let seat = self.calls.acquire().await;
+                (seat, Some(self.bulk.acquire_many(kib).await))
+            };
+            self.link.ready().await;
+            seats
+        };
+        // The semaphores are never closed.
+        tokio::time::timeout(self.request_timeout, waiting)
+            .await
+            .map_err(|_| {
+                Error::new(ErrorKind::Overloaded, operation)
+                    .because("too many calls of this client are under way")
+            })
+    }
+
     /// Sends `body` to `endpoint` and waits for the head of a good answer.
     pub(crate) async fn open(
         &self,
         endpoint: &str,
         operation: &'static str,
         body: &(impl Serialize + Sync),
-    ) -> Result<Response> {
-        let opening = self.send(endpoint, operation, body, Fate::Nothing);
+    ) -> Result<Opened> {
+        let Ok(seat) = Arc::clone(&self.watches).try_acquire_owned() else {
+            return Err(Error::new(ErrorKind::Overloaded, operation)
+                .because("this client has as many watches open as it may"));
+        };
+        let body = json(operation, body)?;
+        let opening = async {
+            self.link.ready().await;
+            self.send(endpoint, operation, body, Fate::Nothing).await
+        };
         match tokio::time::timeout(self.request_timeout, opening).await {
-            Ok(response) => response,
+            Ok(response) => Ok(Opened {
+                response: response?,
+                made: self.link.made(),
+                seat,
+            }),
             Err(_) => Err(lost(operation, Fate::Nothing, Lost::Late)),
         }
+    }
+
+    /// A stream of the `made`-th connection broke off.
+    pub(crate) fn broken(&self, made: u64) {
+        self.link.lost(made);
     }
 
     async fn send(
         &self,
         endpoint: &str,
         operation: &'static str,
-        body: &(impl Serialize + Sync),
+        body: Vec<u8>,
         fate: Fate,
     ) -> Result<Response> {
-        let body =
-            serde_json::to_vec(body).map_err(|e| Error::new(ErrorKind::Invalid, operation).because(e))?;
+        let made = self.link.made();
         let response = self
             .http
             .post(self.url(endpoint))
@@ -146,17 +233,52 @@ impl Client {
             .await;
         let response = match response {
             Ok(response) => response,
-            // No connection: not a byte of the request has left.
+            // Not a byte of the request has left.
             Err(e) if e.is_connect() || e.is_builder() => {
                 return Err(Error::new(ErrorKind::Unavailable, operation).because(e.without_url()));
             }
-            Err(e) => return Err(lost(operation, fate, Lost::Native(e))),
+            Err(e) => {
+                self.link.lost(made);
+                let fate = if not_begun(&e) { Fate::Nothing } else { fate };
+                return Err(lost(operation, fate, Lost::Native(e)));
+            }
         };
         if response.status() == StatusCode::OK {
             return Ok(response);
         }
         Err(refused(response, operation, fate).await)
     }
+}
+
+/// What a call holds while it is under way.
+type Seat<'a> = std::result::Result<SemaphorePermit<'a>, AcquireError>;
+type Seats<'a> = (Seat<'a>, Option<Seat<'a>>);
+
+fn json(operation: &'static str, body: &(impl Serialize + Sync)) -> Result<Vec<u8>> {
+    serde_json::to_vec(body).map_err(|e| Error::new(ErrorKind::Invalid, operation).because(e))
+}
+
+/// The head of a watch's answer.
+pub(crate) struct Opened {
+    pub(crate) response: Response,
+    /// Of which connection it is a stream.
+    pub(crate) made: u64,
+    /// Held as long as the watch is open.
+    pub(crate) seat: OwnedSemaphorePermit,
+}
+
+/// Whether the far end says that it has not looked at the request: it refused the stream, or had said farewell before.
+fn not_begun(error: &reqwest::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(e) = cause {
+        if let Some(e) = e.downcast_ref::<h2::Error>() {
+            let refused = e.is_reset() && e.reason() == Some(h2::Reason::REFUSED_STREAM);
+            let farewell = e.is_go_away() && e.reason() == Some(h2::Reason::NO_ERROR);
+            return e.is_remote() && (refused || farewell);
+        }
+        cause = e.source();
+    }
+    false
 }
 
 /// How an answer got lost.

@@ -7,6 +7,9 @@ use reqwest::Url;
 use skyloom_model::Secret;
 use skyloom_store::{Error, ErrorKind, Result};
 
+/// Most watches of one connection: half of the streams that the API allows on one.
+const MAX_WATCHES: usize = 128;
+
 /// Settings of a [`crate::RemoteStore`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -25,10 +28,18 @@ pub struct RemoteConfig {
     pub request_timeout: Duration,
     /// Longest silence of a watch. The API sends a line every few seconds, so a longer silence is a dead peer.
     pub silence_timeout: Duration,
+    /// After the connection broke, the next one is made within this time: at a moment of this client's own, so that the
+    /// clients of a server that restarts do not all come back in the same instant. Doubled once when that fails too.
+    pub reconnect_spread: Duration,
+    /// How often the far end is asked whether it lives, and how long it may take to say so.
+    pub ping: Duration,
+    /// Most open watches; each more ends at once as overloaded.
+    pub max_watches: usize,
 }
 
 impl RemoteConfig {
-    /// The API at `url` with `token`: 5 s to connect, 30 s for an answer, 20 s of silence.
+    /// The API at `url` with `token`: 5 s to connect, 30 s for an answer, 20 s of silence; back within 2 s; a ping every
+    /// 5 s; 128 watches.
     #[must_use]
     pub fn new(url: impl Into<String>, token: Secret<String>) -> Self {
         Self {
@@ -39,6 +50,9 @@ impl RemoteConfig {
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
             silence_timeout: Duration::from_secs(20),
+            reconnect_spread: Duration::from_secs(2),
+            ping: Duration::from_secs(5),
+            max_watches: MAX_WATCHES,
         }
     }
 
@@ -74,6 +88,27 @@ impl RemoteConfig {
     #[must_use]
     pub fn with_silence_timeout(mut self, timeout: Duration) -> Self {
         self.silence_timeout = timeout;
+        self
+    }
+
+    /// With another time within which a broken connection is made anew.
+    #[must_use]
+    pub fn with_reconnect_spread(mut self, spread: Duration) -> Self {
+        self.reconnect_spread = spread;
+        self
+    }
+
+    /// With another time between pings, and for their answers.
+    #[must_use]
+    pub fn with_ping(mut self, every: Duration) -> Self {
+        self.ping = every;
+        self
+    }
+
+    /// With another number of open watches, up to 128.
+    #[must_use]
+    pub fn with_max_watches(mut self, watches: usize) -> Self {
+        self.max_watches = watches.min(MAX_WATCHES);
         self
     }
 

@@ -1,8 +1,8 @@
 //! A [`Store`] that another process has: the client half of the store protocol, over the Skyloom API.
 //!
 //! ```text
-//! engine, agent ── RemoteStore ── HTTP(S), one request per call ──> core/api /v1/store/* ──> the real store
-//!                       Watch <── NDJSON stream, one connection per watch ──
+//! engine, agent ── RemoteStore ══ one HTTP/2 connection: a stream per call ──> core/api /v1/store/* ──> the real store
+//!                                                          a stream per watch <── NDJSON ──
 //! ```
 //!
 //! What the bearer of the token may see and change is decided by the API, never here. This side keeps three promises:
@@ -10,12 +10,16 @@
 //! * every answer and every watch line is bounded, every wait has an end;
 //! * plain HTTP is spoken to loopback addresses only, unless the configuration allows it by name.
 //!
-//! A broken watch ends with one error item. Coming back is the business of [`skyloom_store::Mirror`].
+//! A broken watch ends with one error item. Coming back at the last revision is the business of [`skyloom_store::Mirror`];
+//! here it is made sure that not all clients of a server come back in the same instant
+//! ([`RemoteConfig::reconnect_spread`]). A server that says farewell finishes what it has begun; what it has not is sent
+//! on the next connection.
 //!
 //! [`ErrorKind::Unknown`]: skyloom_store::ErrorKind::Unknown
 
 mod client;
 mod config;
+mod link;
 mod watch;
 
 use std::fmt;

@@ -1,7 +1,8 @@
 //! A watch: one NDJSON answer, read line by line as far as the consumer pulls.
 //!
-//! Nothing is buffered here beyond the line that is being read: a slow consumer stops the reading, the API's queue for
-//! this watcher fills up, and the store behind says [`skyloom_store::WatchEvent::Gap`].
+//! Nothing is buffered here beyond the line that is being read and the stream's window: a slow consumer stops the reading,
+//! the API's queue for this watcher fills up, and the store behind says [`skyloom_store::WatchEvent::Gap`]. Other streams
+//! of the connection go on meanwhile.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use skyloom_store::wire::{MAX_LINE_BYTES, WatchLine, WatchRequest};
 use skyloom_store::{Error, ErrorKind, Result, WatchEvent};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::client::{Client, Fate, Lost, lost};
 
@@ -24,6 +26,8 @@ struct Reader {
     client: Arc<Client>,
     chunks: BoxStream<'static, reqwest::Result<Bytes>>,
     lines: Lines,
+    made: u64,
+    _seat: OwnedSemaphorePermit,
 }
 
 /// The stream for `request`; connects at the first pull.
@@ -33,10 +37,12 @@ pub(crate) fn stream(client: Arc<Client>, request: WatchRequest) -> BoxStream<'s
             State::Ended => return None,
             State::Open(reader) => reader,
             State::Closed(client, request) => match client.open("watch", "watch", &request).await {
-                Ok(response) => Reader {
+                Ok(opened) => Reader {
                     client,
-                    chunks: response.bytes_stream().boxed(),
+                    chunks: opened.response.bytes_stream().boxed(),
                     lines: Lines::default(),
+                    made: opened.made,
+                    _seat: opened.seat,
                 },
                 Err(e) => return Some((Err(e), State::Ended)),
             },
@@ -58,11 +64,17 @@ impl Reader {
             let chunk = tokio::time::timeout(self.client.silence_timeout, self.chunks.next())
                 .await
                 .map_err(|_| lost("watch", Fate::Nothing, Lost::Late))?;
-            match chunk {
-                Some(Ok(chunk)) => self.lines.push(&chunk)?,
-                Some(Err(e)) => return Err(lost("watch", Fate::Nothing, Lost::Native(e))),
-                None => return Err(Error::new(ErrorKind::Unavailable, "watch").because("the stream ended")),
-            }
+            let error = match chunk {
+                Some(Ok(chunk)) => {
+                    self.lines.push(&chunk)?;
+                    continue;
+                }
+                Some(Err(e)) => lost("watch", Fate::Nothing, Lost::Native(e)),
+                None => Error::new(ErrorKind::Unavailable, "watch").because("the stream ended"),
+            };
+            // Also at an orderly end: a server ends watches when it goes.
+            self.client.broken(self.made);
+            return Err(error);
         }
     }
 }

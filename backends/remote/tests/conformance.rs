@@ -1,5 +1,5 @@
 //! The exam of every store, sat by a remote store: each case talks to a real API server on loopback, with a memory store
-//! or SQLite behind it.
+//! or SQLite behind it; with SQLite also over TLS.
 
 mod server;
 
@@ -11,27 +11,39 @@ use async_trait::async_trait;
 use skyloom_model::ManualClock;
 use skyloom_store::conformance::{Abilities, Exam, Failure, MemoryExam, Sitting, Verdict, main_all};
 use skyloom_store::{DynBackend, Revision};
-use skyloom_store_remote::RemoteStore;
+use skyloom_store_remote::{RemoteConfig, RemoteStore};
 use skyloom_store_sql::{SqliteConfig, SqliteStore};
 use tempfile::TempDir;
 
-use crate::server::ApiServer;
+use crate::server::{ApiServer, self_signed};
 
 /// A remote store before what another exam examines.
-struct RemoteExam<E>(E);
+struct RemoteExam<E> {
+    inner: E,
+    tls: Option<Tls>,
+}
+
+/// The authority's certificate, and the server that shows one of it.
+type Tls = (String, Arc<rustls::ServerConfig>);
 
 struct RemoteSitting {
     inner: Box<dyn Sitting>,
+    tls: Option<Tls>,
     /// Present but during [`Sitting::reopen`].
     open: Option<(ApiServer, Arc<RemoteStore>)>,
 }
 
 impl RemoteSitting {
-    async fn open(inner: &dyn Sitting) -> Result<(ApiServer, Arc<RemoteStore>), Failure> {
-        let server = ApiServer::start(inner.store())
-            .await
-            .map_err(|e| Failure::new(e.to_string()))?;
-        let store = Arc::new(RemoteStore::connect(server.config()).await?);
+    async fn open(inner: &dyn Sitting, tls: Option<&Tls>) -> Result<(ApiServer, Arc<RemoteStore>), Failure> {
+        let server = match tls {
+            None => ApiServer::start(inner.store()).await,
+            Some((_, server)) => {
+                let any = ([127, 0, 0, 1], 0).into();
+                ApiServer::start_at(any, inner.store(), Some(Arc::clone(server)), None).await
+            }
+        };
+        let server = server.map_err(|e| Failure::new(e.to_string()))?;
+        let store = Arc::new(RemoteStore::connect(config(&server, tls)).await?);
         Ok((server, store))
     }
 
@@ -47,21 +59,34 @@ impl RemoteSitting {
     }
 }
 
+fn config(server: &ApiServer, tls: Option<&Tls>) -> RemoteConfig {
+    let config = server.config();
+    match tls {
+        None => config,
+        Some((authority, _)) => {
+            let url = format!("https://localhost:{}", server.address.port());
+            RemoteConfig::new(url, config.token).with_ca_pem(authority.as_str())
+        }
+    }
+}
+
 #[async_trait]
 impl<E: Exam> Exam for RemoteExam<E> {
     fn name(&self) -> String {
-        format!("remote-{}", self.0.name())
+        let tls = if self.tls.is_some() { "-tls" } else { "" };
+        format!("remote{tls}-{}", self.inner.name())
     }
     fn abilities(&self) -> Abilities {
-        self.0.abilities()
+        self.inner.abilities()
     }
     fn ttl(&self) -> Duration {
-        self.0.ttl()
+        self.inner.ttl()
     }
     async fn fresh(&self) -> Result<Box<dyn Sitting>, Failure> {
-        let inner = self.0.fresh().await?;
-        let open = Some(RemoteSitting::open(&*inner).await?);
-        Ok(Box::new(RemoteSitting { inner, open }))
+        let inner = self.inner.fresh().await?;
+        let tls = self.tls.clone();
+        let open = Some(RemoteSitting::open(&*inner, tls.as_ref()).await?);
+        Ok(Box::new(RemoteSitting { inner, tls, open }))
     }
 }
 
@@ -71,7 +96,7 @@ impl Sitting for RemoteSitting {
         self.parts().1.clone()
     }
     fn second(&self) -> DynBackend {
-        let config = self.parts().0.config();
+        let config = config(&self.parts().0, self.tls.as_ref());
         Arc::new(RemoteStore::open(config).expect("a configuration that was good once"))
     }
     async fn pass_time(&self, by: Duration) {
@@ -83,7 +108,7 @@ impl Sitting for RemoteSitting {
     async fn reopen(&mut self) -> Verdict {
         self.close().await;
         self.inner.reopen().await?;
-        self.open = Some(Self::open(&*self.inner).await?);
+        self.open = Some(Self::open(&*self.inner, self.tls.as_ref()).await?);
         Ok(())
     }
     async fn end(mut self: Box<Self>) {
@@ -157,9 +182,19 @@ impl Sitting for SqliteSitting {
 }
 
 fn main() -> ExitCode {
-    let exams: [Arc<dyn Exam>; 2] = [
-        Arc::new(RemoteExam(MemoryExam::new())),
-        Arc::new(RemoteExam(SqliteExam)),
+    let exams: [Arc<dyn Exam>; 3] = [
+        Arc::new(RemoteExam {
+            inner: MemoryExam::new(),
+            tls: None,
+        }),
+        Arc::new(RemoteExam {
+            inner: SqliteExam,
+            tls: None,
+        }),
+        Arc::new(RemoteExam {
+            inner: SqliteExam,
+            tls: Some(self_signed()),
+        }),
     ];
     main_all(exams)
 }

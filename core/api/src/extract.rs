@@ -92,7 +92,12 @@ pub(crate) fn media_type(headers: &HeaderMap, want: &str) -> bool {
     plain && kind.eq_ignore_ascii_case(want)
 }
 
-async fn read(mut body: Body, limit: usize, held: Option<&Held>, state: &AppState) -> Result<Bytes, ApiError> {
+async fn read(
+    mut body: Body,
+    limit: usize,
+    held: Option<&Held>,
+    state: &AppState,
+) -> Result<Bytes, ApiError> {
     if body.size_hint().lower() > limit as u64 {
         return Err(ApiError::body_too_large(limit));
     }

@@ -13,6 +13,7 @@
 mod answer;
 mod auth;
 mod extract;
+mod fan;
 mod health;
 mod held;
 mod observe;

@@ -10,6 +10,7 @@ use skyloom_model::{Clock, Ids, Readiness};
 use skyloom_store::DynBackend;
 use tokio_util::sync::CancellationToken;
 
+use crate::fan::Fans;
 use crate::held;
 use crate::seats::Seats;
 
@@ -157,6 +158,7 @@ pub(crate) struct Shared {
     pub(crate) streams: Arc<Seats>,
     pub(crate) connections: Arc<Seats>,
     pub(crate) bytes: Arc<held::Bytes>,
+    pub(crate) fans: Arc<Fans>,
     /// The OpenAPI document.
     pub(crate) document: Bytes,
 }
@@ -169,6 +171,7 @@ impl AppState {
             streams: Seats::new(limits.max_streams, limits.max_streams_per_token),
             connections: Seats::new(usize::MAX, limits.max_connections_per_token),
             bytes: held::Bytes::new(limits.max_bytes, limits.max_bytes_per_token),
+            fans: Arc::default(),
             document,
             parts,
         }))

@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -49,6 +50,20 @@ pub async fn serve(
     let seats = Arc::new(Semaphore::new(limits.max_connections));
     let refusals = Arc::new(Semaphore::new(REFUSED_AT_A_TIME));
     let mut connections = JoinSet::new();
+    let begin = |accepted: Accepted, connections: &mut JoinSet<()>| {
+        let connection = Connection {
+            router: (!accepted.refused).then(|| router.clone()),
+            tls: tls.clone(),
+            limits,
+            shutdown: shutdown.clone(),
+        };
+        connections.spawn(async move {
+            if let Err(error) = connection.run(accepted.stream).await {
+                tracing::debug!(peer = %accepted.from, error = %error, "connection ended");
+            }
+            drop(accepted.seat);
+        });
+    };
     loop {
         let accepted = tokio::select! {
             biased;
@@ -65,19 +80,11 @@ pub async fn serve(
                 continue;
             }
         };
-        let Accepted { stream, from, seat, refused } = accepted;
-        let connection = Connection {
-            router: (!refused).then(|| router.clone()),
-            tls: tls.clone(),
-            limits,
-            shutdown: shutdown.clone(),
-        };
-        connections.spawn(async move {
-            if let Err(error) = connection.run(stream).await {
-                tracing::debug!(peer = %from, error = %error, "connection ended");
-            }
-            drop(seat);
-        });
+        begin(accepted, &mut connections);
+    }
+    // Those who have been let in by the kernel already; they are told to go elsewhere.
+    while let Some(Ok(accepted)) = accept(&listener, &seats, &refusals).now_or_never() {
+        begin(accepted, &mut connections);
     }
     drop(listener);
     let drained = async { while connections.join_next().await.is_some() {} };

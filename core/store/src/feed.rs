@@ -11,6 +11,7 @@
 //! asks for what is gone or does not keep up.
 
 mod hub;
+pub mod ring;
 mod tail;
 
 use std::fmt::Debug;

@@ -107,3 +107,22 @@ impl ApiServer {
         while self.tasks.join_next().await.is_some() {}
     }
 }
+
+/// A certificate for `localhost` in PEM that is its own authority, and the server that shows it.
+pub(crate) fn self_signed() -> (String, Arc<rustls::ServerConfig>) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()])
+        .and_then(|params| params.self_signed(&key))
+        .expect("a certificate");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("protocol versions")
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+        )
+        .expect("a configuration");
+    (certificate.pem(), Arc::new(tls))
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use skyloom_model::TokenId;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::problem::ApiError;
@@ -25,6 +26,8 @@ struct Shared {
     /// One seat for each token that came this way: a proxy in front carries many.
     tokens: Mutex<BTreeMap<TokenId, Seat>>,
     unwanted: CancellationToken,
+    /// Rung at the first request.
+    first: Notify,
 }
 
 /// One request under way; dropping it ends that.
@@ -39,7 +42,9 @@ impl Drop for UnderWay {
 
 impl Peer {
     pub(super) fn begin(&self) -> UnderWay {
-        self.0.begun.fetch_add(1, Ordering::Relaxed);
+        if self.0.begun.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.0.first.notify_one();
+        }
         self.0.active.fetch_add(1, Ordering::Relaxed);
         UnderWay(self.clone())
     }
@@ -59,6 +64,13 @@ impl Peer {
         }
         tokens.insert(token, seat);
         Ok(())
+    }
+
+    /// Returns when a request has begun.
+    pub(super) async fn spoken(&self) {
+        if self.0.begun.load(Ordering::Relaxed) == 0 {
+            self.0.first.notified().await;
+        }
     }
 
     /// Has the connection closed when its requests are answered.

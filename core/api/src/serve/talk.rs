@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
@@ -21,6 +22,9 @@ use tokio_util::sync::CancellationToken;
 use super::{Peer, ServeLimits};
 use crate::observe::REQUEST_ID;
 use crate::problem::ApiError;
+
+/// How long a connection that is not yet used is listened to after the shutdown.
+const FIRST_WORDS: Duration = Duration::from_millis(500);
 
 /// The configuration with the protocols that are spoken here, unless it names some itself.
 pub(super) fn with_alpn(config: Arc<rustls::ServerConfig>) -> Arc<rustls::ServerConfig> {
@@ -65,7 +69,15 @@ impl Connection {
         tokio::pin!(connection);
         let ended = tokio::select! {
             biased;
-            () = self.shutdown.cancelled() => None,
+            () = self.shutdown.cancelled() => {
+                // One that has just come may have sent its first request: closed now, nobody could tell what became of it.
+                tokio::select! {
+                    biased;
+                    ended = &mut connection => Some(ended),
+                    () = peer.spoken() => None,
+                    () = tokio::time::sleep(FIRST_WORDS) => None,
+                }
+            }
             () = peer.over(limits.head_timeout, limits.idle_timeout) => None,
             ended = &mut connection => Some(ended),
         };
@@ -74,7 +86,8 @@ impl Connection {
             // What is under way is finished; a client that then does not go is cut off.
             None => {
                 connection.as_mut().graceful_shutdown();
-                let rest = tokio::time::timeout(limits.head_timeout, connection).await;
+                let patience = limits.head_timeout.max(limits.drain);
+                let rest = tokio::time::timeout(patience, connection).await;
                 rest.unwrap_or(Ok(()))
             }
         };

@@ -1,21 +1,26 @@
 //! Hands commits to the watchers whose prefix they touch.
 //!
-//! Whoever learns of durable commits publishes them, in order. Watchers stand in a table by their prefix, so a commit looks up
-//! the ancestors of its keys and meets nobody else. A watcher that does not keep up is dropped and told so.
+//! Whoever learns of durable commits publishes them, in order. There is one [`Ring`] for each watched prefix, so a commit
+//! looks up the ancestors of its keys, is put into one ring each however many watchers read it, and meets nobody else. A
+//! watcher that does not keep up is lost and told so.
 
-use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
 
 use super::Commit;
-use crate::{Prefix, Revision};
+use super::ring::{Reader, Ring, Turn};
+use crate::{Change, Prefix, Revision};
 
 /// After this many revisions without a commit for them, watchers are told how far the store has come.
 const PROGRESS_EVERY: u64 = 1_000;
 /// Most commits that may wait for one watcher, whatever it asks for.
 const MAX_BUFFER: usize = 1 << 20;
+/// Most bytes of documents that may wait for the watchers of one prefix.
+const MAX_BYTES: usize = 256 << 20;
+/// Commits that a watcher takes at a time.
+const AT_A_TIME: usize = 64;
 
 /// What a watcher is sent.
 #[derive(Debug)]
@@ -54,32 +59,7 @@ pub struct Hub(Mutex<Table>);
 struct Table {
     head: Head,
     progress_at: u64,
-    last_id: u64,
-    by_prefix: HashMap<String, Vec<Watcher>>,
-}
-
-#[derive(Debug)]
-struct Watcher {
-    id: u64,
-    /// The last commit put into the queue: one that touches two keys is sent once.
-    sent: Revision,
-    queue: mpsc::Sender<Live>,
-    end: Arc<OnceLock<End>>,
-}
-
-impl Watcher {
-    /// `false` when this watcher is full or gone.
-    fn send(&mut self, commit: &Arc<Commit>) -> bool {
-        if self.sent == commit.revision {
-            return true;
-        }
-        self.sent = commit.revision;
-        let kept = self.queue.try_send(Live::Commit(Arc::clone(commit))).is_ok();
-        if !kept {
-            self.end.get_or_init(|| End::Lost);
-        }
-        kept
-    }
+    by_prefix: BTreeMap<String, CommitRing>,
 }
 
 /// One watcher's end of the line; dropping it signs off.
@@ -87,9 +67,10 @@ impl Watcher {
 pub struct Subscription {
     hub: Arc<Hub>,
     prefix: String,
-    id: u64,
-    queue: mpsc::Receiver<Live>,
-    end: Arc<OnceLock<End>>,
+    /// None when the store was closed before.
+    reader: Option<Reader<Arc<Commit>>>,
+    at_a_time: usize,
+    ready: VecDeque<Arc<Commit>>,
     /// Commits after this one are sent.
     pub start: Revision,
 }
@@ -100,9 +81,14 @@ impl Subscription {
     /// # Errors
     /// The reason why nothing more comes. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Result<Live, End> {
-        match self.queue.recv().await {
-            Some(live) => Ok(live),
-            None => Err(self.end.get().copied().unwrap_or(End::Closed)),
+        loop {
+            if let Some(commit) = self.ready.pop_front() {
+                return Ok(Live::Commit(commit));
+            }
+            let reader = self.reader.as_mut().ok_or(End::Closed)?;
+            if let Turn::Progress(revision) = reader.next(self.at_a_time, &mut self.ready).await? {
+                return Ok(Live::Progress(revision));
+            }
         }
     }
 }
@@ -110,11 +96,13 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let mut table = self.hub.0.lock();
-        if let Some(list) = table.by_prefix.get_mut(&self.prefix) {
-            list.retain(|w| w.id != self.id);
-            if list.is_empty() {
-                table.by_prefix.remove(&self.prefix);
-            }
+        self.reader = None;
+        if table
+            .by_prefix
+            .get(&self.prefix)
+            .is_some_and(|ring| ring.readers() == 0)
+        {
+            table.by_prefix.remove(&self.prefix);
         }
     }
 }
@@ -144,31 +132,20 @@ impl Hub {
     /// Joins: every commit published from now on that touches `prefix`, at most `buffer` of them waiting.
     #[must_use]
     pub fn subscribe(self: &Arc<Self>, prefix: &Prefix, buffer: usize) -> Subscription {
-        let (sender, queue) = mpsc::channel(buffer.clamp(1, MAX_BUFFER));
-        let end = Arc::new(OnceLock::new());
+        let buffer = buffer.clamp(1, MAX_BUFFER);
         let mut table = self.0.lock();
-        table.last_id += 1;
-        let id = table.last_id;
         let start = table.head.revision;
-        if !table.head.closed {
-            let watcher = Watcher {
-                id,
-                sent: start,
-                queue: sender,
-                end: Arc::clone(&end),
-            };
-            table
-                .by_prefix
-                .entry(prefix.as_str().to_owned())
-                .or_default()
-                .push(watcher);
-        }
+        let reader = (!table.head.closed).then(|| {
+            let new = || Ring::new(start, MAX_BYTES);
+            let ring = table.by_prefix.entry(prefix.as_str().to_owned());
+            ring.or_insert_with(new).join(buffer)
+        });
         Subscription {
             hub: Arc::clone(self),
             prefix: prefix.as_str().to_owned(),
-            id,
-            queue,
-            end,
+            reader,
+            at_a_time: AT_A_TIME.min(buffer),
+            ready: VecDeque::new(),
             start,
         }
     }
@@ -181,17 +158,21 @@ impl Hub {
         if table.by_prefix.is_empty() {
             return;
         }
+        let mut touched = Vec::new();
         for commit in commits {
+            let weight = commit.changes.iter().map(weight).sum();
             for change in &commit.changes {
-                table.send(change.key().as_str(), commit);
+                table.send(change.key().as_str(), commit, weight, &mut touched);
             }
         }
         if revision.0 >= table.progress_at + PROGRESS_EVERY {
             table.progress_at = revision.0;
-            for watcher in table.by_prefix.values().flatten() {
-                // A full queue has better news in it.
-                let _ = watcher.queue.try_send(Live::Progress(revision));
+            for ring in table.by_prefix.values() {
+                ring.progress(revision);
+                ring.wake();
             }
+        } else {
+            touched.iter().for_each(|ring| ring.wake());
         }
     }
 
@@ -211,25 +192,36 @@ impl Hub {
     }
 }
 
+/// What a change takes in memory, roughly.
+fn weight(change: &Change) -> usize {
+    let value = match change {
+        Change::Put(kv) => kv.value.bytes().len(),
+        Change::Delete(_) => 0,
+    };
+    value + change.key().as_str().len() + 64
+}
+
+type CommitRing = Arc<Ring<Arc<Commit>>>;
+
 impl Table {
-    fn send(&mut self, key: &str, commit: &Arc<Commit>) {
+    fn send(&self, key: &str, commit: &Arc<Commit>, weight: usize, touched: &mut Vec<CommitRing>) {
         // "", "a/", "a/b/" of the key a/b/c
         let ends = std::iter::once(0).chain(key.match_indices('/').map(|(i, _)| i + 1));
-        for prefix in ends.map(|end| &key[..end]) {
-            let Some(list) = self.by_prefix.get_mut(prefix) else {
+        for ring in ends.filter_map(|end| self.by_prefix.get(&key[..end])) {
+            // One that touches two keys below a prefix is sent once.
+            if !ring.push_after(commit, commit.revision, weight) {
                 continue;
-            };
-            list.retain_mut(|watcher| watcher.send(commit));
-            if list.is_empty() {
-                self.by_prefix.remove(prefix);
+            }
+            if !touched.iter().any(|known| Arc::ptr_eq(known, ring)) {
+                touched.push(Arc::clone(ring));
             }
         }
     }
 
     fn end(&mut self, end: End) {
-        for watcher in self.by_prefix.values().flatten() {
-            watcher.end.get_or_init(|| end);
+        for ring in std::mem::take(&mut self.by_prefix).values() {
+            ring.end(end);
+            ring.wake();
         }
-        self.by_prefix.clear();
     }
 }

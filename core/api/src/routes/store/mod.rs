@@ -3,19 +3,28 @@
 mod schema;
 mod watch;
 
-use axum::Json as Answer;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
 use axum::extract::State;
+use axum::response::Response;
+use axum::{Extension, Json as Answer};
+use bytes::Bytes;
+use futures::stream;
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
 use skyloom_store::wire::{
     CapabilityRequest, CommitRequest, Done, GetAnswer, GetRequest, GrantRequest, LeasesAnswer, LeasesRequest,
     ListAnswer, ListRequest, MAX_TTL_MS, RenewRequest, RevokeRequest, WireCapability, WireDocument,
 };
 use skyloom_store::{Error, ErrorKind, Grant, Outcome, Renewal, Txn};
-use std::time::Duration;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::auth::Identity;
 use crate::extract::StoreJson;
+use crate::held::Held;
 use crate::parts::AppState;
 use crate::problem::ApiError;
 use skyloom_cloud::StoreScope;
@@ -88,8 +97,9 @@ async fn get(
 async fn list(
     State(state): State<AppState>,
     identity: Identity,
+    Extension(held): Extension<Held>,
     StoreJson(request): StoreJson<ListRequest>,
-) -> Result<ListAnswer> {
+) -> std::result::Result<Response, ApiError> {
     let scope = StoreScope::of(&identity.role).map_err(ApiError::denied)?;
     let page = async {
         scope.below(&request.prefix, "list")?;
@@ -100,7 +110,23 @@ async fn list(
             .await?;
         ListAnswer::from_page(&page)
     };
-    page.await.map(Answer).map_err(|e| ApiError::store(&e))
+    let page = page.await.map_err(|e| ApiError::store(&e))?;
+    let bytes = serde_json::to_vec(&page).map_err(|_| ApiError::internal())?;
+    held.take(bytes.len())?;
+    Ok(in_pieces(bytes.into(), held))
+}
+
+/// A long JSON answer, handed on as far as the client reads: what is held for it is given back with the last piece.
+fn in_pieces(bytes: Bytes, held: Held) -> Response {
+    const PIECE: usize = 64 << 10;
+    let pieces = stream::unfold((bytes, held), |(mut bytes, held)| async {
+        let piece = bytes.split_to(bytes.len().min(PIECE));
+        (!piece.is_empty()).then(|| (Ok::<_, Infallible>(piece), (bytes, held)))
+    });
+    let mut response = Response::new(Body::from_stream(pieces));
+    let kind = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
 }
 
 /// Commit a transaction

@@ -1,24 +1,36 @@
 //! `POST /v1/store/watch`: a watch as NDJSON.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt as _};
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
-use skyloom_store::wire::{WatchLine, WatchRequest};
-use skyloom_store::{Revision, WatchEvent};
+use skyloom_store::feed::End;
+use skyloom_store::feed::ring::{Reader, Turn};
+use skyloom_store::wire::WatchRequest;
+use skyloom_store::{DynBackend, Revision, WatchEvent, WatchOptions};
 
 use super::schema;
 use crate::auth::Identity;
 use crate::extract::StoreJson;
+use crate::fan::{Line, Member};
 use crate::parts::AppState;
 use crate::problem::ApiError;
 use crate::stream::{Keeper, Next};
 use skyloom_cloud::StoreScope;
+
+/// Lines that are ready are sent together up to about this many bytes.
+const CHUNK: usize = 16 << 10;
+/// Shared lines taken at a time.
+const AT_A_TIME: usize = 64;
 
 /// Watch a prefix
 ///
@@ -39,15 +51,14 @@ pub(super) async fn watch(
         .map_err(|e| ApiError::store(&e))?;
     let keeper = Keeper::new(&state, identity)?;
     let options = request.options(state.parts.limits.watch_buffer);
+    let member = state.fans.join(&request.prefix, &state.parts.backend);
     let lines = Lines {
         keeper,
-        last: options.after,
-        events: state.parts.backend.watch(&request.prefix, options),
-        ended: false,
+        feed: Feed::new(member, state.parts.backend.clone(), options),
     };
     let body = stream::unfold(lines, |mut lines| async {
-        let line = lines.next().await?;
-        Some((Ok::<_, Infallible>(line), lines))
+        let chunk = lines.next().await?;
+        Some((Ok::<_, Infallible>(chunk), lines))
     });
     let mut response = Response::new(Body::from_stream(body));
     response
@@ -58,35 +69,135 @@ pub(super) async fn watch(
 
 struct Lines {
     keeper: Keeper,
-    events: BoxStream<'static, skyloom_store::Result<WatchEvent>>,
+    feed: Feed,
+}
+
+impl Lines {
+    /// The next line, and those that are ready after it.
+    async fn next(&mut self) -> Option<Bytes> {
+        let first = match self.keeper.next(&mut self.feed).await {
+            Next::End => return None,
+            Next::Tick => Line::heartbeat(self.feed.last)?,
+            Next::Item(line) => line,
+        };
+        let mut cx = Context::from_waker(Waker::noop());
+        if self.feed.drained() {
+            return Some(first.bytes);
+        }
+        let mut chunk = BytesMut::new();
+        let mut next = Some(first);
+        while let Some(line) = next {
+            if chunk.is_empty() && line.bytes.len() >= CHUNK {
+                return Some(line.bytes);
+            }
+            chunk.extend_from_slice(&line.bytes);
+            if chunk.len() >= CHUNK {
+                break;
+            }
+            next = match self.feed.poll_next_unpin(&mut cx) {
+                Poll::Ready(line) => line,
+                Poll::Pending => None,
+            };
+        }
+        Some(chunk.freeze())
+    }
+}
+
+/// The lines of one watcher: from a watch of its own, or shared with others of its prefix.
+struct Feed {
+    member: Member,
+    backend: DynBackend,
+    options: WatchOptions,
+    from: From,
+    ready: VecDeque<Line>,
     /// Everything up to it has been delivered.
     last: Revision,
     ended: bool,
 }
 
-impl Lines {
-    async fn next(&mut self) -> Option<Bytes> {
-        if self.ended {
-            return None;
-        }
-        let line = match self.keeper.next(&mut self.events).await {
-            Next::End => return None,
-            Next::Tick => WatchLine::Progress { revision: self.last },
-            Next::Item(item) => {
-                if let Ok(WatchEvent::Commit { revision, .. } | WatchEvent::Progress(revision)) = &item {
-                    self.last = self.last.max(*revision);
-                }
-                WatchLine::from_item(&item)
-            }
+enum From {
+    Own(BoxStream<'static, skyloom_store::Result<WatchEvent>>),
+    Shared(Reader<Line>),
+}
+
+impl Feed {
+    fn new(member: Member, backend: DynBackend, options: WatchOptions) -> Self {
+        let from = match member.share_known(options.after, options.buffer) {
+            Some(reader) => From::Shared(reader),
+            None => From::Own(backend.watch(member.prefix(), options.clone())),
         };
-        match line.encode() {
-            Ok((bytes, last)) => {
-                self.ended = last;
-                Some(bytes)
+        Self {
+            member,
+            backend,
+            last: options.after,
+            options,
+            from,
+            ready: VecDeque::new(),
+            ended: false,
+        }
+    }
+
+    /// What comes next of the watcher's own watch; with it, it may have caught up with the others.
+    fn own(&mut self, item: Option<skyloom_store::Result<WatchEvent>>) -> Option<Line> {
+        let line = item.and_then(|item| Line::of(&item, self.last));
+        self.ended = line.as_ref().is_none_or(|line| line.last);
+        let line = line?;
+        if !self.ended
+            && let Some(reader) = self.member.share(line.revision, self.options.buffer)
+        {
+            self.from = From::Shared(reader);
+        }
+        Some(line)
+    }
+
+    /// Whether no more shared lines are at hand: one line alone need not be copied.
+    fn drained(&self) -> bool {
+        self.ready.is_empty() && matches!(self.from, From::Shared(_))
+    }
+
+    /// Too slow for the others, or they are no more: the store is asked where this leads.
+    fn alone(&mut self) {
+        self.options.after = self.last;
+        self.from = From::Own(self.backend.watch(self.member.prefix(), self.options.clone()));
+    }
+}
+
+impl Stream for Feed {
+    type Item = Line;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Line>> {
+        let this = &mut *self;
+        loop {
+            if let Some(line) = this.ready.pop_front() {
+                // The others may be behind this one.
+                if line.revision <= this.last {
+                    continue;
+                }
+                this.last = line.revision;
+                this.ended = line.last;
+                return Poll::Ready(Some(line));
             }
-            Err(e) => {
-                tracing::error!(error = %skyloom_model::report(&e), "a watch line cannot be written");
-                None
+            if this.ended {
+                return Poll::Ready(None);
+            }
+            match &mut this.from {
+                From::Own(events) => {
+                    let item = ready!(events.poll_next_unpin(cx));
+                    let line = this.own(item);
+                    if let Some(line) = &line {
+                        this.last = line.revision;
+                    }
+                    return Poll::Ready(line);
+                }
+                From::Shared(reader) => match ready!(reader.poll_next(cx, AT_A_TIME, &mut this.ready)) {
+                    Ok(Turn::Items) => {}
+                    Ok(Turn::Progress(revision)) if revision > this.last => {
+                        this.last = revision;
+                        return Poll::Ready(Line::heartbeat(revision));
+                    }
+                    Ok(Turn::Progress(_)) => {}
+                    Err(End::Lost | End::Closed) => this.alone(),
+                },
             }
         }
     }
