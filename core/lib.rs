@@ -20,7 +20,7 @@ mod local;
 mod registry;
 
 pub use local::{LocalCloud, LocalHost, LocalParts, Registered};
-pub use registry::{Opened, StoreOptions, open_store, schemes, shown};
+pub use registry::{Opened, SchemaChange, StoreOptions, migrate_store, open_store, schemes, shown};
 
 pub use skyloom_agent as agent;
 pub use skyloom_api as api;

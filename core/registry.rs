@@ -36,6 +36,8 @@ pub struct StoreOptions {
     pub ca_pem: Option<Vec<u8>>,
     /// Create or upgrade what the store keeps its records in, where that is not done by opening (databases on servers).
     pub migrate: bool,
+    /// Open only what is there: where opening would make an empty store (SQLite), it fails instead.
+    pub existing: bool,
 }
 
 impl StoreOptions {
@@ -49,6 +51,7 @@ impl StoreOptions {
             token: None,
             ca_pem: None,
             migrate: false,
+            existing: false,
         }
     }
 
@@ -56,6 +59,13 @@ impl StoreOptions {
     #[must_use]
     pub fn with_migrate(mut self) -> Self {
         self.migrate = true;
+        self
+    }
+
+    /// Opening only what is there.
+    #[must_use]
+    pub fn with_existing(mut self) -> Self {
+        self.existing = true;
         self
     }
 
@@ -181,6 +191,72 @@ pub async fn open_store(uri: &str, options: &StoreOptions) -> Result<Opened> {
     }
 }
 
+/// What [`migrate_store`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SchemaChange {
+    /// This kind of store needs none.
+    NotNeeded,
+    /// It was there, or was made, by being opened.
+    Opened,
+    /// There was nothing; now there is an empty store.
+    Created,
+    /// It is of this version already.
+    Current,
+    /// The schema went from one version to another.
+    Upgraded {
+        /// Found.
+        from: u32,
+        /// Now.
+        to: u32,
+    },
+}
+
+/// Creates or upgrades what the store at `uri` keeps its records in.
+///
+/// # Errors
+/// As [`open_store`].
+pub async fn migrate_store(uri: &str, options: &StoreOptions) -> Result<SchemaChange> {
+    match uri.split_once(':').map_or(uri, |(scheme, _)| scheme) {
+        #[cfg(feature = "sqlite")]
+        "sqlite" => {
+            sqlite(uri, options).await?.close().await?;
+            Ok(SchemaChange::Opened)
+        }
+        #[cfg(feature = "postgres")]
+        "postgres" | "postgresql" => {
+            let config = skyloom_store_sql::ServerConfig::from_uri(uri)?;
+            Ok(schema(skyloom_store_sql::PostgresStore::migrate(&config).await?))
+        }
+        #[cfg(feature = "mysql")]
+        "mysql" | "mariadb" => {
+            let config = skyloom_store_sql::ServerConfig::from_uri(uri)?;
+            Ok(schema(skyloom_store_sql::MySqlStore::migrate(&config).await?))
+        }
+        #[cfg(feature = "mongo")]
+        "mongodb" | "mongodb+srv" => {
+            let config = skyloom_store_mongo::MongoConfig::from_uri(uri)?;
+            Ok(match skyloom_store_mongo::migrate(&config).await? {
+                skyloom_store_mongo::Migrated::Created => SchemaChange::Created,
+                _ => SchemaChange::Current,
+            })
+        }
+        _ => {
+            open_store(uri, options).await?.close().await?;
+            Ok(SchemaChange::NotNeeded)
+        }
+    }
+}
+
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+fn schema(done: skyloom_store_sql::Migrated) -> SchemaChange {
+    match (done.from, done.to) {
+        (0, _) => SchemaChange::Created,
+        (from, to) if from == to => SchemaChange::Current,
+        (from, to) => SchemaChange::Upgraded { from, to },
+    }
+}
+
 #[cfg(feature = "sqlite")]
 async fn sqlite(uri: &str, options: &StoreOptions) -> Result<Opened> {
     use skyloom_store_sql::{SqliteConfig, SqliteStore};
@@ -192,7 +268,12 @@ async fn sqlite(uri: &str, options: &StoreOptions) -> Result<Opened> {
                 .with("uri", uri)
                 .with("wanted", "sqlite:///absolute/path")
         })?;
-    let store = SqliteStore::open_or_create(SqliteConfig::new(path), options.clock.clone()).await?;
+    let config = SqliteConfig::new(path);
+    let store = if options.existing {
+        SqliteStore::open(config, options.clock.clone()).await?
+    } else {
+        SqliteStore::open_or_create(config, options.clock.clone()).await?
+    };
     let store = Arc::new(store);
     Ok(Opened::until(options.layered(store.clone()), async move {
         store.close().await

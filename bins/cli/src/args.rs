@@ -9,7 +9,7 @@ use crate::dev::DevArgs;
 #[cfg(feature = "sim")]
 use crate::nouns::sim;
 use crate::nouns::{
-    context, event, flavor, host, image, keypair, kind, plan, port, project, server, task, token,
+    context, event, flavor, hold, host, image, keypair, kind, plan, port, project, server, store, task, token,
 };
 use crate::out::Format;
 use crate::text::{parse_duration, parse_pair};
@@ -121,6 +121,12 @@ pub(crate) enum Command {
     /// States and actions of a kind of resource
     #[command(subcommand)]
     Kind(kind::Verb),
+    /// Whether the fleet is held
+    #[command(subcommand)]
+    Hold(hold::Verb),
+    /// A cloud's store as a whole: backup, restore, move, check
+    #[command(subcommand)]
+    Store(store::Verb),
     /// The clouds that you use
     #[command(subcommand)]
     Context(context::Verb),

@@ -55,6 +55,7 @@ pub use preview::{
 pub use query::{Answer, MAX_CONSOLE_BYTES, Query, Question, ResponderParts, answer_queries};
 pub use requests::{
     CreateFlavor, CreateHost, CreateImage, CreateKeypair, CreateProject, CreateServer, CreateToken,
-    EventQuery, ListQuery, NetworkRequest, OrderTask, PatchHost, StopOptions, SweepHost, TaskQuery,
+    EventQuery, ListQuery, NetworkRequest, OrderTask, PatchHost, ReleaseHold, SetHold, StopOptions,
+    SweepHost, TaskQuery,
 };
 pub use store_scope::StoreScope;

@@ -368,6 +368,32 @@ pub struct OrderTask {
     pub why: String,
 }
 
+/// Why the fleet is to be held.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SetHold {
+    /// Why, for the record: 1 to 500 characters.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(
+            example = "the storage network is being rebuilt",
+            min_length = 1,
+            max_length = 500
+        )
+    )]
+    pub reason: String,
+}
+
+/// How to release the fleet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ReleaseHold {
+    /// Also when hosts have not reported or guests are not as recorded.
+    pub anyway: bool,
+}
+
 /// How to sweep a host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

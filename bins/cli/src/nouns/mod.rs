@@ -5,6 +5,7 @@ mod create;
 pub(crate) mod event;
 pub(crate) mod flavor;
 mod help;
+pub(crate) mod hold;
 pub(crate) mod host;
 pub(crate) mod image;
 pub(crate) mod keypair;
@@ -17,6 +18,7 @@ mod removal;
 pub(crate) mod server;
 #[cfg(feature = "sim")]
 pub(crate) mod sim;
+pub(crate) mod store;
 pub(crate) mod task;
 pub(crate) mod token;
 
@@ -46,6 +48,8 @@ pub(crate) async fn run(app: &App, command: Command) -> Result<()> {
         Command::Event(verb) => event::run(app, verb).await,
         Command::Kind(verb) => kind::run(app, verb).await,
         Command::Context(verb) => context::run(app, verb).await,
+        Command::Store(verb) => store::run(app, verb).await,
+        Command::Hold(verb) => hold::run(app, verb).await,
         #[cfg(feature = "sim")]
         Command::Sim(verb) => sim::run(app, verb).await,
         Command::Completion { shell } => help::completion(shell),
@@ -78,12 +82,14 @@ pub(crate) fn can_be_shown(command: &Command) -> bool {
         Command::Token(verb) => !matches!(verb, token::Verb::List(_)),
         Command::Project(verb) => matches!(verb, project::Verb::Create { .. }),
         Command::Plan(verb) => matches!(verb, plan::Verb::Apply { .. }),
+        Command::Hold(verb) => !matches!(verb, hold::Verb::Show),
         #[cfg(feature = "sim")]
         Command::Sim(_) => false,
         Command::Port(_)
         | Command::Event(_)
         | Command::Kind(_)
         | Command::Context(_)
+        | Command::Store(_)
         | Command::Dev(_)
         | Command::Completion { .. }
         | Command::Version

@@ -35,6 +35,7 @@ use skyloom_cloud::Preview;
         (name = "watch", description = "Changes as they happen."),
         (name = "kinds", description = "States, and what can be asked in each."),
         (name = "hosts", description = "The machines that run servers. For administrators."),
+        (name = "hold", description = "Whether the fleet is held. For administrators."),
         (name = "projects", description = "The units of tenancy. For administrators."),
         (name = "tokens", description = "Who may call. For administrators."),
         (name = "store", description = "The store protocol, for engines and agents."),

@@ -3,6 +3,7 @@
 mod events;
 mod flavors;
 mod health;
+mod hold;
 mod hosts;
 mod images;
 mod keypairs;
@@ -34,6 +35,7 @@ pub(crate) fn timed() -> OpenApiRouter<AppState> {
         .merge(keypairs::router())
         .merge(ports::router())
         .merge(hosts::router())
+        .merge(hold::router())
         .merge(tasks::router())
         .merge(events::router())
         .merge(plans::router())

@@ -137,7 +137,7 @@ async fn readers_read_and_members_do_not_operate() {
     let api = Api::new().await;
     let reader = api.token(Role::Reader { project: api.project }).await;
     let member = api.member().await;
-    let operators = ["/v1/hosts", "/v1/projects", "/v1/tokens"];
+    let operators = ["/v1/hosts", "/v1/hold", "/v1/projects", "/v1/tokens"];
     for (method, path) in user_operations() {
         let orders = ["/retry", "/skip", "/abandon"].iter().any(|o| path.ends_with(o));
         let operating = orders || operators.iter().any(|o| path.starts_with(o));

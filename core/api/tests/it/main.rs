@@ -9,6 +9,7 @@ mod dry_runs;
 mod errors;
 mod follow;
 mod harness;
+mod hold;
 mod limits;
 mod openapi;
 mod resources;

@@ -98,6 +98,8 @@ pub(super) fn request(operation: &str) -> Option<Value> {
         "create_host" => json!({"name": "rack1-07", "labels": {"disk": "nvme"}, "cpu_ratio": 4.0}),
         "patch_host" => json!({"enabled": false}),
         "sweep_host" => json!({"remove": false}),
+        "set_hold" => json!({"reason": "the storage network is being rebuilt"}),
+        "release_hold" => json!({"anyway": false}),
         "retry_task" | "skip_task" | "abandon_task" => json!({"why": "the disk was deleted by hand"}),
         "create_project" => json!({"name": "shop", "description": "The web shop."}),
         "create_token" => json!({"name": "ci", "role": {"type": "member", "project": ID}}),
@@ -152,12 +154,16 @@ pub(super) fn answer(operation: &str) -> Option<Value> {
         "create_host" => json!({"host": r::host(), "token": r::SECRET}),
         "get_host" | "patch_host" => json!(r::host()),
         "list_hosts" => list(json!(r::host())),
+        "get_hold" | "set_hold" => json!(r::hold()),
+        "release_hold" => json!(r::released()),
         "create_project" | "get_project" => json!(r::project()),
         "list_projects" => list(json!(r::project())),
         "create_token" => json!({"token": r::token(), "secret": r::SECRET}),
         "list_tokens" => list(json!(r::token())),
         "list_tasks" => list(json!(r::task("server.create"))),
-        "get_task" => json!({"task": r::task("server.create"), "plan": null, "jobs": [], "running": []}),
+        "get_task" => {
+            json!({"task": r::task("server.create"), "plan": null, "jobs": [], "running": [], "archived": false})
+        }
         "cancel_task" => json!({"task": r::task("server.create")}),
         "retry_task" => json!({"task": r::stuck(OrderVerb::Retry)}),
         "skip_task" => json!({"task": r::stuck(OrderVerb::Skip)}),
@@ -220,6 +226,9 @@ mod tests {
         read::<c::CreateHost>("create_host", request("create_host"));
         read::<c::PatchHost>("patch_host", request("patch_host"));
         read::<c::SweepHost>("sweep_host", request("sweep_host"));
+        read::<c::SetHold>("set_hold", request("set_hold"));
+        read::<c::ReleaseHold>("release_hold", request("release_hold"));
+        read::<c::HoldStatus>("get_hold", answer("get_hold"));
         for order in ["retry_task", "skip_task", "abandon_task"] {
             read::<c::OrderTask>(order, request(order));
             read::<c::TaskAccepted>(order, answer(order));

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::json;
+use skyloom_cloud::custody::{Difference, DifferenceKind, SilentHost};
 use skyloom_cloud::{
-    ChangeKind, HostRoom, MadeFrom, Preview, PreviewStep, RecordChange, Reservation, ShownPlan,
+    ChangeKind, HoldStatus, HostRoom, MadeFrom, Preview, PreviewStep, RecordChange, Reservation, ShownPlan,
 };
 use skyloom_model::{
-    Actor, DiskFormat, Event, EventKind, FORMAT, Flavor, FlavorRef, FlavorSpec, Host, HostFacts, HostSpec,
-    HostStatus, Hostname, Id, Image, ImageRef, ImageSource, ImageSpec, ImageState, ImageStatus, JobId,
-    Keypair, KeypairSpec, Lifecycle, MacAddr, Meta, Name, NicKind, Order, OrderVerb, Overlays, Placement,
-    Port, PortSpec, PortStatus, PowerState, Priority, Progress, Project, ProjectSpec, Reason, Resources,
-    RetryPolicy, Role, Scope, Server, ServerSpec, ServerStatus, Subject, Task, TaskState, Timestamp, Token,
-    TokenSpec,
+    Actor, DiskFormat, Event, EventKind, FORMAT, Flavor, FlavorRef, FlavorSpec, Hold, Host, HostFacts,
+    HostSpec, HostStatus, Hostname, Id, Image, ImageRef, ImageSource, ImageSpec, ImageState, ImageStatus,
+    Incarnation, JobId, Keypair, KeypairSpec, Lifecycle, MacAddr, Meta, Name, NicKind, Order, OrderVerb,
+    Overlays, Placement, Port, PortSpec, PortStatus, PowerState, Priority, Progress, Project, ProjectSpec,
+    Reason, Resources, RetryPolicy, Role, Scope, Server, ServerSpec, ServerStatus, Subject, Task, TaskState,
+    Timestamp, Token, TokenSpec,
 };
 use uuid::Uuid;
 
@@ -55,6 +56,42 @@ const SMALL: Resources = Resources {
     memory_mib: 1024,
     disk_gib: 10,
 };
+
+pub(super) fn hold() -> HoldStatus {
+    let incarnation = Incarnation::first(id(20), id(21));
+    HoldStatus {
+        incarnation: Some(incarnation),
+        hold: Some(Hold {
+            format: FORMAT,
+            id: id(22),
+            since: now(),
+            reason: "the storage network is being rebuilt".to_owned(),
+            by: "ann".to_owned(),
+            incarnation: Some(incarnation),
+        }),
+        silent_hosts: vec![SilentHost {
+            host: Id::from_uuid(id(7)),
+            name: "rack1-07".to_owned(),
+        }],
+        differences: vec![Difference {
+            kind: DifferenceKind::Unknown,
+            host: Id::from_uuid(id(8)),
+            host_name: "rack1-08".to_owned(),
+            server: Id::from_uuid(id(23)),
+            server_name: None,
+        }],
+        more: false,
+    }
+}
+
+pub(super) fn released() -> HoldStatus {
+    HoldStatus {
+        hold: None,
+        silent_hosts: Vec::new(),
+        differences: Vec::new(),
+        ..hold()
+    }
+}
 
 pub(super) fn flavor() -> Flavor {
     let spec = FlavorSpec {
