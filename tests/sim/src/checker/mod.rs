@@ -142,7 +142,7 @@ impl Checker {
             let host = host.to_string();
             let own = |key: &Key| {
                 let mut segments = key.segments();
-                matches!(segments.next(), Some("jobs" | "agents" | "vms" | "queries"))
+                matches!(segments.next(), Some("jobs" | "agents" | "vms" | "guests" | "queries"))
                     && segments.next() == Some(host.as_str())
             };
             if let Some(foreign) = writes.iter().map(Write::key).find(|key| !own(key)) {
