@@ -45,5 +45,30 @@ fn an_unknown_store_lists_the_known_ones() {
     let output = run(&["--set", "store.uri=cassandra://x"]);
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{message}");
-    assert!(message.contains("memory, sqlite, http, https"), "{message}");
+    assert!(
+        message.contains("memory, sqlite, ") && message.contains("mongodb"),
+        "{message}"
+    );
+}
+
+#[test]
+fn an_archive_that_cannot_be_used_is_refused() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let store = format!("store.uri=sqlite://{}/skyloom.db", dir.path().display());
+    for (setting, code, said) in [
+        ("archive.after=soon", 2, "archive.after"),
+        ("archive.keep=1h", 2, "keep things longer"),
+        ("archive.ury=x", 2, "archive.uri"),
+        ("archive.uri=cassandra://me:s3cret@x/y", 1, "cassandra"),
+        // It would forget what the store keeps.
+        ("archive.uri=memory:", 1, "survive"),
+    ] {
+        let output = run(&["--set", &store, "--set", setting]);
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{setting}: {message}");
+        assert!(
+            message.contains(said) && !message.contains("s3cret"),
+            "{setting}: {message}"
+        );
+    }
 }

@@ -4,13 +4,11 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::secantus::Secantus;
 use crate::support::{Process, Sky};
 
-fn dev(dir: &Path, after: &str) -> (Process, Sky) {
-    let (data, archive) = (
-        dir.join("data").display().to_string(),
-        format!("sqlite://{}/archive.db", dir.display()),
-    );
+fn dev(dir: &Path, archive: &str, after: &str) -> (Process, Sky) {
+    let data = dir.join("data").display().to_string();
     let process = Process::start(
         "skyloom",
         &[
@@ -22,7 +20,7 @@ fn dev(dir: &Path, after: &str) -> (Process, Sky) {
             "--hypervisor",
             "fake",
             "--archive",
-            &archive,
+            archive,
             "--archive-after",
             after,
         ],
@@ -42,7 +40,8 @@ fn ids(sky: &Sky, args: &[&str]) -> Vec<String> {
 #[test]
 fn finished_tasks_move_to_a_file_of_their_own_and_are_found_there() {
     let dir = tempfile::tempdir().unwrap();
-    let (cloud, sky) = dev(dir.path(), "24h");
+    let archive = format!("sqlite://{}/archive.db", dir.path().display());
+    let (cloud, sky) = dev(dir.path(), &archive, "24h");
     let mut made = Vec::new();
     for _ in 0..3 {
         let swept: Value = sky.json(&["host", "sweep", "host-1", "--wait"]);
@@ -54,10 +53,10 @@ fn finished_tasks_move_to_a_file_of_their_own_and_are_found_there() {
     cloud.kill();
     // From now on they move after a second; it may die in between.
     for _ in 0..3 {
-        let (cloud, _) = dev(dir.path(), "1s");
+        let (cloud, _) = dev(dir.path(), &archive, "1s");
         cloud.kill();
     }
-    let (cloud, sky) = dev(dir.path(), "1s");
+    let (cloud, sky) = dev(dir.path(), &archive, "1s");
     sky.until("the tasks in the archive", |sky| {
         // In this order: what moves in between is seen twice, never not at all.
         let hot = ids(sky, &["task", "list"]);
@@ -85,4 +84,55 @@ fn finished_tasks_move_to_a_file_of_their_own_and_are_found_there() {
     let shown = sky.text(&["task", "show", &made[0][..made[0].len() - 1]]);
     assert!(shown.contains(&made[0]) && shown.contains("Archived"), "{shown}");
     cloud.end();
+}
+
+/// One task of the cloud itself.
+fn sweep(sky: &Sky) -> String {
+    let swept = sky.json(&["host", "sweep", "host-1", "--wait"]);
+    swept["task"]["id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn tasks_move_to_mongodb_which_may_come_late_and_go_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Secantus::start(dir.path(), 0);
+    let port = server.port;
+    // The options are the driver's: how long it looks for a server that is away.
+    let archive = format!(
+        "mongodb://127.0.0.1:{port}/archive?directConnection=true&serverSelectionTimeoutMS=1000&connectTimeoutMS=1000"
+    );
+    drop(server);
+    // The cloud comes first: nothing waits for the archive but what is to be archived.
+    let (cloud, sky) = dev(dir.path(), &archive, "1s");
+    let first = sweep(&sky);
+    assert_eq!(sky.json(&["task", "show", &first])["archived"], false);
+    let server = Secantus::start(dir.path(), port);
+    let archived = |sky: &Sky, id: &String| {
+        let output = sky.output(&["task", "list", "--archived", "-o", "json"]);
+        let found: Value = serde_json::from_slice(&output.stdout).ok()?;
+        let mut all = found.as_array()?.iter();
+        all.any(|task| task["id"] == id.as_str()).then_some(())
+    };
+    sky.until("the first task in the archive", |sky| archived(sky, &first));
+    sky.until("the first task out of the store", |sky| {
+        (sky.json(&["task", "show", &first])["archived"] == true).then_some(())
+    });
+    // kill -9 while the cloud works: tasks are made and shown, and nothing leaves the store.
+    drop(server);
+    let second = sweep(&sky);
+    assert_eq!(sky.json(&["task", "show", &second])["archived"], false);
+    let error = sky.output(&["task", "show", &first]);
+    assert!(
+        !error.status.success(),
+        "it cannot be told, so it is not said that there is none"
+    );
+    assert_ne!(error.status.code(), Some(5), "{error:?}");
+    let server = Secantus::start(dir.path(), port);
+    sky.until("the second task in the archive", |sky| archived(sky, &second));
+    let show = |id: &String| sky.json(&["task", "show", id]);
+    sky.until("both tasks from the archive", |_| {
+        (show(&first)["archived"] == true && show(&second)["archived"] == true).then_some(())
+    });
+    cloud.end();
+    drop(server);
 }

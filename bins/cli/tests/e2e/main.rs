@@ -16,4 +16,5 @@ mod dev;
 mod http;
 mod processes;
 mod rest;
+mod secantus;
 mod support;
