@@ -97,6 +97,7 @@ pub struct LocalCloud {
     fetch: Arc<dyn ImageFetch>,
     limits: Limits,
     hosts: Vec<Registered>,
+    alone: bool,
 }
 
 impl LocalCloud {
@@ -150,7 +151,16 @@ impl LocalCloud {
             fetch,
             limits,
             hosts: registered,
+            alone: false,
         })
+    }
+
+    /// For a process that alone can have the store open, as with SQLite: a former life cannot go on, and its lease is not waited
+    /// for.
+    #[must_use]
+    pub fn alone(mut self) -> Self {
+        self.alone = true;
+        self
     }
 
     /// With another archive than the store itself. To be called before [`LocalCloud::cloud`].
@@ -195,6 +205,7 @@ impl LocalCloud {
             fetch,
             limits,
             hosts,
+            alone,
             ..
         } = self;
         let CloudParts {
@@ -216,7 +227,11 @@ impl LocalCloud {
             clock: clock.clone(),
             ids,
             readiness: readiness.clone(),
-            config: EngineConfig::new("local"),
+            config: if alone {
+                EngineConfig::new("local").alone()
+            } else {
+                EngineConfig::new("local")
+            },
         });
         parts.spawn(engine.run(shutdown.clone()));
         let (tidy, stop) = (cloud.clone(), shutdown.clone());

@@ -81,7 +81,7 @@ impl World {
             .unwrap();
         let readiness = local.readiness();
         let mut work = JoinSet::new();
-        work.spawn(local.run(CancellationToken::new()));
+        work.spawn(local.alone().run(CancellationToken::new()));
         while !readiness.is_ready() {
             tokio::task::yield_now().await;
         }

@@ -165,6 +165,8 @@ impl Agent {
             &config.name,
             config.lease_ttl,
         );
+        // Its journal is this process's alone.
+        let keeper = keeper.alone();
         let (admitted, fence) = latest::channel(None);
         let give_back = shutdown.child_token();
         let admission = Admission {

@@ -33,10 +33,13 @@ use self::admit::Admission;
 #[non_exhaustive]
 pub struct EngineConfig {
     /// Its name: unique among the engines of a cloud, kept over restarts, so that a restarted engine goes on with its
-    /// own tasks at once.
+    /// own tasks.
     pub name: String,
     /// How long its lease lasts without renewal: after that, others take over its tasks.
     pub lease_ttl: Duration,
+    /// Whether no former life of it can go on, for the caller holds a lock that ends with the process: then it goes on with its
+    /// own tasks at once. Else it waits for the end of its former life's lease, unless that life has given it back.
+    pub alone: bool,
     /// Tasks looked at at the same time. Those that only wait do not count.
     pub concurrency: usize,
     /// Jobs of the engine run at the same time.
@@ -52,6 +55,7 @@ impl EngineConfig {
         Self {
             name: name.into(),
             lease_ttl: Duration::from_secs(10),
+            alone: false,
             concurrency: 64,
             job_slots: 64,
             resync: Duration::from_secs(5),
@@ -62,6 +66,13 @@ impl EngineConfig {
     #[must_use]
     pub fn with_lease_ttl(mut self, ttl: Duration) -> Self {
         self.lease_ttl = ttl;
+        self
+    }
+
+    /// For a caller with a lock that ends with the process: see [`EngineConfig::alone`].
+    #[must_use]
+    pub fn alone(mut self) -> Self {
+        self.alone = true;
         self
     }
 
@@ -160,13 +171,16 @@ impl Engine {
             &config.name,
             config.lease_ttl,
         );
+        let keeper = if config.alone { keeper.alone() } else { keeper };
         let (admitted, fence) = latest::channel(None);
+        let give_back = shutdown.child_token();
         let admission = Admission {
             backend: backend.clone(),
             granted,
             admitted,
             readiness: readiness.clone(),
             witness: witness.clone(),
+            give_back: give_back.clone(),
             again: again.clone(),
         };
         let (hold, held) = HoldFeed::new(backend)?;
@@ -227,7 +241,7 @@ impl Engine {
             biased;
             () = again.cancelled() => {}
             () = async { tokio::join!(
-                keeper.run(shutdown.clone()),
+                keeper.run(give_back),
                 admission.run(shutdown.clone()),
                 hold.run(shutdown.clone()),
                 inventory_driver.run(shutdown.clone()),

@@ -82,11 +82,13 @@ pub struct LeaseKeeper {
     name: LeaseName,
     holder: String,
     ttl: Duration,
+    mode: LeaseMode,
     fence: latest::Sender<Option<Fence>>,
 }
 
 impl LeaseKeeper {
-    /// A keeper of `name`, which must be the caller's own: it is taken over from a former life at once.
+    /// A keeper of `name`, which must be the caller's own. Where a former life of the caller has not given it back, its end is
+    /// waited for: that life may only be standing still, and act again.
     pub fn new(
         backend: DynBackend,
         clock: Arc<dyn Clock>,
@@ -102,10 +104,19 @@ impl LeaseKeeper {
                 name,
                 holder: holder.into(),
                 ttl,
+                mode: LeaseMode::Acquire,
                 fence,
             },
             receiver,
         )
+    }
+
+    /// The same for a caller who knows that no former life of it goes on, for it holds a lock that ends with the process: the
+    /// lease is taken over at once.
+    #[must_use]
+    pub fn alone(mut self) -> Self {
+        self.mode = LeaseMode::TakeOver;
+        self
     }
 
     /// Keeps the lease until `shutdown`.
@@ -115,7 +126,7 @@ impl LeaseKeeper {
             let asked_at = self.clock.monotonic();
             match self
                 .backend
-                .grant(&self.name, &self.holder, self.ttl, LeaseMode::TakeOver)
+                .grant(&self.name, &self.holder, self.ttl, self.mode)
                 .await
             {
                 Ok(Grant::Granted { epoch }) => {

@@ -52,8 +52,8 @@ impl FromStr for LeaseName {
 pub enum LeaseMode {
     /// Wait for its end: answer [`Grant::Held`].
     Acquire,
-    /// Take it at once with a higher epoch: right when the name belongs to the caller's own former life (a restarted
-    /// agent of the same host, a restarted engine of the same name).
+    /// Take it at once with a higher epoch: right when the name belongs to the caller's own former life and that is known to
+    /// be over, by a lock that ended with it. One that only stands still would act again.
     TakeOver,
 }
 

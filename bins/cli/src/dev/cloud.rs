@@ -116,7 +116,8 @@ pub(super) async fn run(
     let archive = archive
         .open(&store.backend, clock.clone(), ids.clone(), &local.readiness())
         .await?;
-    let local = local.with_archive(archive.archive.clone());
+    // The folder's journals and store are this process's alone.
+    let local = local.with_archive(archive.archive.clone()).alone();
     let (cloud, admin, readiness) = (local.cloud(), local.admin(), local.readiness());
     let token = admin_token(&folder, &local).await?;
 

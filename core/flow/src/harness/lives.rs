@@ -117,7 +117,8 @@ impl Lives {
     ) -> Result<latest::Receiver<Option<Fence>>, String> {
         let lease = LeaseName::parse(name).map_err(|e| e.to_string())?;
         let (keeper, fence) = LeaseKeeper::new(backend.clone(), self.clock.clone(), lease, name, LEASE);
-        life.spawn(keeper.run(CancellationToken::new()));
+        // Lives are ended before the next begins.
+        life.spawn(keeper.alone().run(CancellationToken::new()));
         Ok(fence)
     }
 

@@ -177,3 +177,41 @@ async fn a_lost_lease_cannot_be_acted_under_by_any_copy() {
     assert_eq!(next.as_ref().unwrap().epoch, fence.epoch + 2);
     assert!(!fence.may_act(&*kept.clock));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_former_life_is_waited_for_unless_it_is_known_to_be_over() {
+    let mut kept = keep(Duration::ZERO);
+    let first = kept
+        .fence
+        .wait_for(Option::is_some)
+        .await
+        .unwrap()
+        .clone()
+        .unwrap();
+    // It ends without a word: for all that anybody knows, it only stands still.
+    kept.running.abort_all();
+    let began = kept.clock.monotonic();
+    let again = || {
+        LeaseKeeper::new(
+            kept.store.clone(),
+            kept.clock.clone(),
+            kept.name.clone(),
+            "h",
+            TTL,
+        )
+    };
+    let (waiting, mut fence) = again();
+    kept.running.spawn(waiting.run(kept.shutdown.clone()));
+    let second = fence.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+    assert_eq!(second.epoch, first.epoch + 1);
+    assert!(!first.may_act(&*kept.clock), "nobody may act under both");
+    assert!(kept.clock.monotonic() - began >= TTL);
+
+    kept.running.abort_all();
+    let began = kept.clock.monotonic();
+    let (alone, mut fence) = again();
+    kept.running.spawn(alone.alone().run(kept.shutdown.clone()));
+    let third = fence.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+    assert_eq!(third.epoch, second.epoch + 1);
+    assert_eq!(kept.clock.monotonic(), began);
+}

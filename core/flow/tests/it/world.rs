@@ -354,7 +354,7 @@ impl World {
         );
         let (inventory, feed) = InventoryFeed::new(&self.store).unwrap();
         let mut parts = JoinSet::new();
-        parts.spawn(keeper.run(shutdown.clone()));
+        parts.spawn(keeper.alone().run(shutdown.clone()));
         parts.spawn(feed.run(shutdown.clone()));
         let driver = Driver::new(DriverParts {
             backend: self.store.clone(),
