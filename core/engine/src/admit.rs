@@ -24,6 +24,8 @@ pub(crate) struct Admission {
     pub(crate) admitted: latest::Sender<Option<Fence>>,
     pub(crate) readiness: Readiness,
     pub(crate) witness: Witness,
+    /// Makes the keeper give the lease back: the next life need not wait for its end then.
+    pub(crate) give_back: CancellationToken,
     /// Ends this life of the engine, for another one.
     pub(crate) again: CancellationToken,
 }
@@ -39,6 +41,8 @@ impl Admission {
                     Ok(false) => known.clone_from(&fence),
                     Ok(true) => {
                         tracing::warn!("the store has begun another history: everything is read anew");
+                        self.give_back.cancel();
+                        while self.granted.changed().await.is_ok() {}
                         self.again.cancel();
                         return;
                     }
