@@ -16,7 +16,7 @@ use reqwest::{Certificate, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use skyloom_store::wire::{MAX_LINE_BYTES, ROOT, WireError};
-use skyloom_store::{Error, ErrorKind, Result};
+use skyloom_store::{Class, Error, ErrorKind, Result};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::RemoteConfig;
@@ -197,16 +197,27 @@ impl Client {
         };
         let body = json(operation, body)?;
         let opening = async {
-            self.link.ready().await;
+            self.link.watchable().await;
             self.send(endpoint, operation, body, Fate::Nothing).await
         };
         match tokio::time::timeout(self.request_timeout, opening).await {
-            Ok(response) => Ok(Opened {
-                response: response?,
+            Ok(Ok(response)) => Ok(Opened {
+                response,
                 made: self.link.made(),
                 seat,
             }),
+            Ok(Err(e)) => {
+                self.troubled(&e);
+                Err(e)
+            }
             Err(_) => Err(lost(operation, Fate::Nothing, Lost::Late)),
+        }
+    }
+
+    /// A watch ended or was refused for a reason that passes: other clients' watches did too, most likely.
+    pub(crate) fn troubled(&self, error: &Error) {
+        if error.class() == Class::Transient {
+            self.link.troubled();
         }
     }
 

@@ -37,6 +37,8 @@ struct State {
     failures: u32,
     /// The next attempt waits until then.
     not_before: Option<Instant>,
+    /// The next watch waits until then: the store behind the API has trouble, and told all watchers at once.
+    no_watch_before: Option<Instant>,
 }
 
 impl Link {
@@ -64,6 +66,24 @@ impl Link {
         }
     }
 
+    /// Waits while watches may not be opened anew yet.
+    pub(crate) async fn watchable(&self) {
+        self.ready().await;
+        let until = self.state.lock().no_watch_before;
+        if let Some(until) = until {
+            tokio::time::sleep_until(until).await;
+        }
+    }
+
+    /// The store ended or refused a watch.
+    pub(crate) fn troubled(&self) {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        if state.no_watch_before.is_none_or(|until| until <= now) {
+            state.no_watch_before = Some(self.moment(&mut state, self.spread));
+        }
+    }
+
     /// The `made`-th connection is no more. Only the first to say so moves the next attempt.
     pub(crate) fn lost(&self, made: u64) {
         let mut state = self.state.lock();
@@ -73,12 +93,17 @@ impl Link {
     }
 
     fn draw(&self, state: &mut State) {
+        let spread = self.spread * if state.failures == 0 { 1 } else { 2 };
+        state.not_before = Some(self.moment(state, spread));
+    }
+
+    /// A moment of this client's own within `spread`.
+    fn moment(&self, state: &mut State, spread: Duration) -> Instant {
         state.drawn += 1;
         let mut hasher = DefaultHasher::new();
         (self.seed, state.drawn).hash(&mut hasher);
-        let spread = self.spread * if state.failures == 0 { 1 } else { 2 };
         let part = hasher.finish() as f64 / u64::MAX as f64;
-        state.not_before = Some(Instant::now() + spread.mul_f64(part));
+        Instant::now() + spread.mul_f64(part)
     }
 
     /// Whether an attempt may begin now.
@@ -179,6 +204,24 @@ mod tests {
             per_tenth.iter().all(|n| (140..=260).contains(n)),
             "200 in each tenth: {per_tenth:?}"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trouble_holds_back_watches_and_nothing_else() {
+        let link = Link::new("sky_1", SPREAD, SPREAD);
+        link.attempted(true);
+        link.troubled();
+        let start = Instant::now();
+        link.ready().await;
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        link.watchable().await;
+        let waited = start.elapsed();
+        assert!(
+            waited > Duration::ZERO && waited <= SPREAD + Duration::from_millis(1),
+            "{waited:?}"
+        );
+        link.watchable().await;
+        assert_eq!(start.elapsed(), waited);
     }
 
     #[tokio::test(start_paused = true)]

@@ -48,6 +48,9 @@ pub(crate) fn stream(client: Arc<Client>, request: WatchRequest) -> BoxStream<'s
             },
         };
         let item = reader.next().await.and_then(WatchLine::into_item);
+        if let Err(e) = &item {
+            reader.client.troubled(e);
+        }
         let ended = matches!(item, Err(_) | Ok(WatchEvent::Gap { .. }));
         let next = if ended { State::Ended } else { State::Open(reader) };
         Some((item, next))

@@ -1,5 +1,8 @@
 //! The server on a real socket: heads, TLS, the end.
 
+mod bounds;
+mod http2;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
