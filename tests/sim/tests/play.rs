@@ -478,3 +478,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_has_ended_is_archived_a_day_later_and_is_not_missed() {
+    let script = r#"
+start = "08:00"
+engines = 1
+lease_ttl = "60s"
+hosts = [{ count = 1, name = "h" }]
+events = [
+    { at = "08:01", create = { count = 2, name = "a-{n}", flavor = "m1.tiny" } },
+    { at = "32:30", stop = { servers = "a-1" } },
+]
+"#;
+    // The rules hold for what left the store: it is archived as it was.
+    let played = play(script, 3);
+    tells(
+        &played,
+        &[
+            "create: 2 asked, 2 done",
+            "stop: 1 asked, 1 done",
+            "played",
+            "24 h",
+        ],
+    );
+}

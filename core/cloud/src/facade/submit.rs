@@ -83,10 +83,10 @@ impl Cloud {
         let at = paths::submitted(&hash::sha256(key.as_bytes()));
         for _ in 0..TRIES {
             let known = self.read::<Submitted>(&at).await?;
-            if let Some(known) = &known {
-                if let Some(before) = self.task_in(&[known.value.scope], known.value.task).await? {
-                    return Ok(before.value);
-                }
+            if let Some(known) = &known
+                && let Some(before) = self.task_in(&[known.value.scope], known.value.task).await?
+            {
+                return Ok(before.value);
             }
             let record = Submitted {
                 scope: task.scope,

@@ -142,8 +142,10 @@ impl Checker {
             let host = host.to_string();
             let own = |key: &Key| {
                 let mut segments = key.segments();
-                matches!(segments.next(), Some("jobs" | "agents" | "vms" | "guests" | "queries"))
-                    && segments.next() == Some(host.as_str())
+                matches!(
+                    segments.next(),
+                    Some("jobs" | "agents" | "vms" | "guests" | "queries")
+                ) && segments.next() == Some(host.as_str())
             };
             if let Some(foreign) = writes.iter().map(Write::key).find(|key| !own(key)) {
                 self.complain("I11", format!("{} writes {foreign}", who.name));
@@ -166,9 +168,12 @@ impl Checker {
             }
             Some("runs") => {
                 if let Some(task) = id::<TaskId>(segments.next()) {
-                    self.tasks.entry(task).or_default().run = value.is_some();
+                    let model = self.tasks.entry(task).or_default();
+                    // What is archived goes with its task.
+                    model.run = value.is_some() || model.archived;
                 }
             }
+            Some("archive") if segments.next() == Some("task") => self.take_archived(key, value),
             Some("r") => match segments.next() {
                 Some("servers") => self.take_server(key, value, changed),
                 Some("hosts") => {

@@ -186,6 +186,8 @@ pub(crate) struct TaskModel {
     pub(crate) plan: Option<PlanModel>,
     pub(crate) jobs: BTreeMap<JobId, JobDoc>,
     pub(crate) run: bool,
+    /// Whether the archive has it.
+    pub(crate) archived: bool,
 }
 
 impl TaskModel {

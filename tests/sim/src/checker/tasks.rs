@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::Value as Json;
 use skyloom_model::{Stage, TaskId, TaskState, paths};
 use skyloom_store::{Key, Value};
 
@@ -14,6 +15,10 @@ impl Checker {
         let Some(task) = id::<TaskId>(Some(key.last())) else {
             return;
         };
+        if value.is_none() && self.tasks.get(&task).is_some_and(|t| t.archived) {
+            // It is in the archive as it was: for all other rules it is there still.
+            return;
+        }
         let doc = self.parse::<TaskDoc>(key, value);
         let model = self.tasks.entry(task).or_default();
         let text = value.map(|v| v.bytes().clone()).unwrap_or_default();
@@ -25,6 +30,23 @@ impl Checker {
             self.complain("I3", format!("task {task} has ended and is changed"));
         }
         changed.push(Changed::Task(task, before));
+    }
+
+    /// I2: what is archived has ended, and is archived as it is.
+    pub(super) fn take_archived(&mut self, key: &Key, value: Option<&Value>) {
+        let Some(task) = id::<TaskId>(Some(key.last())) else {
+            return;
+        };
+        let archived = self.parse::<Json>(key, value);
+        let model = self.tasks.entry(task).or_default();
+        let ended = model.state().is_some_and(TaskState::ended);
+        let same = archived.is_some_and(|copy| {
+            serde_json::from_slice::<Json>(&model.text).is_ok_and(|task| copy.get("task") == Some(&task))
+        });
+        model.archived = ended && same;
+        if !model.archived {
+            self.complain("I2", format!("task {task} is archived otherwise than it ended"));
+        }
     }
 
     pub(super) fn check_task(&mut self, now: Duration, who: &Who, task: TaskId, before: Option<&TaskDoc>) {
@@ -154,7 +176,9 @@ impl Checker {
             return;
         };
         let Some(value) = value else {
-            self.complain("I3", format!("the plan of task {task} is deleted"));
+            if !self.tasks.get(&task).is_some_and(|t| t.archived) {
+                self.complain("I3", format!("the plan of task {task} is deleted"));
+            }
             return;
         };
         let plan = serde_json::from_slice::<PlanText<'_>>(value.bytes()).and_then(|text| {
