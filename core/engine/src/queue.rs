@@ -179,8 +179,8 @@ impl Queue {
                 biased;
                 () = shutdown.cancelled() => return,
                 _ = &mut feeds => return,
-                _ = fence.changed() => {}
-                _ = on_hold.changed() => {}
+                changed = fence.changed() => if changed.is_err() { return },
+                changed = on_hold.changed() => if changed.is_err() { return },
                 ready = marks.ready(), if born.is_none() => match ready {
                     Ok(()) => born = Some(marks.revision()),
                     Err(_) => return,
