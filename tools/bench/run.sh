@@ -3,6 +3,8 @@
 #   tools/bench/run.sh          (make bench) the short ones: stores, control plane, the ten-step workflow beside its
 #                               peers, a small recovery; then an idle `skyloom dev` looked at from outside
 #   tools/bench/run.sh workflow the ten-step workflow beside its peers alone: about 3 minutes
+#   tools/bench/run.sh remote   the API and its remote stores: the hub, events to 1,000 watchers, 2,000 agents idle and after
+#                               outages of 60 s: about 6 minutes
 #   tools/bench/run.sh long     recovery of 10,000 tasks, 10 minutes of 100 tasks a second, a million workflows on SQLite:
 #                               about half an hour, and 15 GB below target/
 set -euo pipefail
@@ -10,6 +12,12 @@ cd "$(dirname "$0")/../.."
 
 cargo=${CARGO:-cargo}
 target=${CARGO_TARGET_DIR:-target}
+if [ "${1:-}" = remote ]; then
+  "$cargo" bench --locked -p skyloom-store --bench feed
+  "$cargo" run --release --locked -p skyloom-store-remote --example fleet
+  exit
+fi
+
 settle=5   # seconds until an idle process is called idle
 watched=20 # seconds for which it is watched
 
@@ -27,7 +35,7 @@ case "${1:-}" in
     figures million
     exit
     ;;
-  *) echo "usage: tools/bench/run.sh [workflow | long]" >&2; exit 2 ;;
+  *) echo "usage: tools/bench/run.sh [workflow | remote | long]" >&2; exit 2 ;;
 esac
 
 "$cargo" build --release --locked -p skyloom-cli >&2

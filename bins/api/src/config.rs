@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use skyloom::api::{ApiLimits, ServeLimits};
 use skyloom::cloud::TaskLimits;
 use skyloom_bin::archive::ArchiveSection;
 use skyloom_bin::store::StoreConfig;
@@ -19,6 +20,7 @@ pub(crate) struct ApiConfig {
     pub(crate) api: ListenConfig,
     pub(crate) images: ImagesConfig,
     pub(crate) tasks: TasksConfig,
+    pub(crate) limits: LimitsConfig,
     pub(crate) bootstrap: BootstrapConfig,
 }
 
@@ -91,4 +93,52 @@ impl From<TasksConfig> for TaskLimits {
 pub(crate) struct BootstrapConfig {
     /// The administrator's token is written here, readable by its owner only; without it, to standard output.
     pub(crate) token_file: Option<PathBuf>,
+}
+
+/// What clients can make this process hold.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct LimitsConfig {
+    /// Open connections; each takes a file descriptor.
+    pub(crate) connections: usize,
+    /// Connections of one token.
+    pub(crate) connections_per_token: usize,
+    /// Open streams (watches) of all; an agent has three.
+    pub(crate) streams: usize,
+    /// Open streams of one token.
+    pub(crate) streams_per_token: usize,
+    /// MiB of requests and answers in flight.
+    pub(crate) mib: usize,
+    /// MiB of one token's.
+    pub(crate) mib_per_token: usize,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        let api = ApiLimits::default();
+        Self {
+            connections: ServeLimits::default().max_connections,
+            connections_per_token: api.max_connections_per_token,
+            streams: api.max_streams,
+            streams_per_token: api.max_streams_per_token,
+            mib: api.max_bytes >> 20,
+            mib_per_token: api.max_bytes_per_token >> 20,
+        }
+    }
+}
+
+impl LimitsConfig {
+    pub(crate) fn api(&self) -> ApiLimits {
+        ApiLimits::default()
+            .with_max_connections_per_token(self.connections_per_token)
+            .with_max_streams(self.streams, self.streams_per_token)
+            .with_max_bytes(
+                self.mib.saturating_mul(1 << 20),
+                self.mib_per_token.saturating_mul(1 << 20),
+            )
+    }
+
+    pub(crate) fn serve(&self) -> ServeLimits {
+        ServeLimits::default().with_max_connections(self.connections)
+    }
 }

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use skyloom::api::{ApiLimits, ApiParts, ServeLimits, router, serve};
+use skyloom::api::{ApiParts, router, serve};
 use skyloom::cloud::{Cloud, CloudParts, DirImageRepo};
 use skyloom::image::Limits;
 use skyloom::model::{OsIds, Phase, Readiness, SystemClock};
@@ -16,6 +16,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ApiConfig, ListenConfig};
+
+/// Open files beside those of connections: the store's, images', logs.
+const OTHER_FILES: u64 = 256;
 
 pub(crate) async fn run(
     config: ApiConfig,
@@ -77,6 +80,7 @@ pub(crate) async fn run(
         "the API keeps no records, only counts of unfinished tasks: it reads the store",
     );
 
+    enough_files(config.limits.connections);
     let listen = config.api.listen;
     let listener = TcpListener::bind(listen)
         .await
@@ -92,7 +96,7 @@ pub(crate) async fn run(
         readiness: readiness.clone(),
         metrics: metrics.into_fn(),
         open_metrics: false,
-        limits: ApiLimits::default(),
+        limits: config.limits.api(),
         shutdown: shutdown.clone(),
     });
     readiness.done("api", Phase::Health, format!("listening on {address}"));
@@ -104,7 +108,7 @@ pub(crate) async fn run(
     say(&format!("SKYLOOM_ENDPOINT={scheme}://{address}\n"));
 
     let (served, (), ()) = tokio::join!(
-        serve(listener, routes, tls, ServeLimits::default(), shutdown.clone()),
+        serve(listener, routes, tls, config.limits.serve(), shutdown.clone()),
         cloud.keep_tidy(shutdown.clone()),
         cloud.keep_reconciled(shutdown),
     );
@@ -114,6 +118,24 @@ pub(crate) async fn run(
         .await
         .map_err(|e| MainError::failed("the store did not close in order", e))?;
     served.map_err(|e| MainError::failed("the API cannot serve", e))
+}
+
+/// Asks for as many open files as are allowed, and says so when they are too few for the connections.
+fn enough_files(connections: usize) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut files = getrlimit(Resource::Nofile);
+    files.current = files.maximum;
+    // What cannot be had is told below.
+    let _ = setrlimit(Resource::Nofile, files);
+    let have = getrlimit(Resource::Nofile).current;
+    let wanted = connections as u64 + OTHER_FILES;
+    if have.is_some_and(|have| have < wanted) {
+        tracing::warn!(
+            have,
+            wanted,
+            "fewer open files are allowed than limits.connections needs: raise LimitNOFILE, or lower the limit"
+        );
+    }
 }
 
 /// Tokens go over the wire: without TLS only on this machine.
