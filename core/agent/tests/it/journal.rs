@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use skyloom_agent::FileJournal;
 use skyloom_flow::journal::{Effect, Entry, Intent, JobOutcome, Journal, JournalErrorKind};
-use skyloom_model::{Id, JobId, JobWant, Reason};
+use skyloom_model::{Id, Incarnation, JobId, JobWant, Reason};
 use skyloom_store::{LeaseName, Revision};
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -221,4 +221,49 @@ proptest! {
         drop(journal);
         prop_assert_eq!(FileJournal::open(&folder).unwrap().effects().len(), 2);
     }
+}
+
+#[tokio::test]
+async fn what_was_known_of_a_former_incarnation_is_forgotten_and_no_older_or_foreign_one_is_obeyed() {
+    let (_temp, folder) = folder();
+    let first = Incarnation::first(Uuid::from_u128(1), Uuid::from_u128(2));
+    let restored = first.next(
+        Uuid::from_u128(3),
+        skyloom_model::Timestamp::from_second(50).unwrap(),
+    );
+    let journal = FileJournal::open(&folder).unwrap();
+    assert!(!journal.obey(&first).await.unwrap());
+    journal.hold(&host(), 7).await.unwrap();
+    journal.intend(intent(2, 5)).await.unwrap();
+    journal
+        .outcome(&intent(2, 5), Ok(Some(json!({ "pid": 7 }))))
+        .await
+        .unwrap();
+    assert!(!journal.obey(&first).await.unwrap(), "the same again");
+    assert_eq!(all(&journal).len(), 1);
+
+    // The restored store grants low epochs again, and gives orders of attempts that were made before.
+    assert!(journal.obey(&restored).await.unwrap());
+    assert!(all(&journal).is_empty());
+    journal.hold(&host(), 1).await.unwrap();
+    journal.intend(intent(2, 1)).await.unwrap();
+    drop(journal);
+    let journal = FileJournal::open(&folder).unwrap();
+    assert_eq!(journal.obeys(), Some(restored));
+    assert_eq!(all(&journal)[0].intent, intent(2, 1));
+    let other = Incarnation::first(Uuid::from_u128(9), Uuid::from_u128(2));
+    for (wrong, kind) in [
+        (first, JournalErrorKind::Behind),
+        (other, JournalErrorKind::Foreign),
+    ] {
+        assert_eq!(journal.obey(&wrong).await.unwrap_err().kind(), kind);
+        assert_eq!(journal.obeys(), Some(restored));
+    }
+    assert_eq!(all(&journal).len(), 1);
+    let behind = journal.hold(&host(), 1).await.unwrap_err();
+    assert_eq!(
+        behind.kind(),
+        JournalErrorKind::Behind,
+        "within one incarnation epochs only grow"
+    );
 }
