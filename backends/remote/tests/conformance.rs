@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use skyloom_model::ManualClock;
-use skyloom_store::conformance::{Abilities, Exam, Failure, MemoryExam, Sitting, Verdict, main_all};
+use skyloom_store::conformance::soak::{self, Amount, Line};
+use skyloom_store::conformance::{Abilities, Exam, Failure, MemoryExam, Sitting, Verdict, conclude, trials};
 use skyloom_store::{DynBackend, Revision};
 use skyloom_store_remote::{RemoteConfig, RemoteStore};
 use skyloom_store_sql::{SqliteConfig, SqliteStore};
@@ -21,6 +22,8 @@ use crate::server::{ApiServer, self_signed};
 struct RemoteExam<E> {
     inner: E,
     tls: Option<Tls>,
+    /// Whether the connections are cut now and then.
+    cut: bool,
 }
 
 /// The authority's certificate, and the server that shows one of it.
@@ -29,12 +32,20 @@ type Tls = (String, Arc<rustls::ServerConfig>);
 struct RemoteSitting {
     inner: Box<dyn Sitting>,
     tls: Option<Tls>,
+    cut: bool,
     /// Present but during [`Sitting::reopen`].
-    open: Option<(ApiServer, Arc<RemoteStore>)>,
+    open: Option<Open>,
+}
+
+struct Open {
+    server: ApiServer,
+    config: RemoteConfig,
+    store: Arc<RemoteStore>,
+    line: Option<Line>,
 }
 
 impl RemoteSitting {
-    async fn open(inner: &dyn Sitting, tls: Option<&Tls>) -> Result<(ApiServer, Arc<RemoteStore>), Failure> {
+    async fn open(inner: &dyn Sitting, tls: Option<&Tls>, cut: bool) -> Result<Open, Failure> {
         let server = match tls {
             None => ApiServer::start(inner.store()).await,
             Some((_, server)) => {
@@ -43,18 +54,32 @@ impl RemoteSitting {
             }
         };
         let server = server.map_err(|e| Failure::new(e.to_string()))?;
-        let store = Arc::new(RemoteStore::connect(config(&server, tls)).await?);
-        Ok((server, store))
+        let mut config = config(&server, tls);
+        let mut line = None;
+        if cut {
+            let (between, near) = Line::tcp(server.address)
+                .await
+                .map_err(|e| Failure::new(e.to_string()))?;
+            config.url = format!("http://{near}");
+            line = Some(between);
+        }
+        let store = Arc::new(RemoteStore::connect(config.clone()).await?);
+        Ok(Open {
+            server,
+            config,
+            store,
+            line,
+        })
     }
 
-    fn parts(&self) -> &(ApiServer, Arc<RemoteStore>) {
+    fn parts(&self) -> &Open {
         self.open.as_ref().expect("the server runs between two calls")
     }
 
     async fn close(&mut self) {
-        if let Some((server, store)) = self.open.take() {
-            drop(store);
-            server.stop().await;
+        if let Some(open) = self.open.take() {
+            drop((open.store, open.line));
+            open.server.stop().await;
         }
     }
 }
@@ -85,18 +110,24 @@ impl<E: Exam> Exam for RemoteExam<E> {
     async fn fresh(&self) -> Result<Box<dyn Sitting>, Failure> {
         let inner = self.inner.fresh().await?;
         let tls = self.tls.clone();
-        let open = Some(RemoteSitting::open(&*inner, tls.as_ref()).await?);
-        Ok(Box::new(RemoteSitting { inner, tls, open }))
+        let cut = self.cut;
+        let open = Some(RemoteSitting::open(&*inner, tls.as_ref(), cut).await?);
+        Ok(Box::new(RemoteSitting {
+            inner,
+            tls,
+            cut,
+            open,
+        }))
     }
 }
 
 #[async_trait]
 impl Sitting for RemoteSitting {
     fn store(&self) -> DynBackend {
-        self.parts().1.clone()
+        self.parts().store.clone()
     }
     fn second(&self) -> DynBackend {
-        let config = config(&self.parts().0, self.tls.as_ref());
+        let config = self.parts().config.clone();
         Arc::new(RemoteStore::open(config).expect("a configuration that was good once"))
     }
     async fn pass_time(&self, by: Duration) {
@@ -108,7 +139,13 @@ impl Sitting for RemoteSitting {
     async fn reopen(&mut self) -> Verdict {
         self.close().await;
         self.inner.reopen().await?;
-        self.open = Some(Self::open(&*self.inner, self.tls.as_ref()).await?);
+        self.open = Some(Self::open(&*self.inner, self.tls.as_ref(), self.cut).await?);
+        Ok(())
+    }
+    async fn disturb(&self, _: u64) -> Verdict {
+        if let Some(line) = &self.parts().line {
+            line.cut();
+        }
         Ok(())
     }
     async fn end(mut self: Box<Self>) {
@@ -181,20 +218,27 @@ impl Sitting for SqliteSitting {
     }
 }
 
+/// How long the long part is, from the environment.
+#[expect(clippy::disallowed_methods, reason = "a test is told by whoever runs it")]
+fn amount() -> Amount {
+    Amount::parse(std::env::var("SKYLOOM_SOAK").ok().as_deref()).expect("HISTORIES,CHANGES[,SEED]")
+}
+
 fn main() -> ExitCode {
+    let over_sqlite = |tls, cut| RemoteExam {
+        inner: SqliteExam,
+        tls,
+        cut,
+    };
     let exams: [Arc<dyn Exam>; 3] = [
         Arc::new(RemoteExam {
             inner: MemoryExam::new(),
             tls: None,
+            cut: false,
         }),
-        Arc::new(RemoteExam {
-            inner: SqliteExam,
-            tls: None,
-        }),
-        Arc::new(RemoteExam {
-            inner: SqliteExam,
-            tls: Some(self_signed()),
-        }),
+        Arc::new(over_sqlite(None, false)),
+        Arc::new(over_sqlite(Some(self_signed()), false)),
     ];
-    main_all(exams)
+    let long = soak::trials(Arc::new(over_sqlite(None, true)), amount());
+    conclude(exams.into_iter().flat_map(trials).chain(long).collect())
 }

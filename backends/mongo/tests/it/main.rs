@@ -13,6 +13,7 @@ mod model;
 mod operator;
 mod proxy;
 mod schema;
+mod soak;
 mod support;
 mod tools;
 mod watch;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         faults::trials(&server),
         abandoned::trials(&server),
         crash::trials(&server),
+        soak::trials(),
     ];
     let code = libtest_mimic::run(&Arguments::from_args(), all.into_iter().flatten().collect()).exit_code();
     drop(server);

@@ -4,6 +4,8 @@
 mod crash;
 #[path = "servers.rs"]
 mod exams;
+#[path = "soak.rs"]
+mod long;
 #[path = "../servers/mod.rs"]
 mod servers;
 
@@ -14,6 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use libtest_mimic::Arguments;
 use skyloom_model::ManualClock;
+use skyloom_store::conformance::soak::{self, Amount};
 use skyloom_store::conformance::{Abilities, Exam, Failure, Sitting, Verdict, trials};
 use skyloom_store::{DynBackend, Revision};
 use skyloom_store_sql::{Engine, SqliteConfig, SqliteStore};
@@ -92,15 +95,22 @@ impl Sitting for SqliteSitting {
     }
 }
 
+/// How long the long part is, from the environment.
+fn amount() -> Amount {
+    Amount::parse(std::env::var("SKYLOOM_SOAK").ok().as_deref()).expect("HISTORIES,CHANGES[,SEED]")
+}
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     if arguments.next().as_deref() == Some(crash::CHILD) {
         return crash::child(arguments);
     }
     let mut all = trials(Arc::new(SqliteExam));
+    all.extend(soak::trials(Arc::new(SqliteExam), amount()));
     all.push(crash::trial());
     for engine in [Engine::Postgres, Engine::MySql] {
         all.extend(trials(Arc::new(exams::ServerExam(engine))));
+        all.extend(soak::trials(Arc::new(long::ServerSoak(engine)), amount()));
     }
     let conclusion = libtest_mimic::run(&Arguments::from_args(), all);
     servers::stop();
