@@ -310,8 +310,19 @@ async fn held_and_released(site: &Site, story: &Story, life: &Life) {
     for runs in [story.made, story.started, story.changed] {
         assert_eq!(site.power(runs), Some(PowerState::Running));
     }
-    let name = "after";
-    life.make(name).await;
+    life.make("after").await;
+    // The guest carries a newer generation than its record: each order raises the record's, until it is obeyed.
+    let mut refused = 0;
+    loop {
+        let order = life.stop(story.changed).await;
+        match life.done(order).await.state {
+            TaskState::Done => break,
+            TaskState::Failed if refused < 4 => refused += 1,
+            other => panic!("{other:?} after {refused} refusals"),
+        }
+    }
+    assert_eq!(site.power(story.changed), Some(PowerState::Stopped));
+    assert!(refused > 0, "the host believed an old record");
 }
 
 #[tokio::test(flavor = "multi_thread")]
