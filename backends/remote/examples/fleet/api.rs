@@ -64,7 +64,8 @@ pub(crate) async fn serve_until_stdin_ends() -> std::result::Result<(), AnyError
             readiness: Readiness::new(),
             metrics: Arc::new(String::new),
             open_metrics: true,
-            limits: ApiLimits::default(),
+            // All watchers of the fan-out have one token.
+            limits: ApiLimits::default().with_max_streams(8192, 8192),
             shutdown: shutdown.clone(),
         };
         let arrived = arrivals.clone();

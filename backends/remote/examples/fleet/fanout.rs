@@ -86,6 +86,9 @@ async fn run(what: &str, pace: Option<u64>) -> Result<(), AnyError> {
     let first = Txn::new().put(Key::parse("events/first")?, Value::json(&0)?);
     writer.commit(first).await?;
     while open.load(Ordering::SeqCst) < WATCHERS {
+        if let Some(ended) = watchers.try_join_next() {
+            ended??;
+        }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let (begin, before) = (clock.monotonic(), api.processor()?);
