@@ -11,7 +11,10 @@ async fn while_held_changes_are_refused_with_503_and_when_to_ask_again() {
     assert!(shown.json["hold"].is_null());
     assert_eq!(shown.json["incarnation"]["number"], 1);
 
-    let set = api.post("/v1/hold", json!({"reason": "maintenance"})).await.ok(200);
+    let set = api
+        .post("/v1/hold", json!({"reason": "maintenance"}))
+        .await
+        .ok(200);
     assert_eq!(set.json["hold"]["reason"], "maintenance");
     api.post("/v1/hold", json!({"reason": "again"}))
         .await
