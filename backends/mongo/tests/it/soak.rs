@@ -48,7 +48,7 @@ impl Exam for MongoSoak {
     }
 
     async fn fresh(&self) -> Result<Box<dyn Sitting>, Failure> {
-        let started = tokio::task::spawn_blocking(|| Server::start(&[])).await;
+        let started = tokio::task::spawn_blocking(|| Server::start(&["--sync-on-commit"])).await;
         let server = started.map_err(|e| Failure::new(e.to_string()))?;
         let far = SocketAddr::from((Ipv4Addr::LOCALHOST, server.port));
         let (line, near) = Line::tcp(far).await.unwrap();
