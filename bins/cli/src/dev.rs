@@ -5,6 +5,7 @@ mod cloud;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use clap::ValueEnum;
 use skyloom_bin::exit::main_result;
@@ -33,8 +34,8 @@ pub(crate) struct DevArgs {
     /// What runs the servers
     #[arg(long, value_enum, default_value_t = DevHypervisor::Qmp)]
     pub(crate) hypervisor: DevHypervisor,
-    /// Where the records are kept
-    #[arg(long, value_enum, default_value_t = DevStore::Sqlite)]
+    /// Where the records are kept: `sqlite` in the data folder, `memory`, or the address of a store such as etcd://HOST:2379/DEV
+    #[arg(long, value_name = "STORE", default_value = "sqlite")]
     pub(crate) store: DevStore,
     /// Store that finished tasks move to, such as mongodb://HOST/DATABASE; without it they stay in the records' store
     #[arg(long, value_name = "URI")]
@@ -63,12 +64,26 @@ pub(crate) enum DevHypervisor {
 }
 
 /// Where a dev cloud keeps its records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum DevStore {
-    /// In memory: gone at the end
+    /// In memory: gone at the end.
     Memory,
-    /// In a SQLite file in the data folder
+    /// In a SQLite file in the data folder.
     Sqlite,
+    /// At this address, used by nobody else.
+    At(String),
+}
+
+impl FromStr for DevStore {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "memory" => Ok(Self::Memory),
+            "sqlite" => Ok(Self::Sqlite),
+            uri if uri.contains(':') => Ok(Self::At(uri.to_owned())),
+            _ => Err("neither sqlite nor memory nor an address such as etcd://HOST:2379/DEV".to_owned()),
+        }
+    }
 }
 
 /// Runs the cloud until a signal ends it. Makes its own runtime.

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 
 /// First argument of a child.
 pub(crate) const CHILD: &str = "crash-child";
-const ROUNDS: u64 = 20;
+const ROUNDS: u64 = 40;
 const WRITERS: u64 = 8;
 
 type AnyError = Box<dyn Error + Send + Sync>;

@@ -71,13 +71,16 @@ pub(super) async fn run(
         .map_err(|e| MainError::failed("the data folder cannot be made", e))?;
     let clock = Arc::new(SystemClock::new());
     let ids: Arc<dyn Ids> = Arc::new(OsIds::new(clock.clone()));
-    let uri = match args.store {
+    let uri = match &args.store {
         DevStore::Memory => "memory:".to_owned(),
         DevStore::Sqlite => format!("sqlite://{}", folder.path().join("skyloom.db").display()),
+        DevStore::At(uri) => uri.clone(),
     };
-    let store = open_store(&uri, &StoreOptions::new(clock.clone(), ids.clone()))
+    let mut options = StoreOptions::new(clock.clone(), ids.clone());
+    options.migrate = true;
+    let store = open_store(&uri, &options)
         .await
-        .map_err(|e| MainError::failed(format!("the store {uri} does not open"), e))?;
+        .map_err(|e| MainError::failed(format!("the store {} does not open", skyloom::shown(&uri)), e))?;
     let limits = Limits::default();
     let images = DirImageRepo::open(&folder.path().join("images"), limits.max_file)
         .map_err(|e| MainError::failed("the image folder does not open", e))?;
@@ -199,9 +202,9 @@ async fn open_host(
         .map_err(|e| MainError::failed(format!("the journal of {name} does not open"), e))?;
     let host = match args.hypervisor {
         DevHypervisor::Fake => {
-            let options = match args.store {
+            let options = match &args.store {
                 DevStore::Memory => FakeOptions::in_memory(),
-                DevStore::Sqlite => FakeOptions::directory(dir),
+                DevStore::Sqlite | DevStore::At(_) => FakeOptions::directory(dir),
             };
             let world = FakeWorld::open(options.naive_start())
                 .map_err(|e| MainError::failed(format!("{name} does not open"), e))?;

@@ -1,11 +1,14 @@
-//! A whole cloud in one process dies at each named crash point of a create; the next life must finish what it found.
+//! A whole cloud in one process dies at each named crash point of a create; the next life must finish what it found: on SQLite and
+//! on etcd.
 //!
 //! ```text
 //!  template (an image, no server) ──copy──> dies at the point ──> next life, the same request again ──> end ──> delete ──> rest
 //! ```
 
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
+use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,9 +17,10 @@ use skyloom::hypervisor::{ErrorKind, FakeOptions, FakeWorld, FaultPoint};
 use skyloom::model::TaskState;
 use skyloom::model::crash::CRASH_POINTS;
 
+use crate::etcd::Etcd;
 use crate::http::{Http, import, server_of, small_server, task_of};
 use crate::rest::{Rest, journal_has_forgotten};
-use crate::support::{Process, Sky};
+use crate::support::{Process, Sky, program};
 
 /// One death.
 #[derive(Debug, Clone, Copy)]
@@ -84,6 +88,29 @@ const LANES: usize = 3;
 
 #[test]
 fn a_create_survives_a_death_at_each_point() {
+    each_death(&|data| format!("sqlite://{}", data.join("skyloom.db").display()));
+}
+
+#[test]
+fn a_create_survives_a_death_at_each_point_on_etcd() {
+    let dir = tempfile::tempdir().unwrap();
+    let etcd = Etcd::start(dir.path());
+    let clouds = AtomicUsize::new(0);
+    each_death(&|data| {
+        let uri = etcd.uri(&format!("cloud-{}", clouds.fetch_add(1, Ordering::SeqCst)));
+        // The template moves there; its agent goes on in the new incarnation.
+        let file = format!("sqlite://{}", data.join("skyloom.db").display());
+        let copied = Command::new(program("skyloom"))
+            .args(["store", "copy", "--from", &file, "--to", &uri])
+            .output()
+            .unwrap();
+        assert!(copied.status.success(), "{copied:?}");
+        uri
+    });
+}
+
+/// Each death in a cloud of its own, whose store is at the address that `place` gives for its data folder.
+fn each_death(place: &(impl Fn(&Path) -> String + Sync)) {
     let tried: BTreeSet<&str> = DEATHS.iter().map(|d| d.point).collect();
     let named: BTreeSet<&str> = CRASH_POINTS.iter().map(|p| p.name).collect();
     assert_eq!(tried, named, "each point is tried");
@@ -95,7 +122,7 @@ fn a_create_survives_a_death_at_each_point() {
                     let mut failed = Vec::new();
                     while let Some(death) = DEATHS.get(next.fetch_add(1, Ordering::SeqCst)) {
                         let begun = std::time::Instant::now();
-                        if std::panic::catch_unwind(|| survive(*death)).is_err() {
+                        if std::panic::catch_unwind(AssertUnwindSafe(|| survive(*death, place))).is_err() {
                             failed.push(*death);
                         }
                         println!("{death:?}: {:.1?}", begun.elapsed());
@@ -109,9 +136,11 @@ fn a_create_survives_a_death_at_each_point() {
     });
 }
 
-fn start(data: &Path, failpoints: &str) -> (Process, Sky) {
+fn start(data: &Path, store: &str, failpoints: &str) -> (Process, Sky) {
     let args = [
         "dev",
+        "--store",
+        store,
         "--hypervisor",
         "fake",
         "--listen",
@@ -130,7 +159,7 @@ fn template() -> &'static Path {
     static TEMPLATE: OnceLock<tempfile::TempDir> = OnceLock::new();
     let dir = TEMPLATE.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
-        let (process, sky) = start(dir.path(), "");
+        let (process, sky) = start(dir.path(), "sqlite", "");
         import(&sky, dir.path());
         process.end();
         dir
@@ -151,10 +180,11 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn survive(death: Death) {
+fn survive(death: Death, place: &impl Fn(&Path) -> String) {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     copy(template(), &data);
+    let store = place(&data);
     let host = data.join("hosts/host-1");
     let world = FakeWorld::open(FakeOptions::directory(&host)).unwrap();
     if death.back {
@@ -164,7 +194,7 @@ fn survive(death: Death) {
         0 => format!("{}=return", death.point),
         n => format!("{}={n}*off->return", death.point),
     };
-    let (doomed, sky) = start(&data, &armed);
+    let (doomed, sky) = start(&data, &store, &armed);
     let create = |http: &Http| {
         let body = small_server("s1");
         http.send(&Method::POST, "/v1/servers", Some("create-s1"), Some(&body))
@@ -172,7 +202,7 @@ fn survive(death: Death) {
     let first = create(&Http::new(&sky));
     doomed.died(&format!("{armed} to be reached"));
 
-    let (next, sky) = start(&data, "");
+    let (next, sky) = start(&data, &store, "");
     let http = Http::new(&sky);
     let (status, made) = create(&http).expect("an answer in the next life");
     assert_eq!(status, 202, "{made:#}");
@@ -193,7 +223,7 @@ fn survive(death: Death) {
     }
     // Dead at rest: nothing more is to be done, so nothing is lost.
     next.kill();
-    let rest = Rest::of(&data.join("skyloom.db"));
+    let rest = Rest::at(&store);
     let creates = rest.tasks("server.create");
     assert_eq!(creates.len(), 1, "I4: one request, one task");
     let ended = if death.back {
@@ -208,7 +238,7 @@ fn survive(death: Death) {
     assert_eq!(starts, usize::from(!death.back), "I4");
 
     // The same answer for ever, and away with it.
-    let (last, sky) = start(&data, "");
+    let (last, sky) = start(&data, &store, "");
     let http = Http::new(&sky);
     let (_, again) = create(&http).expect("an answer in the last life");
     assert_eq!(task_of(&again), task);
@@ -217,7 +247,7 @@ fn survive(death: Death) {
     let deletion = task_of(&deleted);
     assert_eq!(http.task_end(&deletion)["state"], "done");
     last.end();
-    let rest = Rest::of(&data.join("skyloom.db"));
+    let rest = Rest::at(&store);
     rest.check(&world, &[task.clone(), deletion]);
     assert!(world.holdings().unwrap().is_empty(), "I12");
     journal_has_forgotten(&host.join("journal"), &task);

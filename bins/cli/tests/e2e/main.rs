@@ -13,6 +13,8 @@ mod chaos;
 #[cfg(feature = "failpoints")]
 mod crash;
 mod dev;
+#[cfg(feature = "failpoints")]
+mod etcd;
 mod http;
 mod processes;
 mod rest;

@@ -20,13 +20,17 @@ pub(crate) struct Rest {
 impl Rest {
     /// Reads the store's file. Its writers must be dead.
     pub(crate) fn of(file: &Path) -> Self {
+        Self::at(&format!("sqlite://{}", file.display()))
+    }
+
+    /// Reads the store at an address.
+    pub(crate) fn at(uri: &str) -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let mut areas: BTreeMap<String, Vec<_>> = BTreeMap::new();
         runtime.block_on(async {
             let clock = Arc::new(SystemClock::new());
             let ids = Arc::new(OsIds::new(clock.clone()));
-            let uri = format!("sqlite://{}", file.display());
-            let store = open_store(&uri, &StoreOptions::new(clock, ids)).await.unwrap();
+            let store = open_store(uri, &StoreOptions::new(clock, ids)).await.unwrap();
             let mut options = ListOptions::default();
             loop {
                 let page = store.backend.list(&Prefix::all(), options.clone()).await.unwrap();

@@ -116,6 +116,7 @@ impl Process {
     }
 
     /// Waits until it has died by itself of kill -9.
+    #[cfg(feature = "failpoints")]
     pub(crate) fn died(mut self, why: &str) {
         let status = until(why, || self.child.try_wait().unwrap());
         assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{why}: {status}");
