@@ -22,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// How long the long part is, from the environment.
+#[expect(clippy::disallowed_methods, reason = "a test is told by whoever runs it")]
 fn amount() -> Amount {
     Amount::parse(std::env::var("SKYLOOM_SOAK").ok().as_deref()).unwrap()
 }
