@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::Held;
+use crate::registry::LEASE_LOST;
 use crate::{Fence, Job, JobContext, JobError, Undo};
 
 /// What came of a job.
@@ -43,6 +44,12 @@ pub(super) struct Order {
     pub(super) started_at: Timestamp,
     pub(super) fence: Fence,
     pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Done {
+    fn lost_its_lease(&self) -> bool {
+        matches!(&self.outcome, Err(JobError(reason)) if reason.code == LEASE_LOST)
+    }
 }
 
 impl Here {
@@ -99,9 +106,10 @@ impl Here {
         });
     }
 
-    /// Puts the results into the records. Those that the store has already, or that are of an older attempt, are dropped.
+    /// Puts the results into the records. Those that the store has already, or that are of an older attempt, are dropped, and so
+    /// are tries that ended because the lease had: they count for nothing.
     pub(super) fn hand_over(&self, held: &mut Held) {
-        for done in &self.results {
+        for done in self.results.iter().filter(|done| !done.lost_its_lease()) {
             let id = &done.record.spec.id;
             let (want, attempt) = (done.record.want, done.record.attempt);
             // Without a record in the store, it is the one that the job was begun with.

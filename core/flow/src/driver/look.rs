@@ -282,6 +282,10 @@ impl Driver {
     }
 
     fn begin(&self, held: &Held, here: &mut Here, plan: &Plan, id: &JobId, want: JobWant, life: &Life) {
+        // Under the next lease, then, by whoever has it.
+        if !life.fence.may_act(&*self.parts.clock) {
+            return;
+        }
         let record = held.jobs.get(id).cloned();
         let Some(mut record) =
             record.or_else(|| JobRecord::first(&held.task.value, plan, id, JobState::Ready))

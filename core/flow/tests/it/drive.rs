@@ -1,7 +1,10 @@
 //! Driver and worker together on a memory store: the way forward, the way back, and crashes.
 
-use serde_json::json;
-use skyloom_flow::Rest;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use skyloom_flow::{Fence, Job, JobContext, JobError, JobRegistry, Life, Rest, Undo};
 use skyloom_model::{JobState, Run, TaskState, paths};
 use skyloom_store::{Key, ListOptions, Prefix};
 
@@ -230,4 +233,48 @@ async fn a_stale_lease_changes_nothing() {
         world.task(&mark).await.owner.is_none(),
         "I5: a write under a stale epoch"
     );
+}
+
+/// Loses its lease while it runs.
+#[derive(Debug)]
+struct Losing;
+
+#[async_trait]
+impl Job for Losing {
+    fn kind(&self) -> &'static str {
+        "test.step"
+    }
+    async fn run(&self, cx: &JobContext<'_>) -> Result<Value, JobError> {
+        let (fence, _) = cx.lease.unwrap();
+        fence.extend(Duration::ZERO);
+        cx.may_act()?;
+        Ok(json!("it acted all the same"))
+    }
+    async fn undo(&self, _: &JobContext<'_>) -> Result<Undo, JobError> {
+        Ok(Undo::Undone)
+    }
+}
+
+#[tokio::test]
+async fn tries_for_which_the_lease_did_not_last_count_for_nothing() {
+    let world = World::new();
+    let mark = world.submit(&[Step1::new("a", &[])]).await;
+    // The lease ends while the job runs; and then it is over before the job begins.
+    let losing = world.life_with("e1", JobRegistry::new().with(Losing)).await;
+    assert!(matches!(losing.drive(&mark).await, Rest::Until(_)));
+    let over = world.life("e1").await;
+    let held = over.held();
+    let fence = Fence::new(held.lease.clone(), held.epoch, Duration::ZERO);
+    let life = Life {
+        fence,
+        born: over.born,
+    };
+    assert!(matches!(over.drive_as(&mark, life).await, Rest::Until(_)));
+    assert!(world.ledger.lock().order.is_empty());
+
+    let task = over.carry(&world, &mark).await;
+    assert_eq!(task.state, TaskState::Done, "{:?}", task.reason);
+    let run = world.store.get(&Key::parse(&paths::run(task.id)).unwrap()).await;
+    let run: Run = run.unwrap().unwrap().value.parse().unwrap();
+    assert_eq!(run.jobs[0].attempt, 1);
 }

@@ -104,8 +104,10 @@ impl Checker {
                         format!("{} goes from {:?} to {:?}", name(), before.state, doc.state),
                     ));
                 }
+                // Of an engine's job only results are written: one that fails again is ready again.
+                let again = doc.spec.place == Place::Engine && doc.attempt == before.attempt + 1;
                 let anew = before.want != doc.want
-                    || step && matches!(doc.state, JobState::Ready | JobState::UndoReady);
+                    || (step || again) && matches!(doc.state, JobState::Ready | JobState::UndoReady);
                 if before.attempt != doc.attempt && !anew {
                     let (old, new) = (before.attempt, doc.attempt);
                     wrong.push((
