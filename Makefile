@@ -32,9 +32,11 @@ $(GUEST): $(wildcard tools/guest/*) | deps
 secantus: deps ## the server that the MongoDB store is tested with
 	@tools/servers/secantus.sh $(TARGET)/venv-secantus
 
-demo: deps guest ## a real virtual machine from one command (KEEP=1 leaves the cloud up)
-	$(CARGO) build --locked -p skyloom-cli
-	KEEP=$(KEEP) tools/demo/demo.sh $(TARGET)/debug/skyloom $(GUEST)
+STORE ?=
+demo: deps guest $(if $(filter postgres,$(STORE)),secantus) ## a real virtual machine from one command (KEEP=1 leaves the cloud up; STORE=etcd|postgres)
+	$(CARGO) build --locked -p skyloom-cli -p skyloom-api-bin -p skyloom-engine-bin -p skyloom-agent-bin
+	KEEP=$(KEEP) STORE=$(STORE) SECANTUS=$(TARGET)/venv-secantus/bin/secantusd-py \
+	  tools/demo/demo.sh $(TARGET)/debug/skyloom $(GUEST)
 
 test: deps lint guest unit contract sim ablations ## everything, from a bare machine
 
