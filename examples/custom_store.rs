@@ -27,7 +27,7 @@ use skyloom::store::{
     MemoryConfig, MemoryStore, Outcome, Page, Prefix, Renewal, Result, Store, Txn, Watch, WatchEvent,
     WatchOptions,
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 #[cfg(test)]
 #[path = "custom_store/exam.rs"]
@@ -76,6 +76,10 @@ struct Inner {
 #[derive(Debug)]
 struct Log(Option<File>);
 
+fn unusable() -> Error {
+    Error::new(ErrorKind::Unavailable, "write log").with("state", "a write failed; open the store again")
+}
+
 impl Log {
     /// Writes a line and waits until it is on the disk. Whoever calls this is on a thread that may wait.
     fn append(&mut self, line: &Line) -> Result<()> {
@@ -86,10 +90,7 @@ impl Log {
             *byte = b' ';
         }
         bytes.push(b'\n');
-        let file = self.0.as_mut().ok_or_else(|| {
-            Error::new(ErrorKind::Unavailable, "write log")
-                .with("state", "a write failed; open the store again")
-        })?;
+        let file = self.0.as_mut().ok_or_else(unusable)?;
         let written = file.write_all(&bytes).and_then(|()| file.sync_data());
         written.map_err(|e| {
             self.0 = None;
@@ -126,7 +127,9 @@ impl LogStore {
                     .because(e)
             };
             match serde_json::from_slice(line).map_err(damaged)? {
-                Line::Commit(writes) => drop(memory.commit(writes.into()).await?),
+                Line::Commit(writes) => {
+                    memory.commit(writes.into()).await?;
+                }
                 Line::Grant(name, holder, until) => {
                     if let Grant::Granted { epoch } =
                         memory.grant(&name, &holder, READING, LeaseMode::TakeOver).await?
@@ -134,7 +137,9 @@ impl LogStore {
                         leases.insert(name, (epoch, until));
                     }
                 }
-                Line::Renew(name, epoch, until) => drop(leases.insert(name, (epoch, until))),
+                Line::Renew(name, epoch, until) => {
+                    leases.insert(name, (epoch, until));
+                }
                 Line::Revoke(name, epoch) => memory.revoke(&name, epoch).await?,
             }
             whole += line.len();
@@ -166,6 +171,12 @@ impl LogStore {
 }
 
 impl Inner {
+    /// The file, for whoever may write now.
+    async fn log(&self) -> Result<MutexGuard<'_, Log>> {
+        let log = self.file.lock().await;
+        if log.0.is_some() { Ok(log) } else { Err(unusable()) }
+    }
+
     fn end(&self, ttl: Duration) -> Timestamp {
         self.clock.now().checked_add(ttl).unwrap_or(Timestamp::MAX)
     }
@@ -185,7 +196,7 @@ impl Store for LogStore {
         txn.check(&self.capability())?;
         self.to_the_end(|inner| async move {
             // Nobody else writes until this is released, so guards that hold now hold for the writes.
-            let mut log = inner.file.lock().await;
+            let mut log = inner.log().await?;
             let guards = Txn {
                 guards: txn.guards,
                 writes: Vec::new(),
@@ -222,7 +233,7 @@ impl Leases for LogStore {
     async fn grant(&self, name: &LeaseName, holder: &str, ttl: Duration, mode: LeaseMode) -> Result<Grant> {
         let (name, holder) = (name.clone(), holder.to_owned());
         self.to_the_end(|inner| async move {
-            let mut log = inner.file.lock().await;
+            let mut log = inner.log().await?;
             let end = inner.end(ttl);
             let grant = inner.memory.grant(&name, &holder, ttl, mode).await?;
             if matches!(grant, Grant::Granted { .. }) {
@@ -236,7 +247,7 @@ impl Leases for LogStore {
     async fn renew(&self, name: &LeaseName, epoch: u64, ttl: Duration) -> Result<Renewal> {
         let name = name.clone();
         self.to_the_end(|inner| async move {
-            let mut log = inner.file.lock().await;
+            let mut log = inner.log().await?;
             let end = inner.end(ttl);
             let renewal = inner.memory.renew(&name, epoch, ttl).await?;
             if renewal == Renewal::Held {
@@ -250,7 +261,7 @@ impl Leases for LogStore {
     async fn revoke(&self, name: &LeaseName, epoch: u64) -> Result<()> {
         let name = name.clone();
         self.to_the_end(|inner| async move {
-            let mut log = inner.file.lock().await;
+            let mut log = inner.log().await?;
             inner.memory.revoke(&name, epoch).await?;
             log.append(&Line::Revoke(name, epoch))
         })
