@@ -113,7 +113,8 @@ fn nothing_is_kept_for_nobody() {
     }
     assert_eq!(now(&mut reader, 50).0.len(), 50);
     drop(reader);
-    assert_eq!((ring.0.lock().items.len(), ring.readers()), (0, 0));
+    let kept = ring.0.lock().items.len();
+    assert_eq!((kept, ring.readers()), (0, 0));
 }
 
 #[tokio::test]
