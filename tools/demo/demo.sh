@@ -22,6 +22,7 @@ pids=()
 # Ends one process by pid and waits for it.
 end() {
     kill "$1" 2>/dev/null || return 0
+    kill -CONT "$1" 2>/dev/null || return 0
     for _ in $(seq 100); do kill -0 "$1" 2>/dev/null || return 0; sleep 0.1; done
     kill -9 "$1" 2>/dev/null || true
 }
@@ -50,7 +51,8 @@ finish() {
     rm -rf "$data"
     exit "$code"
 }
-trap finish EXIT INT TERM
+trap finish EXIT
+trap 'exit 130' INT TERM
 
 say() { printf '\n\033[1m$ skyloom %s\033[0m\n' "$*"; }
 sky() { say "$@"; "$bin" "$@"; }

@@ -3,6 +3,8 @@
 
 state() { "$bin" task show "$1" -o json | sed -nE 's/^    "state": *"([a-z_]+)".*/\1/p' | head -n 1; }
 
+# The agent is held still meanwhile: however fast the machine is, the create is in its middle.
+kill -STOP "$agent"
 say server create web-2 --image guest --flavor m1.tiny --no-wait -o name
 task=$("$bin" server create web-2 --image guest --flavor m1.tiny --no-wait -o name)
 begun() { [ "$(state "$task")" = running ]; }
@@ -15,6 +17,7 @@ pids=("${pids[@]}")
 found=$(state "$task")
 [ "$found" = running ] || die "the create was not in its middle any more: $found"
 sky task show "$task"
+kill -CONT "$agent"
 echo "the next engine waits until the lease of the dead one is over (10 s)"
 engine 2
 sky task wait "$task"

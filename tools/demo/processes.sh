@@ -27,5 +27,6 @@ say host add h1
 (umask 077 && "$bin" host add h1 -o json >"$data/host.json" && field token "$data/host.json" >"$data/agent-token")
 start agent "$programs/skyloom-agent" --set "store.uri=$SKYLOOM_ENDPOINT" --set "store.token_file=$data/agent-token" \
     --set "agent.host=$(field id "$data/host.json")" --set agent.name=h1 --set "agent.data_dir=$data/host"
+agent=$started
 up() { "$bin" host list | grep -w up; }
-within 60 "$started" up
+within 60 "$agent" up
