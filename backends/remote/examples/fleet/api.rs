@@ -65,7 +65,10 @@ pub(crate) async fn serve_until_stdin_ends() -> std::result::Result<(), AnyError
             metrics: Arc::new(String::new),
             open_metrics: true,
             // All watchers of the fan-out have one token.
-            limits: ApiLimits::default().with_max_streams(8192, 8192),
+            limits: ApiLimits::default()
+                .with_max_streams(8192, 8192)
+                .with_max_requests(8192, 8192)
+                .with_max_bytes(2 << 30, 2 << 30),
             shutdown: shutdown.clone(),
         };
         let arrived = arrivals.clone();
