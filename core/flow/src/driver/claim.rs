@@ -75,7 +75,7 @@ impl Driver {
             lease_epoch: life.fence.epoch,
             claims: counted,
         });
-        let mut txn = held.guards(life);
+        let mut txn = held.guards(life)?;
         if counted > MAX_CLAIMS && next.state != TaskState::Stuck {
             let reason = Reason::new(
                 "task.poison",

@@ -79,7 +79,7 @@ impl Driver {
             });
         }
         let mut txn = held
-            .guards(life)
+            .guards(life)?
             .put(held.task.key.clone(), Value::json(&next)?)
             .delete(key(&paths::active(next.id))?)
             .and(put_away(held, &next, plan.as_deref())?);

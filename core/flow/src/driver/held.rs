@@ -62,7 +62,7 @@ impl Held {
     }
 
     /// The guards that every commit for the task carries.
-    pub(super) fn guards(&self, life: &Life) -> Txn {
+    pub(super) fn guards(&self, life: &Life) -> Result<Txn> {
         let mut txn = Txn::new();
         if kept(Rule::TaskRevision) {
             txn = txn.guard(self.task.unchanged());
@@ -71,8 +71,7 @@ impl Held {
             txn = txn.guard(life.fence.guard());
         }
         // Nothing is carried forward while the fleet is held.
-        txn.guards.extend(not_held().ok());
-        txn
+        Ok(txn.guard(not_held()?))
     }
 
     /// The writes of all jobs that differ from the store. An engine's jobs are written by the task's owner alone, so the

@@ -197,7 +197,7 @@ impl Driver {
         };
         self.stick(&mut draft, reason, now)?;
         let txn = held
-            .guards(life)
+            .guards(life)?
             .put(held.task.key.clone(), Value::json(&draft.task)?)
             .and(draft.extra);
         Ok(match self.parts.backend.commit(txn).await? {
@@ -227,7 +227,7 @@ impl Driver {
         let current = draft.plan.as_ref().unwrap_or(plan);
         draft.task.progress.done = done_weight(current, held);
         let write_task = self.task_differs(held, &mut draft.task, current);
-        let mut txn = held.guards(life);
+        let mut txn = held.guards(life)?;
         let own_guards = txn.guards.len();
         if write_task {
             self.survived(held, &mut draft.task);
@@ -353,7 +353,7 @@ impl Driver {
         next.resume = None;
         next.reason = None;
         obeyed(&mut next);
-        let txn = held.guards(life).put(held.task.key.clone(), Value::json(&next)?);
+        let txn = held.guards(life)?.put(held.task.key.clone(), Value::json(&next)?);
         Ok(match self.parts.backend.commit(txn).await? {
             Outcome::Committed { revision } => {
                 held.task.value = next;

@@ -96,7 +96,7 @@ impl Driver {
             lease_epoch: life.fence.epoch,
             claims: 0,
         });
-        let guards = held.guards(life);
+        let guards = held.guards(life)?;
         let own_guards = guards.guards.len();
         let txn = guards
             .put(held.task.key.clone(), Value::json(&next)?)
@@ -288,7 +288,7 @@ impl Driver {
                 claims: 0,
             });
         }
-        let txn: Txn = held.guards(life).put(held.task.key.clone(), Value::json(&next)?);
+        let txn: Txn = held.guards(life)?.put(held.task.key.clone(), Value::json(&next)?);
         Ok(match self.parts.backend.commit(txn).await? {
             Outcome::Committed { revision } => {
                 held.task.value = next;
