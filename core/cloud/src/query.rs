@@ -134,9 +134,17 @@ pub async fn answer_queries(parts: ResponderParts, shutdown: CancellationToken) 
     })?;
     let (mirror, driver) = Mirror::<Query>::new(parts.backend.clone(), prefix);
     let mut changes = mirror.changes();
+    let mut fence = parts.fence.clone();
     let respond = async {
-        // Now and then also without a change, for what was left behind.
-        while let Ok(Some(_)) | Err(_) = tokio::time::timeout(SWEEP, changes.next()).await {
+        loop {
+            tokio::select! {
+                biased;
+                changed = changes.next() => if changed.is_none() { return },
+                // Questions may have come before the lease.
+                fenced = fence.changed() => if fenced.is_err() { return },
+                // Now and then also without a change, for what was left behind.
+                () = tokio::time::sleep(SWEEP) => {}
+            }
             let snapshot = mirror.snapshot();
             for query in snapshot.iter() {
                 respond(&parts, query).await;

@@ -1,6 +1,7 @@
 //! Questions to agents.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use skyloom_cloud::{ErrorKind, MAX_CONSOLE_BYTES, Query, Question, ResponderParts, answer_queries};
 use skyloom_flow::Fence;
@@ -15,8 +16,13 @@ use crate::world::{World, key, server};
 
 /// The answering half of an agent, for as long as it is kept.
 async fn agent(world: &World, host: HostId) -> JoinSet<()> {
+    leased_after(world, host, Duration::ZERO).await
+}
+
+/// The same, where the agent learns of its lease after `wait`.
+async fn leased_after(world: &World, host: HostId, wait: Duration) -> JoinSet<()> {
     let lease = LeaseName::parse(&paths::host_lease(host)).unwrap();
-    let ttl = std::time::Duration::from_secs(3600);
+    let ttl = Duration::from_secs(3600);
     let granted = world
         .store
         .grant(&lease, "agent", ttl, LeaseMode::TakeOver)
@@ -25,7 +31,8 @@ async fn agent(world: &World, host: HostId) -> JoinSet<()> {
     let Grant::Granted { epoch } = granted else {
         panic!("{granted:?}")
     };
-    let (fence, receiver) = latest::channel(Some(Fence::new(lease, epoch, ttl)));
+    let fenced = Some(Fence::new(lease, epoch, ttl));
+    let (fence, receiver) = latest::channel(if wait.is_zero() { fenced.clone() } else { None });
     let parts = ResponderParts {
         backend: world.store.clone(),
         host,
@@ -34,9 +41,11 @@ async fn agent(world: &World, host: HostId) -> JoinSet<()> {
         fence: receiver,
     };
     let mut running = JoinSet::new();
+    running.spawn(async move { answer_queries(parts, CancellationToken::new()).await.unwrap() });
     running.spawn(async move {
-        answer_queries(parts, CancellationToken::new()).await.unwrap();
-        drop(fence);
+        tokio::time::sleep(wait).await;
+        fence.send_replace(fenced);
+        std::future::pending::<()>().await;
     });
     running
 }
@@ -106,6 +115,15 @@ async fn without_an_agent_there_is_an_answer_too() {
     assert!(world.documents("queries").await.is_empty());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_question_that_came_before_the_lease_is_answered_with_it() {
+    let (world, admin, host, id) = placed().await;
+    world.hosts[&host].fake.print(id, "text").unwrap();
+    // Virtual time passes when nobody has anything to do: by then the question has been seen.
+    let _agent = leased_after(&world, host, Duration::from_secs(1)).await;
+    assert_eq!(world.cloud.console_tail(&admin, id, 4).await.unwrap(), "text");
+}
+
 #[tokio::test]
 async fn what_a_dead_asker_left_behind_is_dropped() {
     let (world, _, host, id) = placed().await;
@@ -120,7 +138,7 @@ async fn what_a_dead_asker_left_behind_is_dropped() {
         .commit(Txn::new().create(at, Value::json(&old).unwrap()))
         .await
         .unwrap();
-    world.clock.advance(std::time::Duration::from_secs(61));
+    world.clock.advance(Duration::from_secs(61));
     let prefix = Prefix::parse(&paths::queries(host)).unwrap();
     let (mirror, driver) = Mirror::<Query>::new(world.store.clone(), prefix);
     let mut running = JoinSet::new();
