@@ -7,9 +7,14 @@ use skyloom_model::{
     AgentStatus, EventKind, Host, HostId, HostStatus, Resource as _, Scope, Server, VmObservation, paths,
 };
 use skyloom_store::{Key, LeaseInfo, Mirror, Result, Txn};
+use tokio::time::Instant;
 
 use super::{Looker, TRIES};
 use crate::prefix;
+
+/// How long nothing is concluded from a lease that lapsed while nobody looked: no engine ran, or the store was away and no agent
+/// could renew. Twice the life of a host's lease, so that every agent that is there has its lease again.
+const GRACE: Duration = Duration::from_secs(20);
 
 /// What was last recorded of each virtual machine's host: reachable or not.
 type Told = BTreeMap<Key, bool>;
@@ -25,15 +30,22 @@ impl Looker {
         let mut changes = agents.changes();
         let mut tick = tokio::time::interval(resync.min(Duration::from_secs(3)));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // What is recorded must be known before anything is concluded from what is not there.
+        if hosts.ready().await.is_err() {
+            return;
+        }
         let mut told = Told::new();
+        let mut looked_on_since = Instant::now();
         loop {
             tokio::select! {
                 biased;
                 _ = tick.tick() => {}
                 Some(_) = changes.next() => {}
             }
-            if let Err(error) = self.look_at_hosts(agents, hosts, vms, &mut told).await {
+            let graced = looked_on_since.elapsed() < GRACE;
+            if let Err(error) = self.look_at_hosts(agents, hosts, vms, &mut told, graced).await {
                 tracing::warn!(error = %skyloom_model::report(&error), "hosts cannot be looked at now");
+                looked_on_since = Instant::now();
             }
         }
     }
@@ -44,6 +56,7 @@ impl Looker {
         hosts: &Mirror<Host>,
         vms: &Mirror<VmObservation>,
         told: &mut Told,
+        graced: bool,
     ) -> Result<()> {
         let leases = self.backend.leases(&prefix("hosts")?).await?;
         let leases: BTreeMap<&str, &LeaseInfo> = leases.iter().map(|l| (l.name.as_key().last(), l)).collect();
@@ -57,13 +70,14 @@ impl Looker {
             let reachable = leases
                 .get(id)
                 .is_some_and(|l| !l.expired && l.epoch >= agent.value.incarnation);
+            let path = paths::resource(Host::KIND, Scope::System, host.uuid());
+            let known = Key::parse(&path).ok().and_then(|key| hosts.get(&key));
+            let reachable = reachable || graced && known.as_ref().is_some_and(|h| h.value.status.reachable);
             reachable_hosts.insert(host, reachable);
             let status = HostStatus {
                 reachable,
                 facts: Some(agent.value.facts.clone()),
             };
-            let path = paths::resource(Host::KIND, Scope::System, host.uuid());
-            let known = Key::parse(&path).ok().and_then(|key| hosts.get(&key));
             if known.is_none_or(|h| h.value.status != status) {
                 self.fold_host(&path, &status).await?;
             }
