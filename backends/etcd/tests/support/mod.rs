@@ -1,6 +1,5 @@
 //! An etcd server of the tests' own: on a private port of the loopback, with its data in memory, gone with the value.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -14,13 +13,9 @@ use tempfile::TempDir;
 /// Longest wait for a server to answer.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// A port that was free a moment ago.
+/// A port that nothing else takes.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    skyloom_store::conformance::soak::private_port().unwrap()
 }
 
 /// A folder in memory where there is such a thing.

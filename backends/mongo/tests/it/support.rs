@@ -1,10 +1,11 @@
-//! SecantusDB in a folder of its own, on a port that it chooses; killed when it is dropped.
+//! SecantusDB in a folder and on a port of its own; killed when it is dropped.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use skyloom_store::conformance::soak::private_port;
 use skyloom_store_mongo::MongoConfig;
 use tempfile::TempDir;
 
@@ -34,7 +35,8 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start(options: &[&'static str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let (running, port) = launch(folder.path(), 0, options);
+        let port = private_port().unwrap();
+        let running = launch(folder.path(), port, options);
         Self {
             options: options.to_vec(),
             running,
@@ -67,7 +69,7 @@ impl Server {
 
     /// Starts again on the same data and port.
     pub(crate) fn restart(&mut self) {
-        (self.running, self.port) = launch(self.folder.path(), self.port, &self.options);
+        self.running = launch(self.folder.path(), self.port, &self.options);
     }
 }
 
@@ -82,7 +84,7 @@ impl Drop for Running {
 }
 
 /// Starts the server and waits until it says where it listens.
-fn launch(folder: &Path, port: u16, options: &[&str]) -> (Running, u16) {
+fn launch(folder: &Path, port: u16, options: &[&str]) -> Running {
     let child = Command::new(program())
         .args([
             "--host",
@@ -109,10 +111,9 @@ fn launch(folder: &Path, port: u16, options: &[&str]) -> (Running, u16) {
             0,
             "the server ended at its start: {said}"
         );
-        if let Some((_, port)) = line.trim_end().rsplit_once("listening on 127.0.0.1:") {
-            let port = port.parse().expect("a port");
+        if line.contains("listening on 127.0.0.1:") {
             drain(lines);
-            return (running, port);
+            return running;
         }
         said.push_str(&line);
     }

@@ -66,7 +66,7 @@ fn a_guest_boots_with_its_name_and_outlives_the_cloud() {
         "{accelerator}"
     );
     let console = sky.until("the guest's first words", |sky| {
-        let text = sky.text(&["server", "console", "web-1"]);
+        let text = sky.try_text(&["server", "console", "web-1"]).ok()?;
         (heartbeats(&text) > 0).then_some(text)
     });
     let id = server["meta"]["id"].as_str().unwrap();
@@ -88,9 +88,13 @@ fn a_guest_boots_with_its_name_and_outlives_the_cloud() {
     cloud.kill();
     assert!(alive(before[0]), "the guest died with the cloud");
     let (cloud, sky) = dev(&data, &log);
-    let heard = heartbeats(&sky.text(&["server", "console", "web-1"]));
+    let heard = sky.until("the console in the next life", |sky| {
+        let text = sky.try_text(&["server", "console", "web-1"]).ok()?;
+        Some(heartbeats(&text))
+    });
     sky.until("more heartbeats", |sky| {
-        (heartbeats(&sky.text(&["server", "console", "web-1"])) > heard).then_some(())
+        let text = sky.try_text(&["server", "console", "web-1"]).ok()?;
+        (heartbeats(&text) > heard).then_some(())
     });
     assert_eq!(guests(&data), before, "adopted, not restarted");
     assert_eq!(

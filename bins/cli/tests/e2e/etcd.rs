@@ -1,33 +1,33 @@
 //! A real etcd on a private port of the loopback; killed when it is dropped.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+
+use skyloom_store::conformance::soak::private_port;
 
 use crate::support::until;
 
 pub(crate) struct Etcd {
     child: Child,
     port: u16,
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    _data: tempfile::TempDir,
 }
 
 impl Etcd {
-    /// Starts it with its data in `folder`, and waits until it takes connections.
+    /// Starts it with its log in `folder` and its data in memory, if there is a folder for that: it is not what is killed here. Waits
+    /// until it takes connections.
     pub(crate) fn start(folder: &Path) -> Self {
-        let port = free_port();
+        let port = private_port().unwrap();
         let (url, peer) = (
             format!("http://127.0.0.1:{port}"),
-            format!("http://127.0.0.1:{}", free_port()),
+            format!("http://127.0.0.1:{}", private_port().unwrap()),
         );
         let log = std::fs::File::create(folder.join("etcd.log")).unwrap();
+        let memory = Path::new("/dev/shm");
+        let data = tempfile::tempdir_in(if memory.is_dir() { memory } else { folder }).unwrap();
         let child = Command::new("etcd")
             .args(["--name", "n1", "--log-level", "error", "--data-dir"])
-            .arg(folder.join("etcd"))
+            .arg(data.path())
             .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
             .args([
                 "--listen-peer-urls",
@@ -42,7 +42,11 @@ impl Etcd {
             .stderr(log)
             .spawn()
             .expect("etcd must be installed to test the cloud on it");
-        let server = Self { child, port };
+        let server = Self {
+            child,
+            port,
+            _data: data,
+        };
         until("etcd takes connections", || {
             std::net::TcpStream::connect(("127.0.0.1", port)).ok()
         });

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use skyloom::hypervisor::{FakeOptions, FakeWorld, Fault, FaultPoint};
+use skyloom_store::conformance::soak::private_port;
 
 use crate::support::{Process, Sky, guest_image, until};
 
@@ -34,9 +35,9 @@ impl Trio {
     }
 
     pub(crate) fn first(dir: &Path) -> (Self, Process) {
-        let api = Self::api(dir, 0);
+        let port = private_port().unwrap();
+        let api = Self::api(dir, port);
         let endpoint = api.line("SKYLOOM_ENDPOINT=");
-        let port = endpoint.rsplit(':').next().unwrap().parse().unwrap();
         let token = std::fs::read_to_string(dir.join("admin-token"))
             .unwrap()
             .trim()

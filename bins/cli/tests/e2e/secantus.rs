@@ -1,4 +1,4 @@
-//! SecantusDB, a server of MongoDB's wire protocol, on a port that it chooses; killed when it is dropped.
+//! SecantusDB, a server of MongoDB's wire protocol, killed when it is dropped.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -9,11 +9,10 @@ const VARIABLE: &str = "SKYLOOM_SECANTUS";
 
 pub(crate) struct Secantus {
     child: Child,
-    pub(crate) port: u16,
 }
 
 impl Secantus {
-    /// Starts it over the data in `folder`; port 0 means any.
+    /// Starts it over the data in `folder`.
     pub(crate) fn start(folder: &Path, port: u16) -> Self {
         let default =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/venv-secantus/bin/secantusd-py");
@@ -41,14 +40,13 @@ impl Secantus {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
-        let mut server = Self { child, port };
+        let server = Self { child };
         let mut said = String::new();
         loop {
             let mut line = String::new();
             let read = lines.read_line(&mut line).unwrap_or(0);
             assert_ne!(read, 0, "the server ended at its start: {said}");
-            if let Some((_, port)) = line.trim_end().rsplit_once("listening on 127.0.0.1:") {
-                server.port = port.parse().unwrap();
+            if line.contains("listening on 127.0.0.1:") {
                 // It must never wait for us.
                 std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
                 return server;

@@ -169,24 +169,27 @@ impl Sky {
 
     /// Runs a command that must work, with `-o json`.
     pub(crate) fn json(&self, args: &[&str]) -> Value {
-        let output = self.output(&[args, &["-o", "json"]].concat());
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(
-            output.status.success(),
-            "skyloom {args:?}: {:?}\n{stderr}",
-            output.status
-        );
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("skyloom {args:?}: {e}\n{stderr}"))
+        self.try_json(args).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// Runs a command with `-o json`, to be asked again when it does not work now.
+    pub(crate) fn try_json(&self, args: &[&str]) -> Result<Value, String> {
+        let text = self.try_text(&[args, &["-o", "json"]].concat())?;
+        serde_json::from_str(&text).map_err(|e| format!("skyloom {args:?}: {e} in {text}"))
     }
 
     pub(crate) fn text(&self, args: &[&str]) -> String {
+        self.try_text(args).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// Runs a command, to be asked again when it does not work now.
+    pub(crate) fn try_text(&self, args: &[&str]) -> Result<String, String> {
         let output = self.output(args);
-        assert!(
-            output.status.success(),
-            "skyloom {args:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        Err(format!("skyloom {args:?}: {:?}\n{stderr}", output.status))
     }
 
     /// Asks again and again until the answer satisfies.

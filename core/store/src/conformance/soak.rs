@@ -23,7 +23,7 @@ use libtest_mimic::Trial;
 pub use self::check::{Wrong, linearizable};
 pub use self::clients::histories;
 pub use self::history::{Action, Answer, Call, Demand, DocId};
-pub use self::line::Line;
+pub use self::line::{Line, private_port};
 pub use self::watchers::watched;
 use super::{Exam, Verdict};
 

@@ -7,11 +7,37 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+/// A free port of the loopback for a server of the tests' own that has to be told its port, or comes back to it after its death. It
+/// lies below those that outgoing connections take for themselves (Linux: 32768 and above), so no client's connection takes it
+/// while the server is away, and no client meets itself there. No port is given twice within a process.
+///
+/// # Errors
+/// When none is free.
+pub fn private_port() -> std::io::Result<u16> {
+    /// Processes that run at the same time mostly begin elsewhere.
+    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
+    let next = NEXT.get_or_init(|| AtomicU16::new((std::process::id() % 997) as u16 * 20));
+    let mut last = std::io::Error::from(std::io::ErrorKind::AddrInUse);
+    for _ in 0..PRIVATE_PORTS {
+        let port = FIRST_PRIVATE_PORT + next.fetch_add(1, Ordering::Relaxed) % PRIVATE_PORTS;
+        match std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Ok(_) => return Ok(port),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+const FIRST_PRIVATE_PORT: u16 = 12_000;
+const PRIVATE_PORTS: u16 = 20_000;
 
 /// See above. Dropping it ends everything.
 #[derive(Debug)]
