@@ -46,7 +46,7 @@ lint: ## formatting and lints
 
 unit: guest secantus ## every test and conformance suite
 	SKYLOOM_SECANTUS=$(abspath $(TARGET))/venv-secantus/bin/secantusd-py \
-	  $(CARGO) test --locked --workspace --all-features --no-fail-fast
+	  tools/test.sh $(TARGET)/tmp/unit.log $(CARGO) test --locked --workspace --all-features --no-fail-fast
 
 contract: unit ## the OpenAPI document against the running API
 	[ -x $(VENV)/bin/schemathesis ] || { python3 -m venv $(VENV) && $(VENV)/bin/pip install -q schemathesis==4.32.5; }
