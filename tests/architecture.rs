@@ -13,6 +13,7 @@ const LINE: &[(&str, &[&str])] = &[
     ("skyloom-image", &["skyloom-model"]),
     ("skyloom-store", &["skyloom-model"]),
     ("skyloom-scheduler", &["skyloom-model"]),
+    ("skyloom-identity", &["skyloom-model", "skyloom-store"]),
     ("skyloom-hypervisor", &["skyloom-model"]),
     (
         "skyloom-flow",
