@@ -54,7 +54,16 @@ pub(super) fn order(server: &mut Server, cx: &PlanContext<'_>) {
 /// Takes over what the host's agent last saw. The agent reports with each job's result, so this is never older than the
 /// outputs, and it is newer when the guest has ended since. When the task is done its order has reached the domain, and
 /// what was seen under an older one is old news; otherwise the domain may never have heard of the order.
-pub(super) fn take_seen(server: &mut Server, cx: &SettleContext<'_>) -> Result<(), Reason> {
+///
+/// Gives back the condition: that it still is the last look. Who watches the looks has compared a newer one with the record of
+/// before, found nothing to change, and does not come back.
+pub(super) fn take_seen(server: &mut Server, cx: &SettleContext<'_>) -> Result<Txn, Reason> {
+    let Some(placement) = &server.status.placement else {
+        return Ok(Txn::new());
+    };
+    let last_look = cx
+        .records
+        .guard(Txn::new(), &seen_key(placement.host, server.id())?);
     let seen = seen(server, cx.records)?;
     let current = server.meta.generation;
     let oldest = if cx.end == TaskEnd::Done { current } else { 0 };
@@ -62,7 +71,7 @@ pub(super) fn take_seen(server: &mut Server, cx: &SettleContext<'_>) -> Result<(
         server.status.power = seen.power;
         server.status.accelerator = seen.accelerator.or(server.status.accelerator.take());
     }
-    Ok(())
+    Ok(last_look)
 }
 
 /// What its host's agent last saw of a server. Of one that has no domain there is nothing.

@@ -72,7 +72,7 @@ impl TaskFlow for ServerCreate {
                     server.status.accelerator = started.accelerator;
                     server.status.launched_at = Some(cx.now);
                 }
-                take_seen(&mut server, cx)?;
+                changes = take_seen(&mut server, cx)?;
                 changes = bind_ports(changes, task, &server, cx.records, true)?;
                 result = Some(result_of(&server));
             }

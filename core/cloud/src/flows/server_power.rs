@@ -178,13 +178,13 @@ fn settled(task: &Task, cx: &SettleContext<'_>, change: impl FnOnce(&mut Server)
         }
     }
     change(&mut server);
-    take_seen(&mut server, cx)?;
+    let last_look = take_seen(&mut server, cx)?;
     if cx.end != TaskEnd::Done {
         // What was asked for is not wanted any more: what is, stays.
         server.spec.running = server.status.power.may_execute();
     }
     Ok(Settled {
-        changes: cx.records.put(Txn::new(), &at, &server)?,
+        changes: cx.records.put(last_look, &at, &server)?,
         result: None,
     })
 }

@@ -20,6 +20,7 @@ mod plans;
 mod previews;
 mod query;
 mod reconcile;
+mod settle;
 mod sweeps;
 mod torture;
 mod world;
