@@ -12,8 +12,25 @@
 //! Why it is so: `docs/rfd/0009-identity.md`. Nothing here knows of HTTP; a product with users of its own implements the four small
 //! traits and leaves the rest out.
 
+mod denied;
+pub mod paths;
 mod principal;
 mod record;
+mod secret;
+mod totp;
+mod vault;
 
+pub use denied::{Denied, Why};
 pub use principal::{AuthScope, Method, Principal, Via};
-pub use record::{Credential, CredentialId, Domain, DomainId, Group, GroupId, Role, RoleId, Trust, TrustId, User, UserId};
+pub use record::{
+    AccessRule, Actor, ApplicationCredential, BuiltIn, Credential, CredentialId, CredentialKind, DEFAULT_DOMAIN, Domain,
+    DomainId, Ec2Key, Endpoint, EndpointId, Grant, Group, GroupId, Implication, Interface, MAX_TEXT_LEN, Membership,
+    NameKind, NamePolicyError, ParseError, Password, Region, Revoked, Role, RoleId, SecondFactor, Service, ServiceId,
+    Target, Trust, TrustId, User, UserId, UserKind, UserOptions, check_name, fold_name, name_hash,
+};
+pub use secret::{NewSecret, SecretHash, parse_secret};
+pub use totp::{RecoveryCodes, Totp, TotpAlgorithm, TotpConfig, TotpError, TotpUse, Unrecorded};
+pub use vault::{
+    DataKey, FileKeys, KeyService, MAX_PLAINTEXT, Sealed, SecretStore, Vault, VaultError, VaultErrorKind,
+    Wrapped,
+};

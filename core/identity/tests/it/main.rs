@@ -1,0 +1,7 @@
+//! Identity, seen from outside.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod secret;
+mod totp;
+mod vault;
