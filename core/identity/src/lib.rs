@@ -23,10 +23,11 @@ mod vault;
 pub use denied::{Denied, Why};
 pub use principal::{AuthScope, Method, Principal, Via};
 pub use record::{
-    AccessRule, Actor, ApplicationCredential, BuiltIn, Credential, CredentialId, CredentialKind, DEFAULT_DOMAIN, Domain,
-    DomainId, Ec2Key, Endpoint, EndpointId, Grant, Group, GroupId, Implication, Interface, MAX_TEXT_LEN, Membership,
-    NameKind, NamePolicyError, ParseError, Password, Region, Revoked, Role, RoleId, SecondFactor, Service, ServiceId,
-    Target, Trust, TrustId, User, UserId, UserKind, UserOptions, check_name, fold_name, name_hash,
+    AccessRule, Actor, ApplicationCredential, BuiltIn, Credential, CredentialId, CredentialKind,
+    DEFAULT_DOMAIN, Domain, DomainId, Ec2Key, Endpoint, EndpointId, Grant, Group, GroupId, Implication,
+    Interface, MAX_TEXT_LEN, Membership, NameKind, NamePolicyError, ParseError, Password, Region, Revoked,
+    Role, RoleId, SecondFactor, Service, ServiceId, Target, Trust, TrustId, User, UserId, UserKind,
+    UserOptions, check_name, fold_name, name_hash,
 };
 pub use secret::{NewSecret, SecretHash, parse_secret};
 pub use totp::{RecoveryCodes, Totp, TotpAlgorithm, TotpConfig, TotpError, TotpUse, Unrecorded};

@@ -44,7 +44,7 @@ pub use plan::{JobId, JobSpec, MAIN_STAGE, Place, Plan, RetryPolicy, Stage, Stag
 pub use readiness::{Phase, PhaseReport, PhaseState, Readiness};
 pub use reason::Reason;
 pub use resources::{
-    AgentStatus, Claim, DiskFormat, Flavor, FlavorSpec, Host, HostFacts, HostLedger, HostSpec, HostStatus,
+    AgentStatus, Claim, DEFAULT_DOMAIN, DiskFormat, Flavor, FlavorSpec, Host, HostFacts, HostLedger, HostSpec, HostStatus,
     Image, ImageSource, ImageSpec, ImageState, ImageStatus, Keypair, KeypairSpec, MacAddr, NicKind, Port,
     PortSpec, PortStatus, Project, ProjectSpec, Resources, Role, Token, TokenSpec, VmObservation,
 };

@@ -1,11 +1,12 @@
 //! The other resources and host-side records.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{HostId, Meta, PowerState, ProjectId, Reason, Resource, Scope, ServerId, Timestamp};
 
@@ -473,12 +474,44 @@ pub struct Project {
 }
 
 /// Content of a project.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ProjectSpec {
     /// Free text.
-    #[serde(default)]
     pub description: String,
+    /// The id of the domain that it belongs to.
+    pub domain: Uuid,
+    /// The project above it; none at the top of its domain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ProjectId>,
+    /// Whether anybody can work in it. Below one that is not, nobody can either.
+    pub enabled: bool,
+    /// Marks to find it by.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<String>,
+    /// Grows when tokens for it must end.
+    pub epoch: u64,
+    /// Whether it is being deleted: nothing new may refer to it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub deleting: bool,
+}
+
+/// The id of the domain of all projects of which nothing else is said.
+pub const DEFAULT_DOMAIN: Uuid = Uuid::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0001);
+
+impl Default for ProjectSpec {
+    fn default() -> Self {
+        Self {
+            description: String::new(),
+            domain: DEFAULT_DOMAIN,
+            parent: None,
+            enabled: true,
+            tags: BTreeSet::new(),
+            epoch: 0,
+            deleting: false,
+        }
+    }
 }
 
 /// What the bearer of a token may do.

@@ -43,6 +43,7 @@ impl Cloud {
                 meta: self.system_meta(PROJECT)?,
                 spec: ProjectSpec {
                     description: "The first project.".to_owned(),
+                    ..ProjectSpec::default()
                 },
             };
             let mut txn = self.named(&project)?.and(incarnation);

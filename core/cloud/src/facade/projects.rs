@@ -33,6 +33,7 @@ impl Cloud {
                     meta: Meta::new(id, name.clone(), Scope::System, self.now()),
                     spec: ProjectSpec {
                         description: request.description.clone(),
+                        ..ProjectSpec::default()
                     },
                 };
                 async move {

@@ -182,6 +182,7 @@ pub(super) fn project() -> Project {
         meta: meta(9, "shop", Scope::System),
         spec: ProjectSpec {
             description: "The web shop.".to_owned(),
+            ..ProjectSpec::default()
         },
     }
 }
