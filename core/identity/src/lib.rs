@@ -13,7 +13,9 @@
 //! traits and leaves the rest out.
 
 mod denied;
+mod password;
 pub mod paths;
+mod policy;
 mod principal;
 mod record;
 mod secret;
@@ -21,6 +23,16 @@ mod totp;
 mod vault;
 
 pub use denied::{Denied, Why};
+pub use password::{
+    Attempt, BrokenRule, HashCost, Hasher, HasherConfig, MAX_PASSWORD, PasswordChange, PasswordError,
+    PasswordRules, Rate, Throttle, ThrottleConfig, Throttled, Verdict,
+};
+pub use policy::{
+    Access, Authorizer, Considered, Coverage, Covered, Decision, Effect, Explanation, Failed, FieldRefused,
+    FieldRules, FieldSpec, GRANTED_ROLE, MAX_PERMISSIONS, Narrowed, Needs, Object, PERMISSIONS, Permission,
+    PermissionSet, PermissionSpec, Place, Places, Policy, PolicyBuilder, PolicyError, PolicyErrorKind,
+    Registry, RoleSpec, RuleSpec, Ruling, Said, When, Who,
+};
 pub use principal::{AuthScope, Method, Principal, Via};
 pub use record::{
     AccessRule, Actor, ApplicationCredential, BuiltIn, Credential, CredentialId, CredentialKind,

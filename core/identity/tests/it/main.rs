@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod password;
+mod policy;
 mod secret;
 mod totp;
 mod vault;
