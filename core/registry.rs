@@ -18,7 +18,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use skyloom_model::{Clock, Ids, Secret};
 use skyloom_store::layer::{self, StandardConfig};
-use skyloom_store::{DynBackend, Error, ErrorKind, MemoryConfig, MemoryStore, Result};
+use skyloom_store::{About, DynBackend, Error, ErrorKind, MemoryConfig, MemoryStore, Result};
 
 /// What opening a store may need.
 #[derive(Debug, Clone)]
@@ -94,6 +94,8 @@ impl StoreOptions {
 pub struct Opened {
     /// The store.
     pub backend: DynBackend,
+    /// What it rests on, where that is a server or a file of its own.
+    pub about: Option<About>,
     end: Option<BoxFuture<'static, Result<()>>>,
 }
 
@@ -107,7 +109,11 @@ impl fmt::Debug for Opened {
 
 impl Opened {
     fn of(backend: DynBackend) -> Self {
-        Self { backend, end: None }
+        Self {
+            backend,
+            about: None,
+            end: None,
+        }
     }
 
     #[cfg(any(
@@ -117,9 +123,14 @@ impl Opened {
         feature = "etcd",
         feature = "mongo"
     ))]
-    fn until(backend: DynBackend, end: impl Future<Output = Result<()>> + Send + 'static) -> Self {
+    fn until(
+        backend: DynBackend,
+        about: About,
+        end: impl Future<Output = Result<()>> + Send + 'static,
+    ) -> Self {
         Self {
             backend,
+            about: Some(about),
             end: Some(Box::pin(end)),
         }
     }
@@ -275,7 +286,8 @@ async fn sqlite(uri: &str, options: &StoreOptions) -> Result<Opened> {
         SqliteStore::open_or_create(config, options.clock.clone()).await?
     };
     let store = Arc::new(store);
-    Ok(Opened::until(options.layered(store.clone()), async move {
+    let about = store.about().clone();
+    Ok(Opened::until(options.layered(store.clone()), about, async move {
         store.close().await
     }))
 }
@@ -288,7 +300,8 @@ async fn postgres(uri: &str, options: &StoreOptions) -> Result<Opened> {
         PostgresStore::migrate(&config).await?;
     }
     let store = Arc::new(PostgresStore::open(config).await?);
-    Ok(Opened::until(options.layered(store.clone()), async move {
+    let about = store.about().clone();
+    Ok(Opened::until(options.layered(store.clone()), about, async move {
         store.close().await
     }))
 }
@@ -301,7 +314,8 @@ async fn mysql(uri: &str, options: &StoreOptions) -> Result<Opened> {
         MySqlStore::migrate(&config).await?;
     }
     let store = Arc::new(MySqlStore::open(config).await?);
-    Ok(Opened::until(options.layered(store.clone()), async move {
+    let about = store.about().clone();
+    Ok(Opened::until(options.layered(store.clone()), about, async move {
         store.close().await
     }))
 }
@@ -311,7 +325,8 @@ async fn etcd(uri: &str, options: &StoreOptions) -> Result<Opened> {
     use skyloom_store_etcd::{EtcdConfig, EtcdStore};
     let store = EtcdStore::open(EtcdConfig::from_uri(uri)?, options.clock.clone()).await?;
     let store = Arc::new(store);
-    Ok(Opened::until(options.layered(store.clone()), async move {
+    let about = store.about();
+    Ok(Opened::until(options.layered(store.clone()), about, async move {
         store.close().await
     }))
 }
@@ -324,7 +339,8 @@ async fn mongo(uri: &str, options: &StoreOptions) -> Result<Opened> {
         skyloom_store_mongo::migrate(&config).await?;
     }
     let store = Arc::new(MongoStore::open(config).await?);
-    Ok(Opened::until(options.layered(store.clone()), async move {
+    let about = store.about().clone();
+    Ok(Opened::until(options.layered(store.clone()), about, async move {
         store.close().await;
         Ok(())
     }))

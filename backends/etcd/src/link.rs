@@ -22,7 +22,7 @@ use etcd_client::{
     WatchClient,
 };
 use parking_lot::RwLock;
-use skyloom_store::{Error, ErrorKind, Result};
+use skyloom_store::{About, Error, ErrorKind, Result};
 
 use crate::config::EtcdConfig;
 use crate::error::{Fate, Told, judge, unanswered};
@@ -67,6 +67,8 @@ pub(crate) struct Link {
     cluster: OnceLock<u64>,
     /// A member was taken although it may lose what it acknowledges.
     unsafe_server: AtomicBool,
+    /// What the member was that answered first.
+    about: OnceLock<About>,
 }
 
 impl fmt::Debug for Link {
@@ -89,6 +91,7 @@ impl Link {
             current: AtomicUsize::new(0),
             cluster: OnceLock::new(),
             unsafe_server: AtomicBool::new(false),
+            about: OnceLock::new(),
         })
     }
 
@@ -99,6 +102,11 @@ impl Link {
     /// Whether everything acknowledged is kept, as far as can be seen.
     pub(crate) fn durable(&self) -> bool {
         !self.unsafe_server.load(Ordering::Relaxed)
+    }
+
+    /// What the member was that answered first, and whether it may lose something.
+    pub(crate) fn about(&self) -> About {
+        self.about.get().cloned().unwrap_or_default()
     }
 
     pub(crate) fn address(&self, at: &At) -> &str {
@@ -320,8 +328,13 @@ impl Link {
         if status.errors().iter().any(|e| e.contains("NOSPACE")) {
             tracing::warn!(address, "etcd is over its quota and takes no commits");
         }
+        let mut about = About::new(format!("etcd {}", status.version()));
+        if let Some(members) = members {
+            about = about.with_setting("members", members.to_string());
+        }
         // A user who may not list the members has at least been told apart from others by a cluster.
         if let Some(danger) = version.danger(members.unwrap_or(2)) {
+            about = about.with_risk(danger);
             if !self.config.allow_unsafe {
                 return Err(Told {
                     hint: Some("allow_unsafe = true takes it all the same"),
@@ -330,6 +343,7 @@ impl Link {
             }
             self.unsafe_server.store(true, Ordering::Relaxed);
         }
+        let _ = self.about.set(about);
         if let Some(header) = status.header() {
             let cluster = *self.cluster.get_or_init(|| header.cluster_id());
             if cluster != header.cluster_id() {

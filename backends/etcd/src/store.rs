@@ -16,8 +16,9 @@ use serde::Deserialize;
 use skyloom_model::Clock;
 use skyloom_store::feed::{self, DynPast};
 use skyloom_store::{
-    Capability, Error, ErrorKind, Grant, Key, KeyValue, LeaseInfo, LeaseMode, LeaseName, Leases, ListOptions,
-    Outcome, Page, Prefix, Renewal, Result, Revision, Store, Txn, Watch, WatchEvent, WatchOptions,
+    About, Capability, Error, ErrorKind, Grant, Key, KeyValue, LeaseInfo, LeaseMode, LeaseName, Leases,
+    ListOptions, Outcome, Page, Prefix, Renewal, Result, Revision, Store, Txn, Watch, WatchEvent,
+    WatchOptions,
 };
 use tokio::task::JoinSet;
 
@@ -99,6 +100,12 @@ impl EtcdStore {
             closed: AtomicBool::new(false),
             tasks: Mutex::new(tasks),
         })
+    }
+
+    /// What the member is that answered first.
+    #[must_use]
+    pub fn about(&self) -> About {
+        self.link.about()
     }
 
     /// Ends all watches and the connection. Calls are refused from then on.

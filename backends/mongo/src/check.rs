@@ -1,9 +1,9 @@
 //! Refuses servers and settings that cannot keep the promises.
 
 use mongodb::Client;
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::{ClientOptions, ReadConcernLevel, ReadPreference, SelectionCriteria};
-use skyloom_store::{Error, ErrorKind, Result};
+use skyloom_store::{About, Error, ErrorKind, Result};
 
 use crate::space::is_weak;
 
@@ -50,6 +50,8 @@ pub(crate) struct Server {
     pub(crate) status: Document,
     /// `getCmdLineOpts`, where the user may ask.
     pub(crate) settings: Document,
+    /// `buildInfo`, where the user may ask.
+    pub(crate) build: Document,
 }
 
 /// Asks the primary.
@@ -73,11 +75,12 @@ pub(crate) async fn ask(client: &Client) -> mongodb::error::Result<Server> {
         hello: admin.run_command(doc! { "hello": 1 }).await?,
         status: optional("serverStatus").await,
         settings: optional("getCmdLineOpts").await,
+        build: optional("buildInfo").await,
     })
 }
 
 /// A field of a field of …
-fn deep<'d>(document: &'d Document, path: &[&str]) -> Option<&'d mongodb::bson::Bson> {
+fn deep<'d>(document: &'d Document, path: &[&str]) -> Option<&'d Bson> {
     let (last, parents) = path.split_last()?;
     let parent = parents
         .iter()
@@ -105,6 +108,32 @@ impl Server {
             );
         }
         Ok(())
+    }
+
+    /// What it is, as far as it tells.
+    pub(crate) fn about(&self) -> About {
+        let version = self
+            .build
+            .get_str("version")
+            .unwrap_or("of a version that it does not tell");
+        let mut about = About::new(format!("MongoDB {version}"));
+        if let Ok(set) = self.hello.get_str("setName") {
+            about = about.with_setting("replica set", set);
+        }
+        for (name, value) in [
+            ("storage engine", deep(&self.status, &["storageEngine", "name"])),
+            (
+                "journal",
+                deep(&self.settings, &["parsed", "storage", "journal", "enabled"]),
+            ),
+        ] {
+            match value {
+                Some(Bson::String(text)) => about = about.with_setting(name, text),
+                Some(value) => about = about.with_setting(name, value.to_string()),
+                None => {}
+            }
+        }
+        about
     }
 
     /// What can be lost by the server's settings, as far as it tells.
@@ -181,6 +210,7 @@ mod tests {
             hello: Document::new(),
             status,
             settings,
+            build: Document::new(),
         };
         let sound = server(
             doc! { "storageEngine": { "name": "wiredTiger", "persistent": true } },

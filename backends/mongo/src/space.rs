@@ -10,7 +10,7 @@ use mongodb::options::{
     SelectionCriteria, TransactionOptions, WriteConcern,
 };
 use mongodb::{Client, ClientSession, Collection, Database};
-use skyloom_store::{Error, ErrorKind, Key, Prefix, Result};
+use skyloom_store::{About, Error, ErrorKind, Key, Prefix, Result};
 use tokio::time::Instant;
 
 use crate::MongoConfig;
@@ -41,8 +41,8 @@ pub(crate) struct Space {
     pub(crate) writers: Collection<Document>,
     concern: WriteConcern,
     call_time: Duration,
-    /// Whether acknowledged commits may be lost.
-    pub(crate) is_unsafe: bool,
+    /// What the server is, and why acknowledged commits may be lost.
+    pub(crate) about: About,
 }
 
 impl fmt::Debug for Space {
@@ -165,11 +165,21 @@ impl Space {
             db: db.clone(),
             concern,
             call_time: config.call_time(),
-            is_unsafe: false,
+            about: About::default(),
         };
         let server = space.read(OPERATION, check::ask(&client)).await?;
         server.usable()?;
         let risks: Vec<String> = risks.into_iter().chain(server.risks()).collect();
+        let w = space
+            .concern
+            .w
+            .as_ref()
+            .map_or("1".to_owned(), |w| format!("{w:?}").to_lowercase());
+        let journal = space.concern.journal.unwrap_or(false);
+        space.about = server
+            .about()
+            .with_schema(crate::migrate::SCHEMA)
+            .with_setting("write concern", format!("w: {w}, j: {journal}"));
         if let Some(risk) = risks.first() {
             if !config.allow_unsafe {
                 return Err(Error::new(ErrorKind::Unsupported, OPERATION)
@@ -180,7 +190,7 @@ impl Space {
                     ));
             }
             tracing::warn!(store = %space.name, ?risks, "acknowledged commits may be lost");
-            space.is_unsafe = true;
+            space.about.risks = risks;
         }
         Ok(space)
     }

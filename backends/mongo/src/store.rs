@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use skyloom_store::feed::{self, DynPast, Hub};
 use skyloom_store::{
-    Capability, Grant, Key, KeyValue, LeaseInfo, LeaseMode, LeaseName, Leases, ListOptions, Outcome, Page,
-    Prefix, Renewal, Result, Revision, Store, Txn, Watch, WatchEvent, WatchOptions,
+    About, Capability, Grant, Key, KeyValue, LeaseInfo, LeaseMode, LeaseName, Leases, ListOptions, Outcome,
+    Page, Prefix, Renewal, Result, Revision, Store, Txn, Watch, WatchEvent, WatchOptions,
 };
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
@@ -124,7 +124,7 @@ impl MongoStore {
         writing.spawn(writer.run(stop.clone()));
         following.spawn(follower.run());
         Ok(Self {
-            capability: Capability::PORTABLE.with_durable(!space.is_unsafe),
+            capability: Capability::PORTABLE.with_durable(space.about.risks.is_empty()),
             queue,
             reader,
             leases: LeaseBook::new(Arc::clone(&space), &instance),
@@ -164,6 +164,12 @@ impl MongoStore {
     /// As for a read; what was forgotten by then stays so.
     pub async fn compact(&self, revision: Revision) -> Result<()> {
         retain::forget(&self.space, revision).await
+    }
+
+    /// What the server is, and what its settings are.
+    #[must_use]
+    pub fn about(&self) -> &About {
+        &self.space.about
     }
 
     /// What this process has done so far.

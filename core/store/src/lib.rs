@@ -18,6 +18,7 @@
 //! What this is *not*: a place for blobs (values are JSON, bounded by [`Capability::max_value_len`]), and not a lock
 //! service: a lease excludes nobody by itself, each write made under it must carry [`Guard::Lease`].
 
+mod about;
 mod backoff;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
+pub use about::About;
 pub use error::{Class, Error, ErrorKind, Result};
 pub use event::{Change, WatchEvent, WatchOptions};
 pub use key::{Key, KeyError, MAX_KEY_LEN, Prefix};

@@ -104,7 +104,12 @@ async fn alone(_: Arc<Server>) {
 
 async fn risky(server: Arc<Server>) {
     let mut config = patient(&server);
-    assert!(open(&config).await.capability().durable);
+    let store = open(&config).await;
+    assert!(store.capability().durable);
+    let about = store.about();
+    assert!(about.server.starts_with("MongoDB "), "{about:?}");
+    assert_eq!((about.schema, about.risks.len()), (Some(1), 0), "{about:?}");
+    assert_eq!(about.durability["write concern"], "w: majority, j: true");
     for option in [
         "w=1",
         "journal=false",
@@ -118,6 +123,7 @@ async fn risky(server: Arc<Server>) {
         config.allow_unsafe = true;
         let store = MongoStore::open(config.clone()).await.unwrap();
         assert!(!store.capability().durable, "{option}");
+        assert_eq!(store.about().risks.len(), 1, "{option}");
         put(&store, "a", "1").await;
         store.close().await;
     }

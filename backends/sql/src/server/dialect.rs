@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
 use async_trait::async_trait;
-use skyloom_store::{Error, ErrorKind, Result};
+use skyloom_store::{About, Error, ErrorKind, Result};
 
 use super::batch::Batch;
 use super::config::{Engine, ServerConfig};
@@ -28,8 +28,8 @@ pub struct Link<C> {
     pub dirty: bool,
     /// What is committed is on disk before anybody can see it.
     pub visible_is_durable: bool,
-    /// Why acknowledged commits may be lost; empty for a safe server.
-    pub unsafe_settings: Vec<String>,
+    /// What it is, and why acknowledged commits may be lost: no risks for a safe server.
+    pub about: About,
 }
 
 /// Where the store stands.

@@ -39,8 +39,8 @@ use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use skyloom_store::feed::{self as log_feed, Hub};
 use skyloom_store::{
-    Capability, Class, Error, ErrorKind, Grant, Key, KeyValue, LeaseInfo, LeaseMode, LeaseName, Leases,
-    ListOptions, Outcome, Page, Prefix, Renewal, Result, Revision, Store, Txn, Watch, WatchEvent,
+    About, Capability, Class, Error, ErrorKind, Grant, Key, KeyValue, LeaseInfo, LeaseMode, LeaseName,
+    Leases, ListOptions, Outcome, Page, Prefix, Renewal, Result, Revision, Store, Txn, Watch, WatchEvent,
     WatchOptions, check_grant,
 };
 use tokio::sync::mpsc;
@@ -80,6 +80,7 @@ pub type MySqlStore = ServerStore<MySql>;
 /// as unknown, and nothing that was acknowledged is lost.
 pub struct ServerStore<D: Dialect> {
     shown: String,
+    about: About,
     capability: Capability,
     commits: Queue<Prepared>,
     leases: Queue<LeaseCall>,
@@ -211,14 +212,12 @@ impl<D: Dialect> ServerStore<D> {
         let dialect = Arc::new(D::new(&config));
         let pool = Arc::new(Pool::new(Arc::clone(&dialect), config.connections, limits));
         let mut link = pool.connect().await?;
-        let safe = link.unsafe_settings.is_empty();
+        let about = link.about.clone().with_schema(VERSION.unsigned_abs());
+        let safe = about.risks.is_empty();
         let always = link.visible_is_durable;
         if !safe && !config.allow_unsafe {
             return Err(Error::new(ErrorKind::Unsupported, OPEN)
-                .with(
-                    "acknowledged commits may be lost",
-                    link.unsafe_settings.join(", "),
-                )
+                .with("acknowledged commits may be lost", about.risks.join(", "))
                 .with("hint", "change the server's settings, or set allow_unsafe"));
         }
         let version = timed(limits.patience, dialect.version(&mut link)).await;
@@ -289,6 +288,7 @@ impl<D: Dialect> ServerStore<D> {
         );
         Ok(Self {
             shown: format!("{}:{}/{}", D::ENGINE, config.database, config.prefix),
+            about,
             capability: Capability::PORTABLE.with_durable(safe),
             commits,
             leases,
@@ -349,6 +349,12 @@ impl<D: Dialect> ServerStore<D> {
     /// Those of the database.
     pub async fn compact(&self, revision: Revision) -> Result<()> {
         trim::raise(&self.reader.pool, i64::try_from(revision.0).unwrap_or(i64::MAX)).await
+    }
+
+    /// What the server is, and what its settings are.
+    #[must_use]
+    pub fn about(&self) -> &About {
+        &self.about
     }
 
     /// What this process's handle of the store has done so far.

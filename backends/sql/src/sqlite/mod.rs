@@ -27,9 +27,9 @@ use parking_lot::Mutex;
 use skyloom_model::Clock;
 use skyloom_store::feed::{self, Hub};
 use skyloom_store::{
-    Capability, Error, ErrorKind, Grant, Key, KeyValue, LeaseInfo, LeaseMode, LeaseName, Leases, ListOptions,
-    Outcome, Page, Prefix, Renewal, Result, Revision, Store, Txn, Watch, WatchEvent, WatchOptions,
-    check_grant,
+    About, Capability, Error, ErrorKind, Grant, Key, KeyValue, LeaseInfo, LeaseMode, LeaseName, Leases,
+    ListOptions, Outcome, Page, Prefix, Renewal, Result, Revision, Store, Txn, Watch, WatchEvent,
+    WatchOptions, check_grant,
 };
 use sqlx::Connection as _;
 use tokio::sync::Notify;
@@ -54,6 +54,7 @@ use crate::SqliteConfig;
 /// lost; but the file may stay locked for the moment that the last transaction takes.
 pub struct SqliteStore {
     path: PathBuf,
+    about: About,
     capability: Capability,
     queue: Queue,
     reader: SharedReader,
@@ -116,9 +117,10 @@ impl SqliteStore {
             let moved = Arc::new(Notify::new());
             let shared = (Arc::clone(&present), Arc::clone(&moved));
             let reader = Reader::connect(&path, config.readers, config.max_wait(), shared).await?;
-            Ok((state, present, moved, reader))
+            let about = schema::about(&mut conn, config.allow_unsafe).await?;
+            Ok((state, present, moved, reader, about))
         };
-        let (state, present, moved, reader) = match checked.await {
+        let (state, present, moved, reader, about) = match checked.await {
             Ok(opened) => opened,
             Err(e) => {
                 let _ = conn.close().await;
@@ -153,6 +155,7 @@ impl SqliteStore {
         let capability = Capability::PORTABLE.with_durable(!config.allow_unsafe);
         Ok(Self {
             path,
+            about,
             capability,
             queue,
             reader: Arc::new(reader),
@@ -189,6 +192,12 @@ impl SqliteStore {
     /// As for a commit.
     pub async fn compact(&self, revision: Revision) -> Result<()> {
         self.queue.ask(Op::Compact(revision)).await.map(drop)
+    }
+
+    /// What writes the file, and how.
+    #[must_use]
+    pub fn about(&self) -> &About {
+        &self.about
     }
 
     /// What the store has done so far.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skyloom_store::{Error, ErrorKind, Result};
+use skyloom_store::{About, Error, ErrorKind, Result};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
@@ -243,6 +243,24 @@ pub(super) async fn set_modes(conn: &mut SqliteConnection, allow_unsafe: bool) -
             .with("hint", "WAL on a local file system is needed"));
     }
     Ok(())
+}
+
+/// The library, the schema, and the modes as [`set_modes`] has left them.
+pub(super) async fn about(conn: &mut SqliteConnection, allow_unsafe: bool) -> Result<About> {
+    let row = sqlx::raw_sql("SELECT sqlite_version()")
+        .fetch_one(&mut *conn)
+        .await
+        .map_err(sql(OPERATION))?;
+    let version: String = row.try_get(0).map_err(sql(OPERATION))?;
+    let about = About::new(format!("SQLite {version}"))
+        .with_schema(STEPS.len() as u64)
+        .with_setting("journal_mode", "wal");
+    Ok(match allow_unsafe {
+        false => about.with_setting("synchronous", "FULL"),
+        true => about
+            .with_setting("synchronous", "OFF")
+            .with_risk("synchronous = OFF: the last commits go with the machine's power"),
+    })
 }
 
 /// Bounds the file.

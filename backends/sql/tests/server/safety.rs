@@ -41,6 +41,14 @@ pub(crate) async fn unsafe_settings_are_refused(engine: Engine) {
     config.allow_unsafe = true;
     let store = Handle::open(config).await.unwrap();
     assert!(!store.backend().capability().durable);
+    let about = store.about();
+    assert_eq!((about.schema, about.risks.len()), (Some(1), reasons.len()), "{about:?}");
+    let (product, setting, value) = match engine {
+        Engine::Postgres => ("PostgreSQL ", "fsync", "off"),
+        _ => ("MariaDB ", "innodb_flush_log_at_trx_commit", "2"),
+    };
+    assert!(about.server.starts_with(product), "{about:?}");
+    assert_eq!(about.durability[setting], value);
     put(&*store.backend(), "a", "1").await;
     store.close().await.unwrap();
 

@@ -82,6 +82,13 @@ impl Handle {
         }
     }
 
+    pub(crate) fn about(&self) -> &skyloom_store::About {
+        match self {
+            Self::Postgres(store) => store.about(),
+            Self::MySql(store) => store.about(),
+        }
+    }
+
     pub(crate) async fn compact(&self, revision: Revision) -> skyloom_store::Result<()> {
         match self {
             Self::Postgres(store) => store.compact(revision).await,

@@ -150,12 +150,14 @@ async fn migrate(app: &App, uri: &str) -> Result<()> {
 async fn check(app: &App, uri: &str, access: &Access) -> Result<()> {
     let store = open(app, uri, access, true).await?;
     let limits = store.backend.capability();
+    let about = store.about.clone();
     let report = custody::check(&*store.backend).await;
     let report = close(store, report).await?;
     let mut shown = json!({
         "store": skyloom::shown(uri),
         "backend": uri.split_once(':').map_or(uri, |(scheme, _)| scheme),
         "durability": durability(uri, limits.durable),
+        "server": about,
         "limits": {
             "operations_of_a_commit": limits.max_txn_ops,
             "bytes_of_a_document": limits.max_value_len,

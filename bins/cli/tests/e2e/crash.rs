@@ -100,13 +100,46 @@ fn a_create_survives_a_death_at_each_point_on_etcd() {
         let uri = etcd.uri(&format!("cloud-{}", clouds.fetch_add(1, Ordering::SeqCst)));
         // The template moves there; its agent goes on in the new incarnation.
         let file = format!("sqlite://{}", data.join("skyloom.db").display());
-        let copied = Command::new(program("skyloom"))
-            .args(["store", "copy", "--from", &file, "--to", &uri])
-            .output()
-            .unwrap();
-        assert!(copied.status.success(), "{copied:?}");
+        store(&["copy", "--from", &file, "--to", &uri]);
         uri
     });
+}
+
+/// What `skyloom store ARGS` prints as JSON; it must work.
+fn store(args: &[&str]) -> serde_json::Value {
+    let output = Command::new(program("skyloom"))
+        .arg("store")
+        .args(args)
+        .args(["-o", "json"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{args:?}: {output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn a_store_goes_from_sqlite_to_etcd_and_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let etcd = Etcd::start(dir.path());
+    copy(template(), &dir.path().join("data"));
+    let file = |name: &str| format!("sqlite://{}", dir.path().join(name).display());
+    let (first, there, back) = (file("data/skyloom.db"), etcd.uri("moved"), file("back.db"));
+    store(&["copy", "--from", &first, "--to", &there]);
+    store(&["copy", "--from", &there, "--to", &back]);
+    let reports = [&first, &there, &back].map(|uri| store(&["check", uri]));
+    for report in &reports {
+        assert_eq!(report["records"], reports[0]["records"], "{report:#}");
+        assert_eq!(
+            report["incarnation"]["cluster"],
+            reports[0]["incarnation"]["cluster"]
+        );
+    }
+    let servers = reports.map(|report| report["server"]["server"].as_str().unwrap().to_owned());
+    assert!(
+        servers[1].starts_with("etcd 3.") && servers[2].starts_with("SQLite 3."),
+        "{servers:?}"
+    );
+    assert!(Rest::at(&first).differs_from(&Rest::at(&back)).is_empty());
 }
 
 /// Each death in a cloud of its own, whose store is at the address that `place` gives for its data folder.

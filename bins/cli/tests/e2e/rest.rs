@@ -8,6 +8,7 @@ use std::sync::Arc;
 use skyloom::agent::FileJournal;
 use skyloom::flow::journal::Journal as _;
 use skyloom::hypervisor::{EffectKind, FakeWorld, never_two_running};
+use skyloom::model::paths::CLOUD;
 use skyloom::model::{Claim, HostLedger, OsIds, PowerState, Resources, Server, ServerId, SystemClock, Task};
 use skyloom::store::{ListOptions, Prefix};
 use skyloom::{StoreOptions, open_store};
@@ -48,6 +49,18 @@ impl Rest {
             store.close().await.unwrap();
         });
         Self { areas }
+    }
+
+    /// Keys of the documents that are not the same in both, but for what a store says of itself.
+    pub(crate) fn differs_from(&self, other: &Self) -> Vec<String> {
+        let documents = |rest: &Self| -> BTreeSet<(String, Vec<u8>)> {
+            let own = rest.areas.iter().filter(|(area, _)| area.as_str() != CLOUD);
+            own.flat_map(|(_, documents)| documents.clone()).collect()
+        };
+        let (ours, theirs) = (documents(self), documents(other));
+        ours.symmetric_difference(&theirs)
+            .map(|(key, _)| key.clone())
+            .collect()
     }
 
     fn keys(&self, area: &str) -> Vec<&str> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use skyloom::cloud::{Cloud, CloudParts, DirImageRepo};
 use skyloom::flow::Standing;
 use skyloom::model::{Incarnation, Kinship, OsIds, SystemClock};
@@ -90,6 +90,17 @@ async fn a_cloud_goes_to_another_store_and_into_a_file_and_back() {
     assert_eq!(report["incarnation"]["cluster"], born.cluster.to_string());
     assert_eq!(report["backend"], "sqlite");
     assert!(report["durability"].as_str().unwrap().starts_with("safe"));
+    let server = &report["server"];
+    assert!(
+        server["server"].as_str().unwrap().starts_with("SQLite 3."),
+        "{server}"
+    );
+    assert_eq!(server["schema"], 2);
+    assert_eq!(
+        server["durability"],
+        json!({ "journal_mode": "wal", "synchronous": "FULL" })
+    );
+    assert_eq!(server["risks"], json!([]));
 
     let moved = uri(folder, "moved");
     let done = ok(&["store", "copy", "--from", &first, "--to", &moved, "-o", "json"]);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use skyloom_store::{Error, ErrorKind, Result};
+use skyloom_store::{About, Error, ErrorKind, Result};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
 
@@ -21,6 +21,15 @@ const SMALLEST_PACKET: usize = 4 << 20;
 const VARIABLES: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('version', 'read_only', 'super_read_only', \
      'innodb_read_only', 'innodb_flush_log_at_trx_commit', 'innodb_doublewrite', 'innodb_flush_method', 'log_bin', 'sync_binlog', \
      'binlog_format', 'max_allowed_packet', 'sysdate_is_now', 'wsrep_on', 'group_replication_single_primary_mode')";
+
+/// Those of them that durability hangs on.
+const DURABILITY: [&str; 5] = [
+    "innodb_flush_log_at_trx_commit",
+    "innodb_doublewrite",
+    "innodb_flush_method",
+    "log_bin",
+    "sync_binlog",
+];
 
 fn options(config: &ServerConfig) -> MySqlConnectOptions {
     let mode = match config.tls_mode() {
@@ -127,19 +136,7 @@ pub(super) async fn connect(mysql: &MySql) -> Result<Link<MySqlConnection>> {
             .with("hint", "set it to ROW or MIXED"));
     }
     let synced_log = is("log_bin", "ON") && is("sync_binlog", "1");
-    let mut unsafe_settings = Vec::new();
-    if !is("innodb_flush_log_at_trx_commit", "1") {
-        unsafe_settings.push("innodb_flush_log_at_trx_commit is not 1");
-    }
-    if is("log_bin", "ON") && !synced_log {
-        unsafe_settings.push("sync_binlog is not 1");
-    }
-    if is("innodb_doublewrite", "OFF") || is("innodb_doublewrite", "0") {
-        unsafe_settings.push("innodb_doublewrite is off");
-    }
-    if is("innodb_flush_method", "nosync") || is("innodb_flush_method", "littlesync") {
-        unsafe_settings.push("innodb_flush_method does not sync");
-    }
+    let about = about(&variables, &version, is("log_bin", "ON") && !synced_log);
     let max_request = variables.get("max_allowed_packet").and_then(|v| v.parse().ok());
     let max_request = max_request.unwrap_or(1 << 20);
     if max_request < SMALLEST_PACKET {
@@ -154,8 +151,41 @@ pub(super) async fn connect(mysql: &MySql) -> Result<Link<MySqlConnection>> {
         dirty: false,
         // The binary log is synced before the engine commits. Without it the engine shows a commit before it is on disk.
         visible_is_durable: synced_log,
-        unsafe_settings: unsafe_settings.into_iter().map(str::to_owned).collect(),
+        about,
     })
+}
+
+/// What the server is, and what may be lost by its settings.
+fn about(variables: &HashMap<String, String>, version: &str, lazy_binlog: bool) -> About {
+    let product = if version.contains("MariaDB") {
+        "MariaDB"
+    } else {
+        "MySQL"
+    };
+    let mut about = About::new(format!("{product} {version}"));
+    for name in DURABILITY {
+        if let Some(value) = variables.get(name) {
+            about = about.with_setting(name, value);
+        }
+    }
+    let is = |name: &str, value: &str| variables.get(name).is_some_and(|v| v.eq_ignore_ascii_case(value));
+    let risks = [
+        (
+            !is("innodb_flush_log_at_trx_commit", "1"),
+            "innodb_flush_log_at_trx_commit is not 1",
+        ),
+        (lazy_binlog, "sync_binlog is not 1"),
+        (
+            is("innodb_doublewrite", "OFF") || is("innodb_doublewrite", "0"),
+            "innodb_doublewrite is off",
+        ),
+        (
+            is("innodb_flush_method", "nosync") || is("innodb_flush_method", "littlesync"),
+            "innodb_flush_method does not sync",
+        ),
+    ];
+    let found = risks.into_iter().filter(|(found, _)| *found);
+    found.fold(about, |about, (_, why)| about.with_risk(why))
 }
 
 /// Whether a server of this version has all that is used. MariaDB's own number may follow `5.5.5-`.

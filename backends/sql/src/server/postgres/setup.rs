@@ -1,6 +1,6 @@
 //! Connections that are what they must be, the tables and their versions, and who blocks whom.
 
-use skyloom_store::{Error, ErrorKind, Result};
+use skyloom_store::{About, Error, ErrorKind, Result};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _};
 
@@ -20,7 +20,7 @@ const SCHEMA: &str = include_str!("schema.sql");
 const FACTS: &str = "SELECT pg_backend_pid(), current_setting('server_version_num')::integer, \
      pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean, \
      current_setting('server_encoding'), current_setting('fsync'), current_setting('full_page_writes'), \
-     current_setting('synchronous_commit')";
+     current_setting('synchronous_commit'), current_setting('server_version')";
 
 pub(super) fn options(config: &ServerConfig) -> PgConnectOptions {
     let mode = match config.tls_mode() {
@@ -102,11 +102,13 @@ pub(super) async fn connect(postgres: &Postgres) -> Result<Link<PgConnection>> {
             .with("encoding of the database", text(3)?)
             .with("wanted", "UTF8"));
     }
-    let mut unsafe_settings = Vec::new();
+    let mut about = About::new(format!("PostgreSQL {}", text(7)?));
     for (column, name) in [(4, "fsync"), (5, "full_page_writes"), (6, "synchronous_commit")] {
-        if text(column)? == "off" {
-            unsafe_settings.push(format!("{name} = off"));
+        let value = text(column)?;
+        if value == "off" {
+            about = about.with_risk(format!("{name} = off"));
         }
+        about = about.with_setting(name, value);
     }
     Ok(Link {
         session: i64::from(facts.try_get::<i32, _>(0).map_err(sql)?),
@@ -114,7 +116,7 @@ pub(super) async fn connect(postgres: &Postgres) -> Result<Link<PgConnection>> {
         max_request: MAX_REQUEST,
         dirty: false,
         visible_is_durable: true,
-        unsafe_settings,
+        about,
     })
 }
 
