@@ -13,6 +13,7 @@
 //! traits and leaves the rest out.
 
 mod denied;
+mod directory;
 mod password;
 pub mod paths;
 mod policy;
@@ -23,6 +24,9 @@ mod totp;
 mod vault;
 
 pub use denied::{Denied, Why};
+pub use directory::{
+    Directory, DirectoryDriver, Finding, MAX_PROJECT_DEPTH, PROJECTS_RESYNC, Problem, Snapshot, verify,
+};
 pub use password::{
     Attempt, BrokenRule, HashCost, Hasher, HasherConfig, MAX_PASSWORD, PasswordChange, PasswordError,
     PasswordRules, Rate, Throttle, ThrottleConfig, Throttled, Verdict,
