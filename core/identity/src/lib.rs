@@ -12,17 +12,22 @@
 //! Why it is so: `docs/rfd/0009-identity.md`. Nothing here knows of HTTP; a product with users of its own implements the four small
 //! traits and leaves the rest out.
 
+mod bearer;
 mod denied;
 mod directory;
 mod password;
 pub mod paths;
 mod policy;
 mod principal;
+mod quota;
 mod record;
 mod secret;
 mod totp;
 mod vault;
 
+pub use bearer::{
+    Epochs, Grounds, IssuedToken, KeyRing, MAX_CHAIN, MAX_TOKEN, RingPlan, RingPolicy, SignerConfig, SigningKeyRecord, TokenClaims, TokenEpochs, TokenError, TokenRequest, TokenSigner, TokenVerifier, VerifierConfig,
+};
 pub use denied::{Denied, Why};
 pub use directory::{
     Directory, DirectoryDriver, Finding, MAX_PROJECT_DEPTH, PROJECTS_RESYNC, Problem, Snapshot, verify,
@@ -38,6 +43,10 @@ pub use policy::{
     Registry, RoleSpec, RuleSpec, Ruling, Said, When, Who,
 };
 pub use principal::{AuthScope, Method, Principal, Via};
+pub use quota::{
+    Amounts, BadResource, COUNTED, Correction, Drift, Exceeded, Ledger, Limit, Limits, Owner, QuotaError, Quotas,
+    ResourceName, Slot, Usage,
+};
 pub use record::{
     AccessRule, Actor, ApplicationCredential, BuiltIn, Credential, CredentialId, CredentialKind,
     DEFAULT_DOMAIN, Domain, DomainId, Ec2Key, Endpoint, EndpointId, Grant, Group, GroupId, Implication,

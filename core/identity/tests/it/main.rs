@@ -4,6 +4,7 @@
 
 mod password;
 mod policy;
+mod quota;
 mod secret;
 mod totp;
 mod vault;
