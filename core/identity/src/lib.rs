@@ -26,7 +26,9 @@ mod totp;
 mod vault;
 
 pub use bearer::{
-    Epochs, Grounds, IssuedToken, KeyRing, MAX_CHAIN, MAX_TOKEN, RingPlan, RingPolicy, SignerConfig, SigningKeyRecord, TokenClaims, TokenEpochs, TokenError, TokenRequest, TokenSigner, TokenVerifier, VerifierConfig,
+    Epochs, Grounds, IssuedToken, KeyRing, MAX_CHAIN, MAX_TOKEN, RingPlan, RingPolicy, SignerConfig,
+    SigningKeyRecord, TokenClaims, TokenEpochs, TokenError, TokenRequest, TokenSigner, TokenVerifier,
+    VerifierConfig,
 };
 pub use denied::{Denied, Why};
 pub use directory::{
@@ -44,8 +46,8 @@ pub use policy::{
 };
 pub use principal::{AuthScope, Method, Principal, Via};
 pub use quota::{
-    Amounts, BadResource, COUNTED, Correction, Drift, Exceeded, Ledger, Limit, Limits, Owner, QuotaError, Quotas,
-    ResourceName, Slot, Usage,
+    Amounts, BadResource, COUNTED, Correction, Drift, Exceeded, Ledger, Limit, Limits, Owner, QuotaError,
+    Quotas, ResourceName, Slot, Usage,
 };
 pub use record::{
     AccessRule, Actor, ApplicationCredential, BuiltIn, Credential, CredentialId, CredentialKind,
