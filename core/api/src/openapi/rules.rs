@@ -178,7 +178,9 @@ fn parameters(path: &str, form: &Form, operation: &mut Operation) {
     }
     if operation.operation_id.as_deref() == Some("watch") {
         let about = "Go on after this event.";
-        let id = ObjectBuilder::from(text()).pattern(Some("^[0-9]{0,19}$")).build();
+        let id = ObjectBuilder::from(text())
+            .pattern(Some("^([0-9]{1,19}(-[0-9a-f]{8})?)?$"))
+            .build();
         added.push(header("Last-Event-ID", about, id));
     }
     if !added.is_empty() {

@@ -56,8 +56,8 @@ pub(crate) struct Changed {
 /// Watch resources
 ///
 /// Server-sent events of the project: first `ready`, then `put` and `delete` with `{kind, id, revision, record}` in the
-/// order of the commits. The event id is the revision; `Last-Event-ID` goes on from there. When that is too long ago:
-/// one `gap`, and the end. Then list again and watch anew. Without `kinds`: servers, tasks and images.
+/// order of the commits. The event id is the revision and the store's history that it is of; `Last-Event-ID` goes on from
+/// there. When that is too long ago, or of a history before a restore: one `gap`, and the end. Then list again and watch anew. Without `kinds`: servers, tasks and images.
 #[utoipa::path(get, path = "/v1/watch", operation_id = "watch", tag = "watch", params(WatchQuery),
     responses((status = 200, description = "Events until one side closes.",
         body = Changed, content_type = "text/event-stream")))]
@@ -78,23 +78,26 @@ async fn watch(
         [(_, prefix)] => prefix.clone(),
         _ => Prefix::all(),
     };
+    let failed = |e| ApiError::from(skyloom_cloud::CloudError::from(e));
+    let history = sse::History::of(&**backend).await.map_err(failed)?;
     let position = match last {
-        Some(revision) => revision,
+        Some(last) if last.is_of(history) => last.revision,
+        Some(_) => return Ok(sse::respond(stream::iter([gap(Revision(0))]))),
         None => {
             let page = backend.list(&prefix, ListOptions::default().with_limit(1)).await;
-            page.map_err(|e| ApiError::from(skyloom_cloud::CloudError::from(e)))?
-                .revision
+            page.map_err(failed)?.revision
         }
     };
     let options = WatchOptions::after(position).with_buffer(state.parts.limits.watch_buffer);
     let ready = Event::default()
         .event("ready")
-        .id(position.to_string())
+        .id(history.id(position))
         .data(position.to_string());
     let watcher = Watcher {
         events: backend.watch(&prefix, options),
         keeper,
         areas,
+        history,
         position,
         pending: VecDeque::from([ready]),
         ended: false,
@@ -103,6 +106,11 @@ async fn watch(
         let event = watcher.next().await?;
         Some((event, watcher))
     })))
+}
+
+/// What is between is not told. An empty id makes a browser come back without one.
+fn gap(floor: Revision) -> Event {
+    Event::default().event("gap").id("").data(floor.to_string())
 }
 
 type Areas = Vec<(&'static str, Prefix)>;
@@ -154,6 +162,7 @@ struct Watcher {
     keeper: Keeper,
     events: BoxStream<'static, skyloom_store::Result<WatchEvent>>,
     areas: Areas,
+    history: sse::History,
     /// Everything up to it has been sent or is nothing of this watcher's.
     position: Revision,
     pending: VecDeque<Event>,
@@ -170,13 +179,12 @@ impl Watcher {
                 return None;
             }
             match self.keeper.next(&mut self.events).await {
-                Next::Tick => return Some(sse::heartbeat(Some(self.position))),
+                Next::Tick => return Some(sse::heartbeat(Some(self.history.id(self.position)))),
                 Next::End | Next::Item(Err(_)) => return None,
                 Next::Item(Ok(WatchEvent::Progress(revision))) => self.position = self.position.max(revision),
                 Next::Item(Ok(WatchEvent::Gap { floor })) => {
                     self.ended = true;
-                    // An empty id makes a browser come back without one.
-                    return Some(Event::default().event("gap").id("").data(floor.to_string()));
+                    return Some(gap(floor));
                 }
                 Next::Item(Ok(WatchEvent::Commit { revision, changes })) => self.commit(revision, changes)?,
             }
@@ -210,7 +218,7 @@ impl Watcher {
         for (i, (name, data)) in changed.iter().enumerate() {
             let mut event = Event::default().event(name).json_data(data).ok()?;
             if i + 1 == last {
-                event = event.id(revision.to_string());
+                event = event.id(self.history.id(revision));
             }
             self.pending.push_back(event);
         }

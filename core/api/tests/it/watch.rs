@@ -22,6 +22,13 @@ async fn keypair(api: &Api, token: &str, name: &str) -> String {
     made.json["meta"]["id"].as_str().unwrap().to_owned()
 }
 
+/// The first part of an event's id.
+fn revision(event: &SseEvent) -> u64 {
+    let (revision, history) = event.id.as_deref().unwrap().split_once('-').unwrap();
+    assert_eq!(history.len(), 8);
+    revision.parse().unwrap()
+}
+
 fn summary(event: &SseEvent) -> (String, String, bool) {
     let data = event.json();
     (
@@ -39,8 +46,8 @@ async fn changes_come_in_order_and_only_the_projects_own() {
     let mut events = Events::of(open(&api, &mine, "?kinds=keypairs,images,tasks", None).await);
     let ready = events.next().await.unwrap();
     assert_eq!(
-        (ready.event.as_str(), ready.id.as_deref()),
-        ("ready", Some(ready.data.as_str()))
+        (ready.event.as_str(), revision(&ready).to_string()),
+        ("ready", ready.data.clone())
     );
 
     keypair(&api, &stranger, "theirs").await;
@@ -54,7 +61,7 @@ async fn changes_come_in_order_and_only_the_projects_own() {
 
     let first = events.next().await.unwrap();
     assert_eq!(first.json()["id"], id);
-    assert_eq!(first.id, Some(first.json()["revision"].to_string()));
+    assert_eq!(first.json()["revision"], revision(&first));
     let image = events.next().await.unwrap();
     let task = events.next().await.unwrap();
     let gone = events.next().await.unwrap();
@@ -102,12 +109,30 @@ async fn who_comes_back_goes_on_where_it_was() {
             );
         }
     }
-    let bad = api
-        .call("GET", "/v1/watch", &mine)
-        .header("last-event-id", "-1")
-        .send()
-        .await;
-    bad.refused(400, "last_event_id.invalid");
+    for bad in ["-1", "1-", "1-9f03a1c", "1-9f03a1cg", "x-9f03a1c7"] {
+        let call = api.call("GET", "/v1/watch", &mine).header("last-event-id", bad);
+        call.send().await.refused(400, "last_event_id.invalid");
+    }
+}
+
+#[tokio::test]
+async fn who_comes_back_from_another_history_is_sent_away() {
+    let api = Api::new().await;
+    let mine = api.member().await;
+    let mut events = Events::of(open(&api, &mine, "?kinds=keypairs", None).await);
+    let ready = events.next().await.unwrap();
+    // A bare number is of now.
+    let bare = revision(&ready).to_string();
+    let mut events = Events::of(open(&api, &mine, "?kinds=keypairs", Some(&bare)).await);
+    assert_eq!(events.next().await.unwrap().id, ready.id);
+    let id = ready.id.unwrap();
+    let (number, tag) = id.split_once('-').unwrap();
+    let other = if tag == "00000001" { "00000002" } else { "00000001" };
+    let before = format!("{number}-{other}");
+    let mut events = Events::of(open(&api, &mine, "?kinds=keypairs", Some(&before)).await);
+    let gap = events.next().await.unwrap();
+    assert_eq!((gap.event.as_str(), gap.id.as_deref()), ("gap", Some("")));
+    assert!(events.any().await.is_none());
 }
 
 #[tokio::test]
@@ -116,12 +141,12 @@ async fn heartbeats_move_the_position_past_what_is_not_shown() {
     let mine = api.member().await;
     let mut events = Events::of(open(&api, &mine, "?kinds=keypairs,servers", None).await);
     let ready: u64 = events.next().await.unwrap().data.parse().unwrap();
-    let revision = api.project("unseen").await;
-    assert_ne!(revision, api.project);
+    let unseen = api.project("unseen").await;
+    assert_ne!(unseen, api.project);
     loop {
         let beat = events.any().await.unwrap();
         assert!(beat.comment, "{beat:?}");
-        if beat.id.unwrap().parse::<u64>().unwrap() > ready {
+        if revision(&beat) > ready {
             break;
         }
     }
