@@ -13,6 +13,7 @@
 //! traits and leaves the rest out.
 
 mod bearer;
+mod change;
 mod denied;
 mod directory;
 mod password;
@@ -29,6 +30,10 @@ pub use bearer::{
     Epochs, Grounds, IssuedToken, KeyRing, MAX_CHAIN, MAX_TOKEN, RingPlan, RingPolicy, SignerConfig,
     SigningKeyRecord, TokenClaims, TokenEpochs, TokenError, TokenRequest, TokenSigner, TokenVerifier,
     VerifierConfig,
+};
+pub use change::{
+    Bootstrapped, ChangeError, ChangeResult, Doomed, Draft, Edit, Editor, FIRST_ADMIN,
+    NewApplicationCredential, NewTrust, bootstrap_secret,
 };
 pub use denied::{Denied, Why};
 pub use directory::{

@@ -18,6 +18,7 @@
 //! | `identity/names/{kind}/{owner}/{hash of the name}` | the id of the one that has the name; owner `-`, a domain or (credentials) a user |
 //! | `identity/keys/{kid}` | a signing key, sealed |
 //! | `identity/revoked/{token id}` | [`crate::Revoked`] |
+//! | `identity/turns/implications` | a number that each new implication raises, so that two cannot make a circle |
 //! | `identity/pulse` | what is written to hear whether the store still answers and tells |
 //! | `r/projects/-/{id}` | [`skyloom_model::Project`] |
 //! | `names/projects/-/{hash of the name}` | the id of the project of the default domain that has the name (exact, as the cloud's own) |
@@ -47,6 +48,8 @@ pub const KEYS: &str = "identity/keys";
 pub const REVOKED: &str = "identity/revoked";
 /// What is written to hear whether the store still answers and tells.
 pub const PULSE: &str = "identity/pulse";
+/// What each new implication writes.
+pub const IMPLICATION_TURN: &str = "identity/turns/implications";
 /// All projects.
 pub const PROJECTS: &str = "r/projects";
 /// The claims of the names of projects as the cloud makes them.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use skyloom_model::{Project, ProjectId, Resource as _, report};
-use skyloom_store::{Document, Key, Versioned};
+use skyloom_store::{Document, Key, Revision, Versioned};
 use uuid::Uuid;
 
 use super::ordered::Ordered;
@@ -70,6 +70,8 @@ pub(crate) struct Index {
     pub(crate) endpoints: Ordered<EndpointId, Stored<Endpoint>>,
     pub(crate) revoked: Ordered<Uuid, Stored<Revoked>>,
     pub(crate) claims: Ordered<Key, Stored<Uuid>>,
+    /// What those who must not pass one another write in turn.
+    pub(crate) turns: Ordered<Key, Stored<u64>>,
     pub(crate) links: Ordered<(Link, Uuid), ()>,
     /// What cannot be read, or lies where it does not belong, and why.
     pub(crate) damaged: Ordered<Key, Arc<str>>,
@@ -298,6 +300,12 @@ impl Index {
         let segments: Vec<&str> = key.segments().collect();
         match segments.as_slice() {
             ["identity", "names", ..] | ["names", ..] => self.claim(key, document),
+            ["identity", "turns", _] => {
+                self.turns.remove(key);
+                if let Some(turn) = document.and_then(|document| self.decode::<u64>(key, document)) {
+                    self.turns.insert(key.clone(), Arc::new(turn));
+                }
+            }
             ["identity", "domains", id] => self.take::<Domain>(key, id.parse().ok(), document),
             ["identity", "users", id] => self.take::<User>(key, id.parse().ok(), document),
             ["identity", "groups", id] => self.take::<Group>(key, id.parse().ok(), document),
@@ -306,16 +314,7 @@ impl Index {
             ["identity", "members", group, user] => {
                 self.take::<Membership>(key, pair(group.parse(), user.parse()), document);
             }
-            ["identity", "grants", target, actor, role, how] => {
-                let inherited = match *how {
-                    "own" => Some(false),
-                    "inherited" => Some(true),
-                    _ => None,
-                };
-                let id = pair(target.parse(), actor.parse()).zip(role.parse().ok().zip(inherited));
-                let id = id.map(|((target, actor), (role, inherited))| (target, actor, role, inherited));
-                self.take::<Grant>(key, id, document);
-            }
+            ["identity", "grants", ..] => self.take::<Grant>(key, grant_id(&segments), document),
             ["identity", "implies", prior, implied] => {
                 self.take::<Implication>(key, pair(prior.parse(), implied.parse()), document);
             }
@@ -328,6 +327,31 @@ impl Index {
             ["identity", "revoked", token] => self.revoke(key, token.parse().ok(), document),
             // Signing keys and the pulse are others' business.
             _ => {}
+        }
+    }
+
+    /// When what lies under `key` was last written, if it is here.
+    pub(crate) fn modified(&self, key: &Key) -> Option<Revision> {
+        let segments: Vec<&str> = key.segments().collect();
+        match segments.as_slice() {
+            ["identity", "names", ..] | ["names", ..] => written(&self.claims, Some(key.clone())),
+            ["identity", "domains", id] => written(&self.domains, id.parse().ok()),
+            ["identity", "users", id] => written(&self.users, id.parse().ok()),
+            ["identity", "groups", id] => written(&self.groups, id.parse().ok()),
+            ["identity", "roles", id] => written(&self.roles, id.parse().ok()),
+            ["r", "projects", "-", id] => written(&self.projects, id.parse().ok()),
+            ["identity", "members", group, user] => written(&self.members, pair(group.parse(), user.parse())),
+            ["identity", "grants", ..] => written(&self.grants, grant_id(&segments)),
+            ["identity", "implies", prior, implied] => {
+                written(&self.implications, pair(prior.parse(), implied.parse()))
+            }
+            ["identity", "credentials", _, id] => written(&self.credentials, id.parse().ok()),
+            ["identity", "passwords", user] => written(&self.passwords, user.parse().ok()),
+            ["identity", "trusts", id] => written(&self.trusts, id.parse().ok()),
+            ["identity", "regions", hash] => written(&self.regions, Some((*hash).to_owned())),
+            ["identity", "services", id] => written(&self.services, id.parse().ok()),
+            ["identity", "endpoints", id] => written(&self.endpoints, id.parse().ok()),
+            _ => None,
         }
     }
 
@@ -455,4 +479,22 @@ impl Index {
 
 fn pair<A, B, E, F>(a: Result<A, E>, b: Result<B, F>) -> Option<(A, B)> {
     a.ok().zip(b.ok())
+}
+
+/// What the path of a grant says of it.
+fn grant_id(segments: &[&str]) -> Option<GrantId> {
+    let [_, _, target, actor, role, how] = segments else {
+        return None;
+    };
+    let inherited = match *how {
+        "own" => false,
+        "inherited" => true,
+        _ => return None,
+    };
+    let (target, actor) = pair(target.parse(), actor.parse())?;
+    Some((target, actor, role.parse().ok()?, inherited))
+}
+
+fn written<K: Ord + Clone, T>(map: &Ordered<K, Stored<T>>, id: Option<K>) -> Option<Revision> {
+    map.get(&id?).map(|record| record.modified)
 }

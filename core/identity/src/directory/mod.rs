@@ -41,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::paths;
 
-pub(crate) use index::Link;
+pub(crate) use index::{Link, Stored};
 pub(crate) use roles::MAX_CHAIN;
 pub use roles::MAX_PROJECT_DEPTH;
 pub use snapshot::Snapshot;

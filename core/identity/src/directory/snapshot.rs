@@ -50,6 +50,16 @@ impl Snapshot {
         self.revisions[0]
     }
 
+    /// Whether the other shows the same moment.
+    pub(crate) fn same_moment(&self, other: &Self) -> bool {
+        self.revisions == other.revisions
+    }
+
+    /// When what lies under `key` was last written, as far as this snapshot knows.
+    pub(crate) fn modified(&self, key: &Key) -> Option<Revision> {
+        self.index.modified(key)
+    }
+
     /// A domain.
     #[must_use]
     pub fn domain(&self, id: DomainId) -> Option<&Arc<Versioned<Domain>>> {
