@@ -12,6 +12,7 @@
 //! Why it is so: `docs/rfd/0009-identity.md`. Nothing here knows of HTTP; a product with users of its own implements the four small
 //! traits and leaves the rest out.
 
+pub mod audit;
 mod bearer;
 mod change;
 mod denied;
@@ -26,6 +27,7 @@ mod secret;
 mod totp;
 mod vault;
 
+pub use audit::AuditSink;
 pub use bearer::{
     Epochs, Grounds, IssuedToken, KeyRing, MAX_CHAIN, MAX_TOKEN, RingPlan, RingPolicy, SignerConfig,
     SigningKeyRecord, TokenClaims, TokenEpochs, TokenError, TokenRequest, TokenSigner, TokenVerifier,
