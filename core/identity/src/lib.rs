@@ -39,11 +39,12 @@ pub use change::{
 };
 pub use denied::{Denied, Why};
 pub use directory::{
-    Directory, DirectoryDriver, Finding, MAX_PROJECT_DEPTH, PROJECTS_RESYNC, Problem, Snapshot, verify,
+    Directory, DirectoryDriver, Finding, MAX_AGE, MAX_PROJECT_DEPTH, PROJECTS_RESYNC, Problem, Snapshot,
+    verify,
 };
 pub use password::{
     Attempt, BrokenRule, HashCost, Hasher, HasherConfig, MAX_PASSWORD, PasswordChange, PasswordError,
-    PasswordRules, Rate, Throttle, ThrottleConfig, Throttled, Verdict,
+    PasswordRules, Rate, Throttle, ThrottleConfig, Throttled, Verdict, source_of,
 };
 pub use policy::{
     Access, Authorizer, Considered, Coverage, Covered, Decision, Effect, Explanation, Failed, FieldRefused,

@@ -140,8 +140,8 @@ impl<'a> Edit<'a> {
         if Snapshot::ended(asked.expires_at, self.now) {
             return Err(ChangeError::invalid("expires_at", "has passed"));
         }
+        let on = [self.on_user(by.user)?, self.on_project(project)?];
         let (roles, on_roles) = self.roles_of(by, project, asked.roles.as_ref())?;
-        let on = [self.on_user(by.user)?, self.on_project(project)?, on_roles];
         let on_parent = parent.map(|id| self.within(id, &asked)).transpose()?;
         let id = CredentialId::fresh(self.ids);
         let claim = self.claim(NameKind::Credential, Some(by.user.uuid()), &asked.name, id.uuid())?;
@@ -163,7 +163,7 @@ impl<'a> Edit<'a> {
             created_at: self.now,
         };
         let made = create(&paths::credential(by.user, id), &credential)?;
-        let txn = together(on.into_iter().chain(on_parent).chain([made, claim]));
+        let txn = together(on.into_iter().chain(on_parent).chain([on_roles, made, claim]));
         Ok(Draft::new(credential, txn))
     }
 

@@ -56,10 +56,12 @@ impl Edit<'_> {
             }
             _ => (by.user, None, self.may_hand_on(by)?),
         };
+        let on = [self.on_user(trustor)?, self.on_user(asked.trustee)?];
         let (roles, on_roles) = match asked.project {
             Some(project) => {
-                let (roles, on) = self.roles_of(by, project, asked.roles.as_ref())?;
-                (roles, together([on, self.on_project(project)?]))
+                let on_project = self.on_project(project)?;
+                let (roles, on_roles) = self.roles_of(by, project, asked.roles.as_ref())?;
+                (roles, together([on_project, on_roles]))
             }
             None if asked.roles.iter().any(|roles| !roles.is_empty()) => {
                 return Err(ChangeError::invalid("roles", "need a project to count in"));
@@ -85,7 +87,6 @@ impl Edit<'_> {
             }
             None => Txn::new(),
         };
-        let on = [self.on_user(trustor)?, self.on_user(asked.trustee)?, on_roles];
         let trust = Trust {
             id: TrustId::fresh(self.ids),
             trustor,
@@ -101,7 +102,7 @@ impl Edit<'_> {
             created_at: self.now,
         };
         let made = create(&paths::trust(trust.id), &trust)?;
-        let txn = together(on.into_iter().chain([on_source, on_credential, made]));
+        let txn = together(on.into_iter().chain([on_roles, on_source, on_credential, made]));
         Ok(Draft::new(trust, txn))
     }
 

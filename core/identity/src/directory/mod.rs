@@ -16,6 +16,7 @@
 //! silence writes [`paths::PULSE`] and waits until its own watch shows that: then everything up to the moment of writing is in. A cloud that
 //! nobody calls has no pulse. The projects come by another watch, which lists anew every [`PROJECTS_RESYNC`]; so a lost event there counts for that long at most.
 
+mod epochs;
 mod index;
 mod ordered;
 mod pulse;
@@ -41,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::paths;
 
+pub use epochs::MAX_AGE;
 pub(crate) use index::{Link, Stored};
 pub(crate) use roles::MAX_CHAIN;
 pub use roles::MAX_PROJECT_DEPTH;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use skyloom_model::{Project, ProjectId, Timestamp};
-use skyloom_store::{Key, Revision, Versioned};
+use skyloom_store::{Key, KeyValue, Revision, Versioned};
 use uuid::Uuid;
 
 use super::index::{Index, Link, Stored};
@@ -44,6 +44,28 @@ pub(crate) const fn least() -> Uuid {
 }
 
 impl Snapshot {
+    /// A snapshot of a listing: of a backup, or of another store. What is not identity's is passed over.
+    ///
+    /// # Errors
+    /// [`skyloom_store::ErrorKind::Corrupt`] when a document is no JSON.
+    pub fn of<'a>(
+        documents: impl IntoIterator<Item = &'a KeyValue>,
+        revision: Revision,
+    ) -> skyloom_store::Result<Self> {
+        let mut snapshot = Self {
+            revisions: [revision; 3],
+            complete: true,
+            ..Self::default()
+        };
+        for document in documents {
+            snapshot
+                .index
+                .apply(&document.key, Some(&Versioned::decode(document)?));
+        }
+        snapshot.index.close_roles();
+        Ok(snapshot)
+    }
+
     /// The revision of which the records below `identity` are.
     #[must_use]
     pub fn revision(&self) -> Revision {

@@ -4,9 +4,13 @@
 
 mod audit;
 mod bearer;
+mod change;
+mod directory;
 mod password;
 mod policy;
 mod quota;
+mod record;
 mod secret;
 mod totp;
 mod vault;
+mod world;

@@ -1,0 +1,8 @@
+//! Changes: what they make, what they refuse, and that nothing stale passes.
+
+mod bootstrap;
+mod credentials;
+mod refusals;
+mod removal;
+mod sequences;
+mod stale;

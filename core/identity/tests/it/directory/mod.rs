@@ -1,0 +1,4 @@
+//! What the directory shows, and how it follows.
+
+mod follow;
+mod naive;
