@@ -276,7 +276,7 @@ fn assert_differences(story: &Story, status: &HoldStatus) {
 }
 
 /// While held: nothing is begun, and changes are refused. After the release the waiting task is done, and nothing else.
-async fn held_and_released(site: &Site, story: &Story, life: &Life) {
+async fn held_and_released(site: &Site, story: &Story, life: &Life, adopt: bool) {
     let before = site.host.position().unwrap();
     let status = life.reported().await;
     assert_differences(story, &status);
@@ -292,6 +292,28 @@ async fn held_and_released(site: &Site, story: &Story, life: &Life) {
     assert!(site.host.history_since(before).unwrap().is_empty());
     assert_eq!(site.power(story.asked), Some(PowerState::Running));
 
+    if adopt {
+        let taken = life.cloud.adopt_guests(&life.me).await.unwrap();
+        let taken_over: BTreeSet<ServerId> = taken.servers.iter().map(|s| s.server).collect();
+        assert_eq!(taken_over, BTreeSet::from([story.started, story.changed]));
+        assert!(
+            !taken.more
+                && life
+                    .cloud
+                    .adopt_guests(&life.me)
+                    .await
+                    .unwrap()
+                    .servers
+                    .is_empty()
+        );
+        let left = life.cloud.hold_status(&life.me).await.unwrap().differences;
+        let left: BTreeSet<DifferenceKind> = left.iter().map(|d| d.kind).collect();
+        assert_eq!(
+            left,
+            BTreeSet::from([DifferenceKind::Missing, DifferenceKind::Unknown])
+        );
+        assert!(site.host.history_since(before).unwrap().is_empty());
+    }
     life.cloud.release_hold(&life.me, true).await.unwrap();
     assert_eq!(life.done(story.stop.clone()).await.state, TaskState::Done);
     assert_eq!(site.power(story.asked), Some(PowerState::Stopped));
@@ -322,7 +344,11 @@ async fn held_and_released(site: &Site, story: &Story, life: &Life) {
         }
     }
     assert_eq!(site.power(story.changed), Some(PowerState::Stopped));
-    assert!(refused > 0, "the host believed an old record");
+    assert_eq!(
+        refused > 0,
+        !adopt,
+        "hosts believe no record that is older than the guest"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -332,7 +358,7 @@ async fn after_a_restore_and_a_restart_guests_run_on_and_nothing_is_begun_before
     let obeyed = site.journal.durable().obeys().unwrap();
     let incarnation = site.restore(&story.file).await;
     let life = site.live().await;
-    held_and_released(&site, &story, &life).await;
+    held_and_released(&site, &story, &life, false).await;
     assert_eq!(site.journal.durable().obeys(), Some(incarnation));
     assert!(incarnation.number > obeyed.number);
 }
@@ -343,7 +369,7 @@ async fn processes_that_live_through_a_restore_notice_and_begin_anew() {
     let story = told(&site).await;
     let life = site.live().await;
     let incarnation = site.restore(&story.file).await;
-    held_and_released(&site, &story, &life).await;
+    held_and_released(&site, &story, &life, true).await;
     assert_eq!(site.journal.durable().obeys(), Some(incarnation));
 }
 

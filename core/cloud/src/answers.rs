@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use skyloom_model::{
-    Hold, Host, Image, Incarnation, JobId, JobRecord, Plan, Project, Server, Task, TaskId, Token,
+    Hold, Host, Image, Incarnation, JobId, JobRecord, Plan, PowerState, Project, Server, ServerId, Task,
+    TaskId, Token,
 };
 use uuid::Uuid;
 
@@ -24,6 +25,28 @@ pub struct HoldStatus {
     pub differences: Vec<Difference>,
     /// There are more than these.
     pub more: bool,
+}
+
+/// What records took over from the hosts' reports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Adopted {
+    /// Servers whose records are now as their guests.
+    pub servers: Vec<AdoptedServer>,
+    /// There are more: ask again.
+    pub more: bool,
+}
+
+/// A server whose record is now as its guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AdoptedServer {
+    /// Which.
+    pub server: ServerId,
+    /// Its name.
+    pub name: String,
+    /// What its guest is, and what is wanted of it from now on.
+    pub power: PowerState,
 }
 
 /// A secret on its only way out: serialises as text, never shows in debug prints, is kept nowhere.

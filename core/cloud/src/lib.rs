@@ -32,8 +32,8 @@ mod store_scope;
 
 pub use agent_scoped::AgentScoped;
 pub use answers::{
-    Bootstrapped, HoldStatus, HostAccepted, ImageAccepted, Listed, PlacementAnswer, PlanApplied,
-    ServerAccepted, ServerTask, ShownOnce, TaskAccepted, TaskDetail, TokenAccepted,
+    Adopted, AdoptedServer, Bootstrapped, HoldStatus, HostAccepted, ImageAccepted, Listed, PlacementAnswer,
+    PlanApplied, ServerAccepted, ServerTask, ShownOnce, TaskAccepted, TaskDetail, TokenAccepted,
 };
 pub use archive::{Archive, ArchiveConfig, ArchiveParts, Moved};
 pub use caller::Caller;

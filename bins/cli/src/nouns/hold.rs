@@ -25,6 +25,14 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "TEXT")]
         reason: String,
     },
+    /// Record what hosts report: servers whose guests run, are off or are newer become as these are. Admins only
+    #[command(after_help = "Examples:
+  skyloom hold adopt
+  skyloom hold adopt --yes -o json")]
+    Adopt {
+        #[command(flatten)]
+        yes: YesArg,
+    },
     /// Let work go on. Admins only
     #[command(after_help = "Examples:
   skyloom hold release
@@ -48,6 +56,7 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
                 .await?;
             show(app, &status)
         }
+        Verb::Adopt { yes } => adopt(app, &yes).await,
         Verb::Release { anyway, yes } => {
             app.confirm(yes.yes, "let work go on on all hosts").await?;
             let target = kind("hold").then("actions").then("release");
@@ -55,6 +64,24 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
             show(app, &status)
         }
     }
+}
+
+async fn adopt(app: &App, yes: &YesArg) -> Result<()> {
+    let question = "record what the hosts report of servers that are not as recorded";
+    app.confirm(yes.yes, question).await?;
+    let mut servers = Vec::new();
+    loop {
+        let target = kind("hold").then("actions").then("adopt");
+        let mut answer: Value = app.client()?.post(target, &json!({})).await?;
+        if let Some(page) = answer["servers"].as_array_mut() {
+            servers.append(page);
+        }
+        if answer["more"] != true {
+            break;
+        }
+    }
+    let name = format!("{} servers", servers.len());
+    app.print().document(&json!({ "servers": servers }), &name)
 }
 
 fn show(app: &App, status: &Value) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use axum::Json as Answer;
 use axum::extract::State;
-use skyloom_cloud::{HoldStatus, ReleaseHold, SetHold};
+use skyloom_cloud::{Adopted, HoldStatus, ReleaseHold, SetHold};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -14,6 +14,7 @@ use crate::parts::AppState;
 pub(super) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(get, set))
+        .routes(routes!(adopt))
         .routes(routes!(release))
 }
 
@@ -41,6 +42,16 @@ async fn set(
 ) -> Result<Answer<HoldStatus>> {
     let status = state.parts.cloud.set_hold(&caller, &request.reason).await?;
     Ok(Answer(status))
+}
+
+/// Take over what hosts report
+///
+/// Records of servers whose guests run or are off against them, or are newer, become as their guests: power, wanted power and
+/// generation. Nothing changes on any host. At most thirty servers a call; ask again while there are `more`. Administrators only.
+#[utoipa::path(post, path = "/v1/hold/actions/adopt", operation_id = "adopt_guests", tag = "hold",
+    responses((status = 200, description = "The servers whose records were changed.", body = Adopted)))]
+async fn adopt(State(state): State<AppState>, User(caller): User) -> Result<Answer<Adopted>> {
+    Ok(Answer(state.parts.cloud.adopt_guests(&caller).await?))
 }
 
 /// Release the fleet

@@ -22,7 +22,7 @@ pub struct SilentHost {
 }
 
 /// How a guest is not as recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum DifferenceKind {
@@ -98,6 +98,54 @@ pub(crate) async fn compare(store: &dyn Store, hold: &Hold) -> Result<Compared> 
             });
         }
         found.more |= report.more;
+    }
+    Ok(found)
+}
+
+/// A guest whose server's record can take over what it is.
+#[derive(Debug)]
+pub(crate) struct Adoptable {
+    pub(crate) server: Versioned<Server>,
+    pub(crate) guest: Guest,
+    /// The guest's.
+    pub(crate) generation: u64,
+}
+
+/// At most so many of them, in the order of hosts.
+pub(crate) async fn adoptable(store: &dyn Store, hold: &Hold, most: usize) -> Result<Vec<Adoptable>> {
+    let servers: Vec<Versioned<Server>> = everything(store, &paths::kind(Server::KIND)).await?;
+    let servers: BTreeMap<ServerId, Versioned<Server>> =
+        servers.into_iter().map(|s| (s.value.id(), s)).collect();
+    let reports: Vec<Versioned<GuestReport>> = everything(store, paths::GUESTS).await?;
+    let mut found = Vec::new();
+    for report in reports.into_iter().filter(|r| r.value.hold == Some(hold.id)) {
+        let Some(host) = report.key.segments().nth(1).and_then(|s| s.parse().ok()) else {
+            continue;
+        };
+        for guest in report.value.guests {
+            let Some(server) = servers.get(&guest.server) else {
+                continue;
+            };
+            let kind = difference(host, &guest, &server.value);
+            let settles = matches!(
+                kind,
+                Some(DifferenceKind::Newer | DifferenceKind::Runs | DifferenceKind::Off)
+            );
+            // One that a task works on is that task's.
+            if let Some(generation) = guest.generation
+                && settles
+                && server.value.status.activity.is_none()
+            {
+                found.push(Adoptable {
+                    server: server.clone(),
+                    guest,
+                    generation,
+                });
+            }
+            if found.len() >= most {
+                return Ok(found);
+            }
+        }
     }
     Ok(found)
 }

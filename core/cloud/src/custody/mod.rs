@@ -23,7 +23,7 @@ mod snapshot;
 
 pub use backup::{BackupSummary, backup};
 pub use check::{CheckReport, Finding, check};
-pub(crate) use compare::compare;
+pub(crate) use compare::{Adoptable, adoptable, compare};
 pub use compare::{Difference, DifferenceKind, SilentHost};
 pub use copy::{CopySummary, copy};
 pub use digest::Tally;

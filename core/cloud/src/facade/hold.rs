@@ -28,8 +28,9 @@ const MOST_WHY: usize = 500;
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 /// What operators need to get a held fleet in order.
-const ALLOWED: [&str; 7] = [
+const ALLOWED: [&str; 8] = [
     "hold.set",
+    "hold.adopt",
     "hold.release",
     "tasks.order",
     "tasks.cancel",
@@ -144,7 +145,8 @@ impl Cloud {
                     let message = format!(
                         "{silent} hosts have not reported and {different} guests are not as recorded"
                     );
-                    let hint = "`skyloom hold show` names them; with --anyway the fleet goes on as it is";
+                    let hint = "`skyloom hold show` names them; `skyloom hold adopt` records what hosts report; with --anyway the \
+                                fleet goes on as it is";
                     return Err(CloudError::conflict(
                         Reason::new("hold.differences", message).hint(hint),
                     ));

@@ -5,6 +5,7 @@
 //! somebody else is simply not there.
 
 mod admission;
+mod adopt;
 mod bootstrap;
 mod console;
 mod draft;

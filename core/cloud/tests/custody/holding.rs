@@ -127,3 +127,17 @@ async fn a_release_wants_every_host_to_have_reported_under_this_hold_and_no_diff
     world.cloud.release_hold(&admin, false).await.unwrap();
     assert!(world.cloud.hold_status(&admin).await.unwrap().hold.is_none());
 }
+
+#[tokio::test]
+async fn only_administrators_adopt_and_only_under_a_hold() {
+    let world = cloud(0).await;
+    let admin = world.admin().await;
+    let member = world.member(&admin, "p").await;
+    let refused = world.cloud.adopt_guests(&member).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Denied);
+    let refused = world.cloud.adopt_guests(&admin).await.unwrap_err();
+    assert_eq!(refused.code(), "hold.none");
+    world.cloud.set_hold(&admin, "a").await.unwrap();
+    let adopted = world.cloud.adopt_guests(&admin).await.unwrap();
+    assert!(adopted.servers.is_empty() && !adopted.more);
+}

@@ -155,6 +155,7 @@ pub(super) fn answer(operation: &str) -> Option<Value> {
         "get_host" | "patch_host" => json!(r::host()),
         "list_hosts" => list(json!(r::host())),
         "get_hold" | "set_hold" => json!(r::hold()),
+        "adopt_guests" => json!(r::adopted()),
         "release_hold" => json!(r::released()),
         "create_project" | "get_project" => json!(r::project()),
         "list_projects" => list(json!(r::project())),
@@ -229,6 +230,7 @@ mod tests {
         read::<c::SetHold>("set_hold", request("set_hold"));
         read::<c::ReleaseHold>("release_hold", request("release_hold"));
         read::<c::HoldStatus>("get_hold", answer("get_hold"));
+        read::<c::Adopted>("adopt_guests", answer("adopt_guests"));
         for order in ["retry_task", "skip_task", "abandon_task"] {
             read::<c::OrderTask>(order, request(order));
             read::<c::TaskAccepted>(order, answer(order));

@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde_json::json;
 use skyloom_cloud::custody::{Difference, DifferenceKind, SilentHost};
 use skyloom_cloud::{
-    ChangeKind, HoldStatus, HostRoom, MadeFrom, Preview, PreviewStep, RecordChange, Reservation, ShownPlan,
+    Adopted, AdoptedServer, ChangeKind, HoldStatus, HostRoom, MadeFrom, Preview, PreviewStep, RecordChange,
+    Reservation, ShownPlan,
 };
 use skyloom_model::{
     Actor, DiskFormat, Event, EventKind, FORMAT, Flavor, FlavorRef, FlavorSpec, Hold, Host, HostFacts,
@@ -80,6 +81,18 @@ pub(super) fn hold() -> HoldStatus {
             server: Id::from_uuid(id(23)),
             server_name: None,
         }],
+        more: false,
+    }
+}
+
+pub(super) fn adopted() -> Adopted {
+    let taken_over = AdoptedServer {
+        server: Id::from_uuid(server().meta.id),
+        name: server().meta.name.to_string(),
+        power: PowerState::Running,
+    };
+    Adopted {
+        servers: vec![taken_over],
         more: false,
     }
 }
