@@ -20,12 +20,13 @@ use skyloom_model::Reason;
 
 pub use hasher::{HashCost, Hasher, HasherConfig, Verdict};
 pub use rules::{BrokenRule, PasswordChange, PasswordRules};
-pub use throttle::{Attempt, Rate, Throttle, ThrottleConfig, Throttled};
+pub use throttle::{Attempt, Rate, Throttle, ThrottleConfig, Throttled, source_of};
 
 /// Longest password in bytes. Longer ones are refused before anything is computed over them.
 pub const MAX_PASSWORD: usize = 1024;
 
-/// A password was not looked at, or not taken as a new one. Says nothing of whether the user exists.
+/// A password was not looked at, or not taken as a new one. All but [`Self::Damaged`] say nothing of whether the user exists; that one
+/// is for the operator, and whoever logs in is told what everybody is told ([`crate::Denied`]).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PasswordError {

@@ -66,10 +66,11 @@ impl Cache {
 
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.shards
-            .iter()
-            .map(|shard| shard.lock().young.len() + shard.lock().old.len())
-            .sum()
+        let sizes = self.shards.iter().map(|shard| {
+            let shard = shard.lock();
+            shard.young.len() + shard.old.len()
+        });
+        sizes.sum()
     }
 }
 

@@ -20,6 +20,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,6 +74,19 @@ impl Default for ThrottleConfig {
 pub struct Throttled {
     /// When to try again, if nobody else fails until then.
     pub retry_after: Duration,
+}
+
+/// The source that an address counts as: an IPv4 address itself, of an IPv6 address the network of 64 bits, since who has one address there
+/// has them all.
+#[must_use]
+pub fn source_of(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!(
+            "{}/64",
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))
+        ),
+    }
 }
 
 /// What is hashed, so that names of any length take the same room.
@@ -130,8 +144,8 @@ impl Throttle {
         }
     }
 
-    /// Asks whether a password may be tried for a user (domain and name as typed) from a source. A source is whatever is dear to an
-    /// attacker: an IPv4 address, the first 64 bits of an IPv6 address.
+    /// Asks whether a password may be tried for a user (domain and name as typed) from a source. A source is what is dear to an
+    /// attacker: see [`source_of`].
     ///
     /// # Errors
     /// [`Throttled`]: no password is looked at.
@@ -316,7 +330,8 @@ mod tests {
         assert_eq!(table.until(&[5; 16]), second(40));
         assert_eq!(table.until.len(), 3);
         assert_eq!(table.order.len(), 3);
-        assert!(table.until(&[2; 16]).is_zero() && table.until(&[3; 16]).is_zero());
+        assert_eq!(table.until(&[3; 16]), second(30));
+        assert!(table.until(&[2; 16]).is_zero() && table.until(&[4; 16]).is_zero());
     }
 
     #[test]

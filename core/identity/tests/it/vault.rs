@@ -150,6 +150,16 @@ async fn a_new_key_takes_over_without_a_gap() {
         .await
         .unwrap_err();
 
+    let mut damaged = serde_json::to_value(&sealed).unwrap();
+    damaged["body"] = Value::from("AAAA".repeat(8));
+    let damaged: Sealed = serde_json::from_value(damaged).unwrap();
+    let error = during.rewrap(&here, &damaged).await.unwrap_err();
+    assert_eq!(
+        error.kind(),
+        VaultErrorKind::Damaged,
+        "found while the old key is still there"
+    );
+
     let after = vault(&second, &[]);
     assert_eq!(after.open(&here, &moved).await.unwrap().expose(), b"hush");
     let error = after.open(&here, &sealed).await.unwrap_err();
