@@ -14,6 +14,7 @@ const LINE: &[(&str, &[&str])] = &[
     ("skyloom-store", &["skyloom-model"]),
     ("skyloom-scheduler", &["skyloom-model"]),
     ("skyloom-identity", &["skyloom-model", "skyloom-store"]),
+    ("skyloom-pki", &["skyloom-model"]),
     ("skyloom-hypervisor", &["skyloom-model"]),
     (
         "skyloom-flow",
