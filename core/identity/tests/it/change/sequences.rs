@@ -98,7 +98,10 @@ async fn step(editor: &Editor, (what, a, b, c, flag): Step) -> Option<()> {
         }
         11 | 12 => {
             let (user, project) = (pick(&users, a)?, pick(&projects, b)?);
-            let by = principal(&at, user, project)?;
+            let (target, actor) = (Target::Project(project), Actor::User(user));
+            let given = editor.change(|e| e.grant(target, actor, BuiltIn::Member.id(), false));
+            given.await.ok()?;
+            let by = principal(&editor.directory().snapshot(), user, project)?;
             if what % 20 == 11 {
                 let asked = NewApplicationCredential {
                     unrestricted: flag,
@@ -326,7 +329,7 @@ async fn play(one: Vec<Step>, two: Vec<Step>, crash: Option<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, ..ProptestConfig::default() })]
     #[test]
     fn records_always_fit_together(
         one in prop::collection::vec(any::<Step>(), 0..60),
