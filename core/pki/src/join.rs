@@ -4,6 +4,7 @@
 //! The first key that comes with it takes it: [`JoinTokenRecord::redeem`] gives the record as it is afterwards, and whoever writes
 //! that under the revision of the record before has used it. An answer that gets lost is asked for again with the same key, for a
 //! few minutes. Another key never gets anything: it is told, and so is the audit, since somebody has the token who should not.
+//! Who raises the host's epoch deletes its join token as well.
 
 use std::time::Duration;
 

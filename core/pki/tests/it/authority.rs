@@ -2,16 +2,16 @@
 
 use proptest::prelude::*;
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SanType,
+    BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SanType,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use skyloom_model::Secret;
 use skyloom_pki::testing::{TestPki, request};
 use skyloom_pki::{
-    Authority, CertificateRequest, HostGrant, Issued, Lifetimes, MAX_REQUEST, PkiErrorKind, PrivateKey,
-    ServerNames, TrustBundle,
+    Authority, CertificateRequest, HostCertificate, HostGrant, Issued, Lifetimes, MAX_REQUEST, PkiErrorKind,
+    PrivateKey, ServerNames, TrustBundle,
 };
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
@@ -256,6 +256,50 @@ fn nothing_outlives_its_root() {
     let error = issue().unwrap_err();
     assert_eq!(error.kind(), PkiErrorKind::Expired);
     assert_eq!(error.reason().code, "pki.expired");
+}
+
+/// Our own root signs no such thing; if it ever did, they would be no hosts.
+#[test]
+fn a_certificate_that_says_more_or_less_than_a_host_is_no_hosts() {
+    let pki = TestPki::new(1);
+    let root_key = KeyPair::from_pem(pki.authority.key_pem().expose()).unwrap();
+    let issuer = Issuer::from_ca_cert_pem(&pki.authority.certificate_pem(), root_key).unwrap();
+    let id = pki.hosts[0].id.to_string();
+    let uri = |id: &str| SanType::URI(format!("skyloom:host:{id}").try_into().unwrap());
+    let sign = |names: Vec<SanType>, usages: &[ExtendedKeyUsagePurpose], is_ca: IsCa| {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = names;
+        params.extended_key_usages = usages.to_vec();
+        params.is_ca = is_ca;
+        let key = KeyPair::generate().unwrap();
+        HostCertificate::parse(params.signed_by(&key, &issuer).unwrap().der())
+    };
+    use ExtendedKeyUsagePurpose::{Any, ClientAuth, CodeSigning, ServerAuth};
+    let dns = || SanType::DnsName("node-1".try_into().unwrap());
+    assert!(sign(vec![uri(&id)], &[ClientAuth], IsCa::ExplicitNoCa).is_ok());
+    let wrong = [
+        sign(vec![uri(&id)], &[], IsCa::NoCa),
+        sign(vec![uri(&id)], &[ServerAuth], IsCa::NoCa),
+        sign(vec![uri(&id)], &[ClientAuth, ServerAuth], IsCa::NoCa),
+        sign(vec![uri(&id)], &[ClientAuth, Any], IsCa::NoCa),
+        sign(vec![uri(&id)], &[ClientAuth, CodeSigning], IsCa::NoCa),
+        sign(
+            vec![uri(&id)],
+            &[ClientAuth],
+            IsCa::Ca(BasicConstraints::Constrained(0)),
+        ),
+        sign(vec![], &[ClientAuth], IsCa::NoCa),
+        sign(vec![dns()], &[ClientAuth], IsCa::NoCa),
+        sign(vec![uri(&id), dns()], &[ClientAuth], IsCa::NoCa),
+        sign(vec![uri(&id), uri(&id)], &[ClientAuth], IsCa::NoCa),
+        sign(vec![uri(&id.to_uppercase())], &[ClientAuth], IsCa::NoCa),
+        sign(vec![uri(&id.replace('-', ""))], &[ClientAuth], IsCa::NoCa),
+        sign(vec![uri(&format!("{id}/.."))], &[ClientAuth], IsCa::NoCa),
+        sign(vec![uri("")], &[ClientAuth], IsCa::NoCa),
+    ];
+    for (at, read) in wrong.into_iter().enumerate() {
+        assert_eq!(read.unwrap_err().kind(), PkiErrorKind::NotAllowed, "number {at}");
+    }
 }
 
 #[test]

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use skyloom_model::Timestamp;
-use skyloom_pki::testing::TestPki;
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
+use skyloom_model::{Secret, Timestamp};
+use skyloom_pki::testing::{TestPki, server_material};
 use skyloom_pki::{
-    Authority, Judge, Lifetimes, Live as _, Material, ReloadingServer, Revocations, RootPlan, RootRecord,
-    Standing, TrustBundle,
+    Authority, IdentityMaterial, Judge, Lifetimes, Live as _, Material, PkiErrorKind, ReloadingServer,
+    Revocations, RootPlan, RootRecord, Standing, TrustBundle,
 };
 
 use crate::wire::{client, meet, server, shake};
@@ -36,10 +37,7 @@ async fn both_roots_count_while_they_overlap() {
     let old_server = pki.reloading_server();
     let old_authority = std::mem::replace(&mut pki.authority, next);
     let new_host = pki.host(pki.hosts[1].id, "node-2");
-    let new_server = ReloadingServer::new(&skyloom_pki::testing::server_material(
-        &pki.server(&["localhost"]),
-    ))
-    .unwrap();
+    let new_server = ReloadingServer::new(&server_material(&pki.server(&["localhost"]))).unwrap();
     for api in [old_server, new_server.clone()] {
         let config = server(&pki, api, Some(judge.clone()));
         let peer = shake(config, client(&pki, to_api.clone()), "localhost")
@@ -70,12 +68,9 @@ async fn both_roots_count_while_they_overlap() {
 async fn meet_new(
     pki: &TestPki,
     judge: &std::sync::Arc<Judge>,
-    identity: &skyloom_pki::IdentityMaterial,
+    identity: &IdentityMaterial,
 ) -> skyloom_pki::Peer {
-    let api = ReloadingServer::new(&skyloom_pki::testing::server_material(
-        &pki.server(&["localhost"]),
-    ))
-    .unwrap();
+    let api = ReloadingServer::new(&server_material(&pki.server(&["localhost"]))).unwrap();
     let config = server(pki, api, Some(judge.clone()));
     shake(
         config,
@@ -102,6 +97,50 @@ async fn a_root_that_has_ended_counts_no_more() {
     assert_eq!(judge.standing(&peer, pki.now()), Standing::Foreign);
     let met = meet(&pki, &judge, Some(&host.identity)).await;
     assert!(met.server.is_err() && met.client.is_err());
+}
+
+/// The same when the root has signed something that outlives it, as an operator's own root may have.
+#[tokio::test]
+async fn a_root_that_has_ended_vouches_for_nothing_that_goes_on() {
+    let mut pki = TestPki::new(1);
+    let short = Lifetimes {
+        root: DAY,
+        ..pki.lifetimes
+    };
+    pki.authority = Authority::generate("short", &*pki.ids, pki.now(), &short).unwrap();
+    let root_key = KeyPair::from_pem(pki.authority.key_pem().expose()).unwrap();
+    let issuer = Issuer::from_ca_cert_pem(&pki.authority.certificate_pem(), root_key).unwrap();
+    let sign = |name: SanType, usage: ExtendedKeyUsagePurpose| {
+        // To the year 4096.
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![name];
+        params.extended_key_usages = vec![usage];
+        let key = KeyPair::generate().unwrap();
+        IdentityMaterial {
+            certificates: params.signed_by(&key, &issuer).unwrap().pem().into_bytes(),
+            key: Secret::new(key.serialize_pem().into_bytes()),
+        }
+    };
+    let api = sign(
+        SanType::DnsName("localhost".try_into().unwrap()),
+        ExtendedKeyUsagePurpose::ServerAuth,
+    );
+    let uri = format!("skyloom:host:{}", pki.hosts[0].id).try_into().unwrap();
+    let host = sign(SanType::URI(uri), ExtendedKeyUsagePurpose::ClientAuth);
+    let judge = pki.judge();
+    let with_api = || ReloadingServer::new(&server_material(&api)).unwrap();
+    let as_nobody = client(&pki, pki.reloading_client(None));
+    let as_host = client(&pki, pki.reloading_client(Some(&host)));
+    let config = server(&pki, with_api(), Some(judge.clone()));
+    let met = shake(config.clone(), as_host.clone(), "localhost").await;
+    let chain = met.server.unwrap().unwrap();
+    judge.identify(&chain, pki.now()).unwrap();
+
+    pki.clock.advance(DAY + Duration::from_secs(1));
+    let met = shake(config, as_nobody, "localhost").await;
+    assert!(met.client.unwrap_err().contains("UnknownIssuer"));
+    let error = judge.identify(&chain, pki.now()).unwrap_err();
+    assert_eq!(error.kind(), PkiErrorKind::Foreign);
 }
 
 /// The plan is carried out for thirty years, day by day: there is always a signer that everybody has known for long enough, and no
