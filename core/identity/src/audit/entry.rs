@@ -15,8 +15,8 @@ use crate::{DomainId, Method, Principal, UserId, Via};
 /// Id of an entry.
 pub type EntryId = Id<Entry>;
 
-/// A word of the program: a permission, a kind, an error's code, a field's name. Never made of what a caller sent: there is no
-/// way to make one but from a text that is compiled in.
+/// A word of the program: a permission, a kind, an error's code, a field's name. Never made of what a caller sent: but for reading
+/// one back, it is made of texts that are compiled in.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Word(Cow<'static, str>);

@@ -150,10 +150,10 @@ async fn the_narrower_limit_wins_and_the_domain_bounds_the_sum() {
     let each = limits(&[("ports", 7), ("images", 7)]);
     let total = limits(&[("servers", 3)]);
     assert!(commit(&store, quotas.domain.set_limits(total, each).unwrap()).await);
-    let own = Limits::new().with(name("images"), Limit::Unlimited);
-    assert!(commit(&store, quotas.project.set_limits(own, Limits::new()).unwrap()).await);
     // What was read before the limits were set charges nothing any more.
     assert!(!commit(&store, quotas.charge(&amounts(&[("servers", 1)])).unwrap()).await);
+    let own = Limits::new().with(name("images"), Limit::Unlimited);
+    assert!(commit(&store, quotas.project.set_limits(own, Limits::new()).unwrap()).await);
     let quotas = load(&store, &defaults).await;
     assert_eq!(quotas.limit(&name("servers")), Limit::Most(5));
     assert_eq!(quotas.limit(&name("ports")), Limit::Most(7));

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde_json::json;
 use skyloom_identity::audit::{AuditActor, AuditOutcome, Entry, EntryId, Recorded, StoreAudit, Text, Word};
@@ -130,10 +131,18 @@ async fn whatever_call_fails_each_entry_is_written_once() {
             let (audit, writer) = sink(&world, Fated::new(&world.store, call, fault, false));
             let stop = CancellationToken::new();
             let calls = async {
-                let entries =
-                    (0..200_u32).map(|n| denied(&world, &std::net::Ipv4Addr::from_bits(n).to_string()));
-                let records: Vec<_> = entries.map(|entry| audit.record(entry)).collect();
-                for answer in futures::future::join_all(records).await {
+                let some = |range: std::ops::Range<u32>| {
+                    let source = |n| std::net::Ipv4Addr::from_bits(n).to_string();
+                    let entries = range.map(|n| denied(&world, &source(n)));
+                    futures::future::join_all(entries.map(|entry| audit.record(entry)).collect::<Vec<_>>())
+                };
+                let later = async {
+                    // While the writer waits after what failed: other batches than those that it tried.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    some(10..200).await
+                };
+                let (first, rest) = tokio::join!(some(0..10), later);
+                for answer in first.into_iter().chain(rest) {
                     assert_eq!(answer.unwrap(), Recorded::Written);
                 }
                 stop.cancel();

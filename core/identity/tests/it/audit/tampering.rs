@@ -167,6 +167,20 @@ async fn seals_that_are_missing_changed_or_made_anew_are_found() {
     put(&world, &seal_key(4), &swapped).await;
     assert_eq!(found(&world).await, [Problem::SealChanged]);
 
+    // The list names another entry, or another content.
+    for what in 0..2 {
+        let world = sealed().await;
+        let (mut forged, other) = (seal(&world, 4).await, seal(&world, 5).await.entries.unwrap());
+        let leaf = &mut forged.entries.as_mut().unwrap()[0];
+        if what == 0 {
+            leaf.0 = other[0].0.clone();
+        } else {
+            leaf.1 = other[0].1.clone();
+        }
+        put(&world, &seal_key(4), &forged).await;
+        assert!(found(&world).await.contains(&Problem::SealChanged));
+    }
+
     let world = sealed().await;
     let mut emptied = seal(&world, 4).await;
     emptied.entries = None;

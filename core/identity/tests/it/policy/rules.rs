@@ -169,6 +169,19 @@ fn a_manager_gives_small_roles_in_the_own_domain_only() {
 }
 
 #[test]
+fn roles_count_in_a_scope_alone() {
+    let policy = Policy::builder(registry()).built_in().unwrap().build().unwrap();
+    let read = policy.registry().permission("flavor:read").unwrap();
+    let flavor = Object::one("flavor", Place::Shared);
+    let effect = |scope| {
+        let who = principal(scope, [BuiltIn::Admin.id()]);
+        policy.decide((&who).into(), read, &flavor).effect
+    };
+    assert_eq!(effect(AuthScope::Project(id(20))), Effect::Allow);
+    assert_eq!(effect(AuthScope::None), Effect::Hidden);
+}
+
+#[test]
 fn what_is_ones_own_is_changed_in_person() {
     let policy = Policy::builder(registry()).built_in().unwrap().build().unwrap();
     let create = policy.registry().permission("credential:create").unwrap();
