@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 use skyloom_model::ablation::{Rule, kept};
 use skyloom_model::{Clock, Ids};
-use skyloom_store::{DynBackend, ErrorKind, Key, Outcome, Revision, Txn, Write};
+use skyloom_store::{DynBackend, ErrorKind, Guard, Key, Outcome, Revision, Txn, Write};
 
 use super::{ChangeError, ChangeResult, Doomed, Draft, Edit, guarded, key};
 use crate::{Directory, Snapshot};
@@ -129,7 +129,10 @@ impl Editor {
 
     /// Commits and waits until the directory shows it. `false` when a guard did not hold; then the directory has moved on.
     async fn commit(&self, txn: Txn, seen: &Snapshot) -> ChangeResult<bool> {
-        let (guards, probe) = (txn.guards.clone(), txn.writes.first().cloned());
+        let guards = txn.guards.clone();
+        // What is made here proves more than what may have been written as it was.
+        let made = |write: &&Write| guards.contains(&Guard::Absent(write.key().clone()));
+        let probe = txn.writes.iter().find(made).or(txn.writes.first()).cloned();
         let keys: Vec<Key> = txn.writes.iter().map(|write| write.key().clone()).collect();
         match self.backend.commit(txn).await {
             Ok(Outcome::Committed { revision }) => {
@@ -146,7 +149,10 @@ impl Editor {
                 Ok(false)
             }
             Err(error) if error.kind() == ErrorKind::Unknown && kept(Rule::ReadBackUnknown) => match probe {
-                Some(probe) if self.happened(&probe).await => Ok(true),
+                Some(probe) if self.happened(&probe).await => {
+                    self.directory.until(CATCH_UP, |now| !now.same_moment(seen)).await;
+                    Ok(true)
+                }
                 _ => Err(error.into()),
             },
             Err(error) => Err(error.into()),

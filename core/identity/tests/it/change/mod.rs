@@ -7,3 +7,4 @@ mod refusals;
 mod removal;
 mod sequences;
 mod stale;
+mod unknown;
