@@ -44,9 +44,10 @@ pub use plan::{JobId, JobSpec, MAIN_STAGE, Place, Plan, RetryPolicy, Stage, Stag
 pub use readiness::{Phase, PhaseReport, PhaseState, Readiness};
 pub use reason::Reason;
 pub use resources::{
-    AgentStatus, Claim, DEFAULT_DOMAIN, DiskFormat, Flavor, FlavorSpec, Host, HostFacts, HostLedger, HostSpec, HostStatus,
-    Image, ImageSource, ImageSpec, ImageState, ImageStatus, Keypair, KeypairSpec, MacAddr, NicKind, Port,
-    PortSpec, PortStatus, Project, ProjectSpec, Resources, Role, Token, TokenSpec, VmObservation,
+    AgentStatus, Claim, DEFAULT_DOMAIN, DiskFormat, Flavor, FlavorSpec, Host, HostFacts, HostLedger,
+    HostSpec, HostStatus, Image, ImageSource, ImageSpec, ImageState, ImageStatus, Keypair, KeypairSpec,
+    MacAddr, NicKind, Port, PortSpec, PortStatus, Project, ProjectSpec, Resources, Role, Token, TokenSpec,
+    VmObservation,
 };
 pub use secret::{Secret, ServerSecrets};
 pub use server::{Activity, FlavorRef, ImageRef, Overlays, Placement, Server, ServerSpec, ServerStatus};

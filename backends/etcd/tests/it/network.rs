@@ -188,6 +188,9 @@ async fn a_closed_store_says_so() {
     assert!(format!("{store:?}").contains(&server.endpoint()));
     assert!(store.capability().durable);
     let about = store.about();
-    assert!(about.server.starts_with("etcd 3.") && about.risks.is_empty(), "{about:?}");
+    assert!(
+        about.server.starts_with("etcd 3.") && about.risks.is_empty(),
+        "{about:?}"
+    );
     assert!(about.durability.contains_key("members"), "{about:?}");
 }

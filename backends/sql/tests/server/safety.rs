@@ -42,7 +42,11 @@ pub(crate) async fn unsafe_settings_are_refused(engine: Engine) {
     let store = Handle::open(config).await.unwrap();
     assert!(!store.backend().capability().durable);
     let about = store.about();
-    assert_eq!((about.schema, about.risks.len()), (Some(1), reasons.len()), "{about:?}");
+    assert_eq!(
+        (about.schema, about.risks.len()),
+        (Some(1), reasons.len()),
+        "{about:?}"
+    );
     let (product, setting, value) = match engine {
         Engine::Postgres => ("PostgreSQL ", "fsync", "off"),
         _ => ("MariaDB ", "innodb_flush_log_at_trx_commit", "2"),
