@@ -233,12 +233,14 @@ impl LocalCloud {
                 EngineConfig::new("local")
             },
         });
-        parts.spawn(engine.run(shutdown.clone()));
         let (tidy, stop) = (cloud.clone(), shutdown.clone());
         parts.spawn(async move {
             tokio::join!(tidy.keep_tidy(stop.clone()), tidy.keep_reconciled(stop));
             Ok(())
         });
+        // Each announces its phases when it is made: all are made before any begins, so that no part that is quick makes the
+        // whole look ready.
+        let mut agents = Vec::with_capacity(hosts.len());
         for Registered { id, host } in hosts {
             // As over HTTP: an agent touches its own host's areas and nothing else.
             let backend: DynBackend = Arc::new(AgentScoped::new(backend.clone(), id));
@@ -258,6 +260,10 @@ impl LocalCloud {
                 readiness: readiness.clone(),
                 config: AgentConfig::new(id, host.name),
             });
+            agents.push(agent);
+        }
+        parts.spawn(engine.run(shutdown.clone()));
+        for agent in agents {
             parts.spawn(agent.run(shutdown.clone()));
         }
         while let Some(ended) = parts.join_next().await {

@@ -5,6 +5,7 @@
 #   tools/bench/run.sh workflow the ten-step workflow beside its peers alone: about 3 minutes
 #   tools/bench/run.sh remote   the API and its remote stores: the hub, events to 1,000 watchers, 2,000 agents idle and after
 #                               outages of 60 s: about 6 minutes
+#   tools/bench/run.sh servers  commits on PostgreSQL, MariaDB, etcd and SecantusDB beside their drivers' own: about 3 minutes
 #   tools/bench/run.sh long     recovery of 10,000 tasks, 10 minutes of 100 tasks a second, a million workflows on SQLite:
 #                               about half an hour, and 15 GB below target/
 set -euo pipefail
@@ -15,6 +16,31 @@ target=${CARGO_TARGET_DIR:-target}
 if [ "${1:-}" = remote ]; then
   "$cargo" bench --locked -p skyloom-store --bench feed
   "$cargo" run --release --locked -p skyloom-store-remote --example fleet
+  exit
+fi
+
+if [ "${1:-}" = servers ]; then
+  "$cargo" run --release --locked -p skyloom-store-sql --features postgres,mysql --example server_rate
+  "$cargo" build --release --locked -p skyloom-store-etcd -p skyloom-store-mongo --examples >&2
+  mkdir -p "$target/tmp"
+  dir=$(mktemp -d "$(realpath "$target/tmp")/servers.XXXXXX")
+  pids=()
+  trap 'kill "${pids[@]}" 2>/dev/null || true; rm -rf "$dir"' EXIT
+  # Their folders are on the same disk as those of the two before.
+  port=$((20000 + RANDOM % 10000))
+  url=http://127.0.0.1:$port peer=http://127.0.0.1:$((port + 1))
+  etcd --name n1 --data-dir "$dir/etcd" --listen-client-urls "$url" --advertise-client-urls "$url" --listen-peer-urls "$peer" \
+    --initial-advertise-peer-urls "$peer" --initial-cluster "n1=$peer" --log-level error >"$dir/etcd.log" 2>&1 &
+  pids+=("$!")
+  until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do kill -0 "${pids[0]}"; sleep 0.1; done
+  "$target/release/examples/etcd_rate" "127.0.0.1:$port"
+  tools/servers/secantus.sh "$target/venv-secantus"
+  mkdir "$dir/mongo"
+  "$(realpath "$target")/venv-secantus/bin/secantusd-py" --host 127.0.0.1 --port $((port + 2)) --storage-path "$dir/mongo" \
+    --sync-on-commit >"$dir/mongo.log" 2>&1 &
+  pids+=("$!")
+  until grep -q 'listening on 127.0.0.1:' "$dir/mongo.log"; do kill -0 "${pids[1]}"; sleep 0.1; done
+  "$target/release/examples/mongo_rate" "mongodb://127.0.0.1:$((port + 2))/bench?directConnection=true"
   exit
 fi
 
@@ -35,7 +61,7 @@ case "${1:-}" in
     figures million
     exit
     ;;
-  *) echo "usage: tools/bench/run.sh [workflow | remote | long]" >&2; exit 2 ;;
+  *) echo "usage: tools/bench/run.sh [workflow | remote | servers | long]" >&2; exit 2 ;;
 esac
 
 "$cargo" build --release --locked -p skyloom-cli >&2

@@ -3,7 +3,9 @@
 //! `cargo run --release -p skyloom-store-mongo --example mongo_rate URI [SECONDS [ROUNDS]]`, with a URI such as
 //! `mongodb://127.0.0.1:27017/bench?replicaSet=rs0`. It leaves the collections `rate_*` behind.
 
-use std::error::Error;
+#[path = "../../../tests/common/rate.rs"]
+mod rate;
+
 use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,60 +13,10 @@ use std::time::Duration;
 use mongodb::bson::{Document, doc};
 use mongodb::options::{CollectionOptions, WriteConcern};
 use mongodb::{Client, Collection};
-use skyloom_model::{Clock as _, SystemClock};
 use skyloom_store::{Key, Outcome, Store as _, Txn, Value};
 use skyloom_store_mongo::{MongoConfig, MongoStore};
-use tokio::task::JoinSet;
 
-type AnyError = Box<dyn Error + Send + Sync>;
-
-/// Calls per second, and how long one took.
-struct Rate {
-    per_second: f64,
-    p50: Duration,
-    p99: Duration,
-}
-
-/// Runs `clients` loops of `call(client, n)` for `limit`.
-async fn measure<F>(
-    clients: usize,
-    limit: Duration,
-    call: impl Fn(usize, u64) -> F + Clone + Send + 'static,
-) -> Result<Rate, AnyError>
-where
-    F: Future<Output = Result<u64, AnyError>> + Send,
-{
-    let clock = SystemClock::new();
-    let start = clock.monotonic();
-    let mut tasks = JoinSet::new();
-    for client in 0..clients {
-        let call = call.clone();
-        tasks.spawn(async move {
-            let mut took = Vec::new();
-            let mut state = 0;
-            loop {
-                let begin = clock.monotonic();
-                if begin - start >= limit {
-                    return Ok::<_, AnyError>(took);
-                }
-                state = call(client, state).await?;
-                took.push(clock.monotonic() - begin);
-            }
-        });
-    }
-    let mut took = Vec::new();
-    while let Some(done) = tasks.join_next().await {
-        took.extend(done??);
-    }
-    let seconds = (clock.monotonic() - start).as_secs_f64();
-    took.sort_unstable();
-    let at = |part: usize| took.get(took.len() * part / 100).copied().unwrap_or_default();
-    Ok(Rate {
-        per_second: took.len() as f64 / seconds,
-        p50: at(50),
-        p99: at(99),
-    })
-}
+use rate::{AnyError, measure};
 
 /// The driver's own: one document, replaced if it is as read.
 async fn native(cas: Collection<Document>, client: usize, n: u64) -> Result<u64, AnyError> {

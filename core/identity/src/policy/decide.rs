@@ -434,9 +434,12 @@ impl Policy {
                 }
             }
         }
+        // Where one's own does not count wherever it lies, such a rule covers what is the caller's within the scope.
+        let anywhere = spec.object.has(Places::OWN) || principal.scope == AuthScope::System;
+        bound |= own && !anywhere;
         coverage.check_each = !free && (bound || coverage.check_each);
         let wide = free || bound;
-        let owns = (own || wide) && (spec.object.has(Places::OWN) || principal.scope == AuthScope::System);
+        let owns = (own || wide) && anywhere;
         coverage.own = owns.then_some(principal.user);
         coverage.shared = wide && (spec.access == Access::Read || principal.scope == AuthScope::System);
         coverage.scope = match principal.scope {

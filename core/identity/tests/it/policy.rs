@@ -359,6 +359,27 @@ proptest! {
 }
 
 #[test]
+fn a_rule_for_ones_own_lists_what_is_so_within_the_scope() {
+    let owned = RuleSpec {
+        allow: vec!["*".into()],
+        when: When {
+            owned: true,
+            ..When::default()
+        },
+    };
+    let policy = policy(&[RoleSpec { rules: vec![owned] }]);
+    let read = policy.registry().permission("project:read").unwrap();
+    let domain = Id::from_uuid(Uuid::from_u128(10));
+    let who = with(&principal(AuthScope::Domain(domain), []), [100]);
+    let coverage = policy.filter_scope((&who).into(), read);
+    assert_eq!(
+        (coverage.scope, coverage.check_each),
+        (Covered::Domain(domain), true)
+    );
+    assert_eq!(coverage.own, None);
+}
+
+#[test]
 fn the_built_in_roles_can_be_compiled_and_the_audit_is_the_auditors_alone() {
     let policy = Policy::builder(registry()).built_in().unwrap().build().unwrap();
     let read = policy.registry().permission("audit:read").unwrap();
