@@ -30,11 +30,13 @@ async fn put(mut kv: KvClient, client: usize, n: u64) -> Result<u64, AnyError> {
 /// The driver's own: a key of this client, written if it is as it was left.
 async fn swap(mut kv: KvClient, client: usize, revision: u64) -> Result<u64, AnyError> {
     let key = format!("rate/cas/c{client}");
-    let mut txn = NativeTxn::new().and_then([TxnOp::put(key.clone(), document(revision), None)]);
+    let mut txn = NativeTxn::new();
+    // The first of each client has nothing to compare with.
     if revision > 0 {
         let revision = i64::try_from(revision)?;
-        txn = txn.when([Compare::mod_revision(key, CompareOp::Equal, revision)]);
+        txn = txn.when([Compare::mod_revision(key.clone(), CompareOp::Equal, revision)]);
     }
+    let txn = txn.and_then([TxnOp::put(key, document(revision), None)]);
     let answer = kv.txn(txn).await?;
     if !answer.succeeded() {
         return Err("somebody else wrote".into());
@@ -74,7 +76,6 @@ async fn main() -> Result<(), AnyError> {
             let peer = kv.clone();
             let puts = measure(clients, limit, move |c, n| put(peer.clone(), c, n)).await?;
             let peer = kv.clone();
-            // The first of each client has nothing to compare with.
             let swaps = measure(clients, limit, move |c, n| swap(peer.clone(), c, n)).await?;
             let handle = Arc::clone(&store);
             let below = format!("r{round}c{clients}");
