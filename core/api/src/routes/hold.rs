@@ -47,7 +47,7 @@ async fn set(
 /// Take over what hosts report
 ///
 /// Records of servers whose guests run or are off against them, or are newer, become as their guests: power, wanted power and
-/// generation. Nothing changes on any host. At most thirty servers a call; ask again while there are `more`. Administrators only.
+/// generation. Nothing changes on any host. At most twenty servers a call; ask again while there are `more`. Administrators only.
 #[utoipa::path(post, path = "/v1/hold/actions/adopt", operation_id = "adopt_guests", tag = "hold",
     responses((status = 200, description = "The servers whose records were changed.", body = Adopted)))]
 async fn adopt(State(state): State<AppState>, User(caller): User) -> Result<Answer<Adopted>> {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use skyloom_model::{
     Guest, GuestReport, Hold, Host, HostId, Lifecycle, Resource as _, Scope, Server, ServerId, paths,
 };
-use skyloom_store::{Document, ListOptions, Prefix, Result, Store, Versioned};
+use skyloom_store::{Document, Guard, ListOptions, Prefix, Result, Store, Versioned};
 
 /// Differences that are named; beyond them it is only said that there are more.
 const MOST: usize = 1000;
@@ -109,6 +109,8 @@ pub(crate) struct Adoptable {
     pub(crate) guest: Guest,
     /// The guest's.
     pub(crate) generation: u64,
+    /// That its host has not looked again since.
+    pub(crate) last_look: Guard,
 }
 
 /// At most so many of them, in the order of hosts.
@@ -122,6 +124,7 @@ pub(crate) async fn adoptable(store: &dyn Store, hold: &Hold, most: usize) -> Re
         let Some(host) = report.key.segments().nth(1).and_then(|s| s.parse().ok()) else {
             continue;
         };
+        let last_look = report.unchanged();
         for guest in report.value.guests {
             let Some(server) = servers.get(&guest.server) else {
                 continue;
@@ -140,6 +143,7 @@ pub(crate) async fn adoptable(store: &dyn Store, hold: &Hold, most: usize) -> Re
                     server: server.clone(),
                     guest,
                     generation,
+                    last_look: last_look.clone(),
                 });
             }
             if found.len() >= most {

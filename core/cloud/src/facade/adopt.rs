@@ -22,11 +22,12 @@ use crate::answers::{Adopted, AdoptedServer};
 use crate::custody::{Adoptable, adoptable};
 use crate::{Caller, CloudError, Result};
 
-/// Servers of one commit: each takes three of its operations, and the smallest store has room for 128.
-const MOST: usize = 30;
+/// Servers of one commit: each takes five of its operations (record, event, and the host's report), and the smallest store has room
+/// for 128.
+const MOST: usize = 20;
 
 impl Cloud {
-    /// Takes over at most thirty guests that run or are off against their records, or are newer than them. Asked again until
+    /// Takes over at most twenty guests that run or are off against their records, or are newer than them. Asked again until
     /// there are no more, it leaves only differences that no record can settle. Administrators only.
     ///
     /// # Errors
@@ -45,7 +46,7 @@ impl Cloud {
                     let mut found = adoptable(&*self.parts.backend, &hold.value, MOST + 1).await?;
                     let more = found.len() > MOST;
                     found.truncate(MOST);
-                    // Under this hold, and of its last look.
+                    // Under this hold, and of the hosts' last looks.
                     let mut txn = Txn::new().guard(hold.unchanged());
                     let mut servers = Vec::with_capacity(found.len());
                     for one in found {
@@ -95,6 +96,10 @@ impl Cloud {
             reason: None,
         };
         let told = Txn::new().create(key(&paths::event(event.scope, event.id))?, Value::json(&event)?);
-        Ok(one.server.replace(&server)?.and(told))
+        Ok(one
+            .server
+            .replace(&server)?
+            .guard(one.last_look.clone())
+            .and(told))
     }
 }
