@@ -151,18 +151,22 @@ async fn a_full_queue_refuses_after_its_wait() {
     let place = Place::new();
     let mut config = place.config();
     config.max_queued_kib = 1;
-    config.max_wait_ms = 0;
+    config.max_wait_ms = 100;
     let store = place.open_with(config).await;
-    // On one thread the writer cannot take the first call before the second one asks for room.
-    let answers = join_all((0..3).map(|_| store.commit(Txn::new().put(key("a"), json("1"))))).await;
-    let kinds: Vec<_> = answers
-        .iter()
-        .map(|a| a.as_ref().map(|_| ()).map_err(|e| e.kind()))
-        .collect();
-    assert_eq!(
-        kinds,
-        [Ok(()), Err(ErrorKind::Overloaded), Err(ErrorKind::Overloaded)]
-    );
+    put(&store, "a", "1").await;
+    // Room for one call, and that one is held up.
+    let mut other = place.sql().await;
+    sqlx::raw_sql("BEGIN IMMEDIATE")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    let answers =
+        join_all((0..3).map(|n| store.commit(Txn::new().put(key(&format!("k/{n}")), json("1"))))).await;
+    let kinds: Vec<_> = answers.iter().map(|a| a.as_ref().unwrap_err().kind()).collect();
+    assert!(kinds.contains(&ErrorKind::Overloaded), "{kinds:?}");
+    assert!(kinds.contains(&ErrorKind::Unavailable), "{kinds:?}");
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    sqlx::Connection::close(other).await.unwrap();
     assert_eq!(put(&store, "a", "2").await, Revision(2));
     store.close().await.unwrap();
 }
