@@ -23,6 +23,7 @@ mod policy;
 mod principal;
 mod quota;
 mod record;
+mod rights;
 mod secret;
 mod totp;
 mod vault;
@@ -64,6 +65,7 @@ pub use record::{
     Role, RoleId, SecondFactor, Service, ServiceId, Target, Trust, TrustId, User, UserId, UserKind,
     UserOptions, check_name, fold_name, name_hash,
 };
+pub use rights::{AuthError, Authenticator, FlatProjects, Identified, Lineage, Lineages, Rights};
 pub use secret::{NewSecret, SecretHash, parse_secret};
 pub use totp::{RecoveryCodes, Totp, TotpAlgorithm, TotpConfig, TotpError, TotpUse, Unrecorded};
 pub use vault::{

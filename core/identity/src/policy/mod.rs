@@ -32,6 +32,8 @@ pub use table::PERMISSIONS;
 
 /// Decides. [`Policy`] does; a product with rules of its own may bring something else.
 pub trait Authorizer: Send + Sync + fmt::Debug + 'static {
+    /// The permission of that name (`server:start`); `None`: there is none, and nothing of it is allowed.
+    fn permission(&self, name: &str) -> Option<Permission>;
     /// May `who` do that to that?
     fn decide(&self, who: Who<'_>, permission: Permission, object: &Object<'_>) -> Decision;
     /// What a list by this permission may cover.
@@ -41,6 +43,9 @@ pub trait Authorizer: Send + Sync + fmt::Debug + 'static {
 }
 
 impl Authorizer for Policy {
+    fn permission(&self, name: &str) -> Option<Permission> {
+        self.registry().permission(name).ok()
+    }
     fn decide(&self, who: Who<'_>, permission: Permission, object: &Object<'_>) -> Decision {
         Policy::decide(self, who, permission, object)
     }
