@@ -75,6 +75,7 @@ fn town() -> Vec<KeyValue> {
             name: format!("g{n}"),
             description: String::new(),
             deleting: false,
+            extra: serde_json::Map::new(),
             created_at: at,
         };
         all.push(document(&paths::group(group.id), &group));
@@ -111,6 +112,7 @@ fn user(n: usize, at: Timestamp) -> User {
         password_expires_at: None,
         needs_second_factor: false,
         epoch: 0,
+        extra: serde_json::Map::new(),
         created_at: at,
     }
 }

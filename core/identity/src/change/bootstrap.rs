@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Map;
 use skyloom_model::{Id, Ids, ProjectId, Secret};
 use uuid::Uuid;
 
@@ -67,6 +68,7 @@ impl Edit<'_> {
                 enabled: true,
                 deleting: false,
                 epoch: 0,
+                extra: Map::new(),
                 created_at: self.now,
             };
             parts.push(create(&paths::domain(domain.id), &domain)?);

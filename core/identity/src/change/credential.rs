@@ -258,6 +258,35 @@ impl<'a> Edit<'a> {
         ))
     }
 
+    /// Changes an EC2 key: its public half, its secret. What it is for stays.
+    ///
+    /// # Errors
+    /// `NotFound`, `NameTaken`, `Invalid`.
+    pub fn update_ec2_key(
+        &self,
+        id: CredentialId,
+        change: impl FnOnce(&mut Ec2Key),
+    ) -> ChangeResult<Draft<Credential>> {
+        let old = self.at.credential(id);
+        let own = old.and_then(|old| match &old.value.kind {
+            CredentialKind::Ec2(key) => Some((old, key)),
+            _ => None,
+        });
+        let Some((old, before)) = own else {
+            return Err(ChangeError::not_found("EC2 key", id, String::new()));
+        };
+        let mut key = before.clone();
+        change(&mut key);
+        super::unchanged("project", &before.project, &key.project)?;
+        crate::check_name(&key.access).map_err(|e| ChangeError::invalid("access", e))?;
+        let names = (before.access.as_str(), key.access.as_str());
+        let claim = self.rename(NameKind::Ec2, None, names, id.uuid())?;
+        let mut credential = old.value.clone();
+        credential.kind = CredentialKind::Ec2(key);
+        let txn = together([old.replace(&credential)?, self.on_user(credential.user)?, claim]);
+        Ok(Draft::new(credential, txn))
+    }
+
     fn credential_of(&self, id: CredentialId, user: UserId, kind: CredentialKind) -> Credential {
         Credential {
             id,

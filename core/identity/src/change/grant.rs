@@ -1,9 +1,11 @@
 //! Roles, what they imply and to whom they are given.
 
+use serde_json::Map;
 use skyloom_store::Txn;
 
 use super::{
-    ChangeError, ChangeResult, Draft, Edit, checked_name, checked_text, create, rest_on, together, unchanged,
+    ChangeError, ChangeResult, Draft, Edit, checked_extra, checked_name, checked_text, create, rest_on,
+    together, unchanged,
 };
 use crate::{Actor, BuiltIn, DomainId, Grant, Implication, NameKind, Role, RoleId, Target, paths};
 
@@ -40,6 +42,7 @@ impl Edit<'_> {
             description: String::new(),
             permissions: Vec::new(),
             deleting: false,
+            extra: Map::new(),
             created_at: self.now,
         };
         let mut role = first.clone();
@@ -69,10 +72,11 @@ impl Edit<'_> {
         Ok(Draft::new(role, txn))
     }
 
-    /// Lets one role imply another. What leads to `admin` must be meant: `allow_admin`.
+    /// Lets one role imply another. What leads to `admin` must be meant: `allow_admin`. Between roles of two domains it is kept and counts
+    /// for nothing.
     ///
     /// # Errors
-    /// `NotFound`, `Invalid` (a circle; a role of another domain), `Forbidden`.
+    /// `NotFound`, `Invalid` (a circle; a global role that would imply one of a domain), `Forbidden`.
     pub fn imply(
         &self,
         prior: RoleId,
@@ -91,10 +95,10 @@ impl Edit<'_> {
             ));
         }
         let (of, to) = (self.role(prior)?.value.domain, self.role(implied)?.value.domain);
-        if to.is_some() && to != of {
+        if to.is_some() && of.is_none() {
             return Err(ChangeError::invalid(
                 "implied",
-                "is a role of a domain that the other is not of",
+                "is a role of a domain, and the other is global",
             ));
         }
         if !allow_admin && closure.contains(&BuiltIn::Admin.id()) {
@@ -199,6 +203,7 @@ fn fixed_role(old: &Role, new: &Role) -> ChangeResult<()> {
     unchanged("created_at", &old.created_at, &new.created_at)?;
     checked_name(&new.name)?;
     checked_text("description", &new.description)?;
+    checked_extra(&new.extra)?;
     if new.permissions.len() > MAX_PATTERNS {
         return Err(ChangeError::invalid(
             "permissions",

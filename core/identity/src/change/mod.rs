@@ -265,6 +265,20 @@ fn checked_text(field: &'static str, text: &str) -> ChangeResult<()> {
     Ok(())
 }
 
+/// Most bytes of a record's extra attributes, as JSON.
+const MAX_EXTRA: usize = 16 * 1024;
+
+fn checked_extra(extra: &serde_json::Map<String, serde_json::Value>) -> ChangeResult<()> {
+    let long = serde_json::to_vec(extra).map_or(true, |text| text.len() > MAX_EXTRA);
+    if long {
+        return Err(ChangeError::invalid(
+            "extra",
+            format!("is longer than {MAX_EXTRA} bytes"),
+        ));
+    }
+    Ok(())
+}
+
 /// Refuses a change of a field that never changes.
 fn unchanged<T: PartialEq>(field: &'static str, old: &T, new: &T) -> ChangeResult<()> {
     if old == new {

@@ -1,9 +1,11 @@
 //! Domains, users, groups and memberships.
 
+use serde_json::Map;
 use skyloom_store::{Txn, Value};
 
 use super::{
-    ChangeError, ChangeResult, Draft, Edit, checked_name, checked_text, create, key, together, unchanged,
+    ChangeError, ChangeResult, Draft, Edit, checked_extra, checked_name, checked_text, create, key, together,
+    unchanged,
 };
 use crate::{
     Domain, DomainId, Group, GroupId, Membership, NameKind, Password, User, UserId, UserKind, UserOptions,
@@ -13,6 +15,7 @@ use crate::{
 fn checked_user(user: &User) -> ChangeResult<()> {
     checked_name(&user.name)?;
     checked_text("description", &user.description)?;
+    checked_extra(&user.extra)?;
     user.email
         .as_deref()
         .map_or(Ok(()), |email| checked_text("email", email))?;
@@ -39,6 +42,7 @@ impl Edit<'_> {
             enabled: true,
             deleting: false,
             epoch: 0,
+            extra: Map::new(),
             created_at: self.now,
         };
         let mut domain = first.clone();
@@ -118,6 +122,7 @@ impl Edit<'_> {
             password_expires_at: None,
             needs_second_factor: false,
             epoch: 0,
+            extra: Map::new(),
             created_at: self.now,
         };
         let mut user = first.clone();
@@ -206,6 +211,7 @@ impl Edit<'_> {
             name: name.to_owned(),
             description: String::new(),
             deleting: false,
+            extra: Map::new(),
             created_at: self.now,
         };
         let mut group = first.clone();
@@ -296,7 +302,8 @@ fn fixed_domain(old: &Domain, new: &Domain) -> ChangeResult<()> {
     unchanged("deleting", &old.deleting, &new.deleting)?;
     unchanged("created_at", &old.created_at, &new.created_at)?;
     checked_name(&new.name)?;
-    checked_text("description", &new.description)
+    checked_text("description", &new.description)?;
+    checked_extra(&new.extra)
 }
 
 fn fixed_user(old: &User, new: &User) -> ChangeResult<()> {
@@ -314,7 +321,8 @@ fn fixed_group(old: &Group, new: &Group) -> ChangeResult<()> {
     unchanged("deleting", &old.deleting, &new.deleting)?;
     unchanged("created_at", &old.created_at, &new.created_at)?;
     checked_name(&new.name)?;
-    checked_text("description", &new.description)
+    checked_text("description", &new.description)?;
+    checked_extra(&new.extra)
 }
 
 impl Edit<'_> {

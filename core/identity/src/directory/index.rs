@@ -450,7 +450,7 @@ impl Index {
             let mut next = vec![*role];
             while let Some(prior) = next.pop() {
                 for (_, implied) in self.implied(prior) {
-                    if counts(&implied) && all.insert(implied) {
+                    if counts(&implied) && self.in_one_domain(prior, implied) && all.insert(implied) {
                         next.push(implied);
                     }
                 }
@@ -458,6 +458,13 @@ impl Index {
             closures.insert(*role, all);
         }
         self.closures = Arc::new(closures);
+    }
+
+    /// Whether `implied` can come with `prior`: a role of a domain comes with roles of that domain alone. Keystone keeps implications
+    /// between domains; they are kept here too, and count for nothing.
+    fn in_one_domain(&self, prior: RoleId, implied: RoleId) -> bool {
+        let domain = |role: RoleId| self.roles.get(&role).and_then(|role| role.value.domain);
+        domain(implied).is_none() || domain(implied) == domain(prior)
     }
 
     /// What `prior` implies in one step.

@@ -1,6 +1,7 @@
 //! Domains, users, groups and who is in them.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use skyloom_model::{ProjectId, Timestamp};
 
 use super::{DEFAULT_DOMAIN, DomainId, GroupId, UserId, is_false, yes};
@@ -28,6 +29,9 @@ pub struct Domain {
     /// Grows when tokens of its users and for its projects must end.
     #[serde(default)]
     pub epoch: u64,
+    /// What clients keep with it that means nothing here (Keystone's extra attributes).
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub extra: Map<String, Value>,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -103,6 +107,9 @@ pub struct User {
     /// Grows when all tokens of the user must end.
     #[serde(default)]
     pub epoch: u64,
+    /// What clients keep with it that means nothing here (Keystone's extra attributes).
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub extra: Map<String, Value>,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -123,6 +130,9 @@ pub struct Group {
     /// Whether it is being deleted; its grants count no more.
     #[serde(default, skip_serializing_if = "is_false")]
     pub deleting: bool,
+    /// What clients keep with it that means nothing here (Keystone's extra attributes).
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub extra: Map<String, Value>,
     /// When it was made.
     pub created_at: Timestamp,
 }

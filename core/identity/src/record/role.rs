@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use skyloom_model::{Id, ProjectId, Timestamp};
 use uuid::Uuid;
 
@@ -28,6 +29,9 @@ pub struct Role {
     /// Whether it is being deleted; it counts no more.
     #[serde(default, skip_serializing_if = "is_false")]
     pub deleting: bool,
+    /// What clients keep with it that means nothing here (Keystone's extra attributes).
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub extra: Map<String, Value>,
     /// When it was made.
     pub created_at: Timestamp,
 }

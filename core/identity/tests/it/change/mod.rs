@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod credentials;
+mod keystone;
 mod races;
 mod refusals;
 mod removal;

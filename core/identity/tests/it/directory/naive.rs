@@ -128,6 +128,7 @@ fn documents(graph: &Graph) -> Vec<KeyValue> {
             enabled: *on,
             deleting: false,
             epoch: 0,
+            extra: serde_json::Map::new(),
             created_at: at,
         };
         all.push(document(&paths::domain(record.id), &record));
@@ -162,6 +163,7 @@ fn documents(graph: &Graph) -> Vec<KeyValue> {
             password_expires_at: None,
             needs_second_factor: false,
             epoch: 0,
+            extra: serde_json::Map::new(),
             created_at: at,
         };
         all.push(document(&paths::user(record.id), &record));
@@ -174,6 +176,7 @@ fn documents(graph: &Graph) -> Vec<KeyValue> {
             name,
             description: String::new(),
             deleting: *deleting,
+            extra: serde_json::Map::new(),
             created_at: at,
         };
         all.push(document(&paths::group(id), &record));
@@ -186,6 +189,7 @@ fn documents(graph: &Graph) -> Vec<KeyValue> {
             description: String::new(),
             permissions: Vec::new(),
             deleting: *deleting,
+            extra: serde_json::Map::new(),
             created_at: at,
         };
         all.push(document(&paths::role(record.id), &record));

@@ -129,6 +129,7 @@ fn stored_roles_that_cannot_be_used_allow_nothing_and_are_reported() {
         description: String::new(),
         permissions: permissions.iter().map(|p| (*p).to_owned()).collect(),
         deleting: false,
+        extra: serde_json::Map::new(),
         created_at: ManualClock::new().now(),
     };
     let mut usurper = role(0, &["*"]);
