@@ -212,7 +212,7 @@ pub(crate) fn unix(at: Timestamp) -> UnixTime {
     ))
 }
 
-fn pem_of(certificate: &CertificateDer<'_>) -> String {
+pub(crate) fn pem_of(certificate: &CertificateDer<'_>) -> String {
     let text = STANDARD.encode(certificate);
     let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
     let mut rest = text.as_str();

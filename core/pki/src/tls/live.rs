@@ -1,6 +1,7 @@
 //! Identities and roots that are exchanged as a whole while connections come and go. Those that are there go on as they began.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 use rustls::client::ResolvesClientCert;
@@ -131,6 +132,7 @@ impl ResolvesServerCert for ReloadingServer {
 #[derive(Debug)]
 pub struct ReloadingClient {
     state: RwLock<Client>,
+    generation: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -163,7 +165,15 @@ impl ReloadingClient {
     pub fn new(material: &Material) -> Result<Arc<Self>, PkiError> {
         Ok(Arc::new(Self {
             state: RwLock::new(Client::new(material)?),
+            generation: AtomicU64::new(0),
         }))
+    }
+
+    /// Counts how often it was exchanged. A connection goes on with what it began with, so who keeps one for long makes another when this
+    /// has grown.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 }
 
@@ -176,6 +186,7 @@ impl Live for ReloadingClient {
         }
         let not_after = new.identity.as_ref().map(|i| i.not_after);
         *state = new;
+        self.generation.fetch_add(1, Ordering::AcqRel);
         Ok(not_after)
     }
 }

@@ -5,6 +5,7 @@
 mod authority;
 mod handshake;
 mod join;
+mod keep;
 mod parse;
 mod reload;
 mod renew;
