@@ -41,6 +41,8 @@ pub enum Why {
     Signature,
     /// Given by somebody else.
     Issuer,
+    /// Given for somebody else, or not for this login.
+    Audience,
     /// It has ended.
     Expired,
     /// It has not begun.
@@ -51,6 +53,14 @@ pub enum Why {
     Outdated,
     /// It, or a token that it was made from, was taken back.
     Revoked,
+    /// No role counts in the scope that was asked for, or there is no such scope.
+    NoRole,
+    /// The password must be changed before it can be used.
+    PasswordExpired,
+    /// What was proven is not enough, or not of one user, or proves nothing by itself.
+    Insufficient,
+    /// A credential that has one scope and gets no other.
+    NotRescopable,
 }
 
 impl Denied {
@@ -71,6 +81,38 @@ impl Denied {
     }
 }
 
+impl Why {
+    /// The same as a code, for the audit.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::UnknownUser => "auth.unknown_user",
+            Self::WrongPassword => "auth.wrong_password",
+            Self::NoCode => "auth.no_code",
+            Self::WrongCode => "auth.wrong_code",
+            Self::UsedCode => "auth.used_code",
+            Self::UnknownSecret => "auth.unknown_secret",
+            Self::MistypedSecret => "auth.mistyped_secret",
+            Self::TooLong => "auth.too_long",
+            Self::Malformed => "auth.malformed",
+            Self::Header => "auth.header",
+            Self::UnknownKey => "auth.unknown_key",
+            Self::Signature => "auth.signature",
+            Self::Issuer => "auth.issuer",
+            Self::Audience => "auth.audience",
+            Self::Expired => "auth.expired",
+            Self::NotYet => "auth.not_yet",
+            Self::Gone => "auth.gone",
+            Self::Outdated => "auth.outdated",
+            Self::Revoked => "auth.revoked",
+            Self::NoRole => "auth.no_role",
+            Self::PasswordExpired => "auth.password_expired",
+            Self::Insufficient => "auth.insufficient",
+            Self::NotRescopable => "auth.not_rescopable",
+        }
+    }
+}
+
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -87,11 +129,16 @@ impl fmt::Display for Why {
             Self::UnknownKey => "token signed with an unknown key",
             Self::Signature => "token signature wrong",
             Self::Issuer => "token of another issuer",
+            Self::Audience => "token for somebody else or another login",
             Self::Expired => "token ended",
             Self::NotYet => "token not yet valid",
             Self::Gone => "user, domain, scope or credential gone or disabled",
             Self::Outdated => "user, domain, scope or credential changed since",
             Self::Revoked => "token taken back",
+            Self::NoRole => "no role in that scope, or no such scope",
+            Self::PasswordExpired => "password to be changed",
+            Self::Insufficient => "not enough proven",
+            Self::NotRescopable => "credential of one scope used for another",
         })
     }
 }

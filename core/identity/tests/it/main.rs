@@ -6,6 +6,8 @@ mod audit;
 mod bearer;
 mod change;
 mod directory;
+#[cfg(feature = "oidc")]
+mod oidc;
 mod password;
 mod policy;
 mod quota;

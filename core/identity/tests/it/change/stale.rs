@@ -22,6 +22,7 @@ pub(crate) fn credential(name: &str) -> NewApplicationCredential {
         expires_at: None,
         unrestricted: false,
         access_rules: Vec::new(),
+        permissions: Vec::new(),
     }
 }
 
