@@ -17,6 +17,8 @@ mod bearer;
 mod change;
 mod denied;
 mod directory;
+#[cfg(feature = "oidc")]
+mod oidc;
 mod password;
 pub mod paths;
 mod policy;
@@ -25,6 +27,7 @@ mod quota;
 mod record;
 mod rights;
 mod secret;
+mod service;
 mod totp;
 mod vault;
 
@@ -35,7 +38,7 @@ pub use bearer::{
     VerifierConfig,
 };
 pub use change::{
-    Bootstrapped, ChangeError, ChangeResult, Doomed, Draft, Edit, Editor, FIRST_ADMIN,
+    Bootstrapped, ChangeError, ChangeResult, Doomed, Draft, Edit, Editor, FIRST_ADMIN, NewApiToken,
     NewApplicationCredential, NewTrust, bootstrap_secret,
 };
 pub use denied::{Denied, Why};
@@ -43,6 +46,8 @@ pub use directory::{
     Directory, DirectoryDriver, Finding, MAX_AGE, MAX_PROJECT_DEPTH, PROJECTS_RESYNC, Problem, Snapshot,
     verify,
 };
+#[cfg(feature = "oidc")]
+pub use oidc::{External, Oidc, OidcConfig, ProviderKeys};
 pub use password::{
     Attempt, BrokenRule, HashCost, Hasher, HasherConfig, MAX_PASSWORD, PasswordChange, PasswordError,
     PasswordRules, Rate, Throttle, ThrottleConfig, Throttled, Verdict, source_of,
@@ -59,14 +64,19 @@ pub use quota::{
     Quotas, ResourceName, Slot, Usage,
 };
 pub use record::{
-    AccessRule, Actor, ApplicationCredential, BuiltIn, Credential, CredentialId, CredentialKind,
-    DEFAULT_DOMAIN, Domain, DomainId, Ec2Key, Endpoint, EndpointId, Grant, Group, GroupId, Implication,
-    Interface, MAX_TEXT_LEN, Membership, NameKind, NamePolicyError, ParseError, Password, Region, Revoked,
-    Role, RoleId, SecondFactor, Service, ServiceId, Target, Trust, TrustId, User, UserId, UserKind,
-    UserOptions, check_name, fold_name, name_hash,
+    AccessRule, Actor, ApiToken, ApplicationCredential, BuiltIn, Credential, CredentialId, CredentialKind,
+    DEFAULT_DOMAIN, Domain, DomainId, Ec2Key, Endpoint, EndpointId, Grant, Group, GroupId, Holder,
+    Implication, Interface, MAX_TEXT_LEN, Membership, NameKind, NamePolicyError, ParseError, Password,
+    Region, Revoked, Role, RoleId, SecondFactor, Service, ServiceId, Target, Trust, TrustId, User, UserId,
+    UserKind, UserOptions, check_name, fold_name, name_hash,
 };
 pub use rights::{AuthError, Authenticator, FlatProjects, Identified, Lineage, Lineages, Rights};
 pub use secret::{NewSecret, SecretHash, parse_secret};
+pub use service::{
+    Burst, Call, CredentialRef, Deed, DomainRef, Enrolment, FirstSecrets, Identity, IdentityConfig,
+    IdentityDriver, IdentityParts, LogIn, MadeToken, ProjectRef, Proof, ScopeAsked, SecretError, Session,
+    SigningKeys, ThrottleLimits, UserRef, Valid,
+};
 pub use totp::{RecoveryCodes, Totp, TotpAlgorithm, TotpConfig, TotpError, TotpUse, Unrecorded};
 pub use vault::{
     DataKey, FileKeys, KeyService, MAX_PLAINTEXT, Sealed, SecretStore, Vault, VaultError, VaultErrorKind,

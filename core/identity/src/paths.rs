@@ -17,13 +17,15 @@
 //! | `identity/endpoints/{id}` | [`crate::Endpoint`] |
 //! | `identity/names/{kind}/{owner}/{hash of the name}` | the id of the one that has the name; owner `-`, a domain or (credentials) a user |
 //! | `identity/keys/{kid}` | a signing key, sealed |
+//! | `identity/tokens/{id}` | [`crate::ApiToken`] |
 //! | `identity/revoked/{token id}` | [`crate::Revoked`] |
 //! | `identity/turns/implications` | a number that each new implication raises, so that two cannot make a circle |
+//! | `identity/turns/keys` | the same for new signing keys, so that one process makes the next |
 //! | `identity/pulse` | what is written to hear whether the store still answers and tells |
 //! | `r/projects/-/{id}` | [`skyloom_model::Project`] |
 //! | `names/projects/-/{hash of the name}` | the id of the project of the default domain that has the name (exact, as the cloud's own) |
 
-use skyloom_model::{Project, ProjectId, Resource as _, Scope};
+use skyloom_model::{Project, ProjectId, Resource as _, Scope, TokenId};
 use uuid::Uuid;
 
 use crate::record::{name_hash, sha256_hex};
@@ -50,6 +52,8 @@ pub const REVOKED: &str = "identity/revoked";
 pub const PULSE: &str = "identity/pulse";
 /// What each new implication writes.
 pub const IMPLICATION_TURN: &str = "identity/turns/implications";
+/// What each new signing key writes.
+pub const KEY_TURN: &str = "identity/turns/keys";
 /// All projects.
 pub const PROJECTS: &str = "r/projects";
 /// The claims of the names of projects as the cloud makes them.
@@ -140,6 +144,11 @@ pub fn cloud_project_name(domain: DomainId, name: &str) -> Option<String> {
 #[must_use]
 pub fn key(kid: &str) -> String {
     format!("{KEYS}/{kid}")
+}
+/// An API token.
+#[must_use]
+pub fn token(id: TokenId) -> String {
+    format!("identity/tokens/{id}")
 }
 /// That a bearer token was taken back.
 #[must_use]

@@ -3,13 +3,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Map;
-use skyloom_model::{Id, Ids, ProjectId, Secret};
+use skyloom_model::{Id, Ids, ProjectId, Secret, TokenId};
 use uuid::Uuid;
 
-use super::{ChangeError, ChangeResult, Draft, Edit, create, together};
+use super::{ChangeError, ChangeResult, Draft, Edit, NewApiToken, create, together};
 use crate::{
-    Actor, BuiltIn, DEFAULT_DOMAIN, Domain, Grant, Implication, NameKind, Password, RoleId, Target, UserId,
-    paths,
+    Actor, ApiToken, AuthScope, BuiltIn, DEFAULT_DOMAIN, Domain, Grant, Holder, Implication, NameKind,
+    NewSecret, Password, RoleId, Target, UserId, paths,
 };
 
 /// The first administrator. Its id is fixed, so that it is found again whatever it is called.
@@ -160,6 +160,23 @@ impl Edit<'_> {
         };
         parts.push(create(&paths::password(FIRST_ADMIN), &password)?);
         Ok(true)
+    }
+
+    /// A token of the first administrator in the scope of the system, for the commit that makes them both.
+    ///
+    /// # Errors
+    /// `Invalid`.
+    pub fn bootstrap_token(&self, id: TokenId, secret: &NewSecret) -> ChangeResult<Draft<ApiToken>> {
+        let asked = NewApiToken {
+            name: "bootstrap".to_owned(),
+            holder: Holder::User {
+                user: FIRST_ADMIN,
+                scope: AuthScope::System,
+                permissions: Vec::new(),
+            },
+            expires_at: None,
+        };
+        self.new_token(id, None, asked, secret)
     }
 
     fn grant_first(

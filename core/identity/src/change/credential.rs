@@ -36,6 +36,8 @@ pub struct NewApplicationCredential {
     pub unrestricted: bool,
     /// If there are any: what alone may be called with it.
     pub access_rules: Vec<AccessRule>,
+    /// If there are any: the patterns of permissions to which alone it reaches in the cloud's own API.
+    pub permissions: Vec<String>,
 }
 
 fn checked_rules(rules: &[AccessRule]) -> ChangeResult<()> {
@@ -137,6 +139,7 @@ impl<'a> Edit<'a> {
         checked_name(&asked.name)?;
         checked_text("description", &asked.description)?;
         checked_rules(&asked.access_rules)?;
+        super::token::check_patterns("permissions", &asked.permissions)?;
         if Snapshot::ended(asked.expires_at, self.now) {
             return Err(ChangeError::invalid("expires_at", "has passed"));
         }
@@ -157,6 +160,7 @@ impl<'a> Edit<'a> {
                 expires_at: asked.expires_at,
                 unrestricted: asked.unrestricted,
                 access_rules: asked.access_rules,
+                permissions: asked.permissions,
                 parent,
             }),
             epoch: 0,
@@ -190,6 +194,20 @@ impl<'a> Edit<'a> {
         {
             return Err(ChangeError::Forbidden(
                 "what a credential makes may call nothing but what itself may",
+            ));
+        }
+        let named = |pattern: &String| own.permissions.contains(pattern);
+        if !own.permissions.is_empty()
+            && (asked.permissions.is_empty() || !asked.permissions.iter().all(named))
+        {
+            return Err(ChangeError::Forbidden(
+                "what a credential makes reaches no more permissions than itself",
+            ));
+        }
+        // With access rules alone it reaches nothing here; so nothing that it makes does.
+        if own.permissions.is_empty() && !own.access_rules.is_empty() && !asked.permissions.is_empty() {
+            return Err(ChangeError::Forbidden(
+                "what a credential makes reaches no more permissions than itself",
             ));
         }
         let (mut steps, mut next) = (1, own.parent);
@@ -316,6 +334,26 @@ impl<'a> Edit<'a> {
         }
         let txn = together([old.replace(&credential)?, on]);
         Ok(Draft::new(credential, txn))
+    }
+
+    /// Confirms a second factor: from now on it is asked for, and all tokens that the user got without it end.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn confirm_second_factor(
+        &self,
+        id: CredentialId,
+        change: impl FnOnce(&mut SecondFactor),
+    ) -> ChangeResult<Draft<Credential>> {
+        let draft = self.update_second_factor(id, |factor| {
+            change(factor);
+            factor.confirmed = true;
+        })?;
+        let old = self.user(draft.record.user)?;
+        let mut user = old.value.clone();
+        user.epoch += 1;
+        let ended = old.replace(&user)?;
+        Ok(Draft::new(draft.record, together([draft.txn, ended])))
     }
 
     /// Whether whoever calls may delete the credential: its own, and not with a restricted one.

@@ -22,11 +22,15 @@ mod catalog;
 mod credential;
 mod editor;
 mod error;
+#[cfg(feature = "oidc")]
+mod external;
 mod grant;
+mod keys;
 mod people;
 mod project;
 mod references;
 mod removal;
+mod token;
 mod trust;
 
 use serde::Serialize;
@@ -45,6 +49,8 @@ pub use credential::NewApplicationCredential;
 pub use editor::Editor;
 pub use error::{ChangeError, ChangeResult};
 pub use removal::Doomed;
+pub(crate) use token::MAX_USES;
+pub use token::NewApiToken;
 pub use trust::NewTrust;
 
 /// A change that is ready to be committed, and the record as it will be.

@@ -194,6 +194,48 @@ impl Edit<'_> {
         Ok(Draft::new(user, txn))
     }
 
+    /// Makes a user, with the hash of a first password if there is one.
+    ///
+    /// # Errors
+    /// As [`Edit::create_user`].
+    pub fn create_user_with(
+        &self,
+        domain: DomainId,
+        name: &str,
+        hash: Option<String>,
+        fill: impl FnOnce(&mut User),
+    ) -> ChangeResult<Draft<User>> {
+        let draft = self.create_user(domain, name, fill)?;
+        let Some(hash) = hash else {
+            return Ok(draft);
+        };
+        let password = Password {
+            user: draft.record.id,
+            hashes: vec![hash],
+            changed_at: self.now,
+        };
+        let made = create(&paths::password(draft.record.id), &password)?;
+        Ok(draft.and(made))
+    }
+
+    /// Puts a hash that is dearer to guess in the place of the one in force, of the same password. Ends nothing; nothing is written when
+    /// there is another by now.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn renew_hash(&self, id: UserId, old: &str, new: &str) -> ChangeResult<Draft<()>> {
+        let path = paths::password(id);
+        let kept = Self::found(self.at.password(id), "password", id, path)?;
+        if kept.value.current() != Some(old) {
+            return Ok(Draft::new((), Txn::new()));
+        }
+        let mut password = kept.value.clone();
+        if let Some(first) = password.hashes.first_mut() {
+            new.clone_into(first);
+        }
+        Ok(Draft::new((), kept.replace(&password)?))
+    }
+
     /// Makes a group.
     ///
     /// # Errors

@@ -136,6 +136,9 @@ impl Edit<'_> {
         for credential in self.at.credentials_of(id) {
             self.drop_credential(credential.value.id, page);
         }
+        for token in self.at.tokens_of(id) {
+            page.delete(token, Txn::new());
+        }
         for group in self.at.index.linked(Link::GroupOf(id)).map(GroupId::from_uuid) {
             if let Some(member) = self.at.member(group, id) {
                 page.delete(member, Txn::new());
@@ -219,6 +222,9 @@ impl Edit<'_> {
         for credential in self.at.credentials_at(Link::CredentialIn(id)) {
             self.drop_credential(credential.value.id, page);
         }
+        for token in self.at.tokens_at(Link::TokenIn(id)) {
+            page.delete(token, Txn::new());
+        }
         for grant in self.at.grants_on(Target::Project(id)) {
             if page.is_full() {
                 return Ok(());
@@ -277,6 +283,9 @@ impl Edit<'_> {
                 role,
                 self.unclaim(NameKind::Role, owner, &role.value.name, role.value.id.uuid()),
             );
+        }
+        for token in self.at.tokens_at(Link::TokenInDomain(id)) {
+            page.delete(token, Txn::new());
         }
         for grant in self.at.grants_on(Target::Domain(id)) {
             page.delete(grant, Txn::new());

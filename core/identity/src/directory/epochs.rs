@@ -6,7 +6,7 @@ use skyloom_model::{ProjectId, Timestamp};
 use uuid::Uuid;
 
 use super::{Directory, MAX_PROJECT_DEPTH, Snapshot};
-use crate::{AuthScope, DomainId, Epochs, Grounds, TokenEpochs, Via};
+use crate::{AuthScope, DomainId, Epochs, Grounds, Holder, TokenEpochs, Via};
 
 /// How old a directory may be whose word counts for bearer tokens.
 pub const MAX_AGE: Duration = Duration::from_secs(5);
@@ -43,8 +43,14 @@ impl Snapshot {
                 let (trustor, own) = (found.value.trustor, found.value.trustee);
                 (trustee == own && [trustor, own].contains(&grounds.user)).then_some(0)?
             }
-            // Those are not kept here.
-            Via::ApiToken { .. } | Via::Host { .. } => return None,
+            Via::ApiToken { id } => {
+                let found = self.token(id)?;
+                let same = matches!(&found.value.holder, Holder::User { user, scope, .. }
+                    if *user == grounds.user && *scope == grounds.scope);
+                (same && !Self::ended(found.value.expires_at, now)).then_some(0)?
+            }
+            // Hosts have certificates, and get no tokens.
+            Via::Host { .. } => return None,
         };
         let domain = self.domain(grounds.domain)?.value.epoch;
         Some(TokenEpochs {

@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
-use skyloom_model::{Project, ProjectId, Resource as _, report};
+use skyloom_model::{HostId, Project, ProjectId, Resource as _, TokenId, report};
 use skyloom_store::{Document, Key, Revision, Versioned};
 use uuid::Uuid;
 
 use super::ordered::Ordered;
 use crate::record::sha256_hex;
 use crate::{
-    Actor, Credential, CredentialId, Domain, DomainId, Endpoint, EndpointId, Grant, Group, GroupId,
-    Implication, Membership, Password, Region, Revoked, Role, RoleId, SecretHash, Service, ServiceId, Target,
-    Trust, TrustId, User, UserId,
+    Actor, ApiToken, AuthScope, Credential, CredentialId, Domain, DomainId, Endpoint, EndpointId, Grant,
+    Group, GroupId, Holder, Implication, Membership, Password, Region, Revoked, Role, RoleId, SecretHash,
+    Service, ServiceId, SigningKeyRecord, Target, Trust, TrustId, User, UserId,
 };
 
 /// A record as it was read.
@@ -42,6 +42,10 @@ pub(crate) enum Link {
     TrustWith(RoleId),
     TrustFrom(TrustId),
     TrustBy(CredentialId),
+    TokenOf(UserId),
+    TokenIn(ProjectId),
+    TokenInDomain(DomainId),
+    TokenOfHost(HostId),
 }
 
 #[derive(Debug, Clone, Default)]
@@ -62,6 +66,10 @@ pub(crate) struct Index {
     pub(crate) closures: Arc<BTreeMap<RoleId, BTreeSet<RoleId>>>,
     pub(crate) credentials: Ordered<CredentialId, Stored<Credential>>,
     pub(crate) secrets: Ordered<SecretHash, CredentialId>,
+    pub(crate) tokens: Ordered<TokenId, Stored<ApiToken>>,
+    pub(crate) token_secrets: Ordered<SecretHash, TokenId>,
+    /// By their key ids.
+    pub(crate) keys: Ordered<String, Stored<SigningKeyRecord>>,
     pub(crate) passwords: Ordered<UserId, Stored<Password>>,
     pub(crate) trusts: Ordered<TrustId, Stored<Trust>>,
     /// By the hash of their ids.
@@ -263,6 +271,48 @@ impl Kept for Trust {
     }
 }
 
+impl Kept for ApiToken {
+    type Id = TokenId;
+    fn id(&self) -> TokenId {
+        self.id
+    }
+    fn map(index: &mut Index) -> &mut Ordered<TokenId, Stored<Self>> {
+        &mut index.tokens
+    }
+    fn links(&self) -> Vec<(Link, Uuid)> {
+        let links = match &self.holder {
+            Holder::User { user, scope, .. } => {
+                let place = match scope {
+                    AuthScope::Project(project) => Some(Link::TokenIn(*project)),
+                    AuthScope::Domain(domain) => Some(Link::TokenInDomain(*domain)),
+                    AuthScope::System | AuthScope::None => None,
+                };
+                [Link::TokenOf(*user)].into_iter().chain(place).collect()
+            }
+            Holder::Agent { host } => vec![Link::TokenOfHost(*host)],
+            Holder::Engine => Vec::new(),
+        };
+        links.into_iter().map(|link| (link, self.id.uuid())).collect()
+    }
+    fn file(&self, index: &mut Index, present: bool) {
+        if present {
+            index.token_secrets.insert(self.secret_hash.clone(), self.id);
+        } else if index.token_secrets.get(&self.secret_hash) == Some(&self.id) {
+            index.token_secrets.remove(&self.secret_hash);
+        }
+    }
+}
+
+impl Kept for SigningKeyRecord {
+    type Id = String;
+    fn id(&self) -> String {
+        self.kid.clone()
+    }
+    fn map(index: &mut Index) -> &mut Ordered<String, Stored<Self>> {
+        &mut index.keys
+    }
+}
+
 impl Kept for Region {
     type Id = String;
     fn id(&self) -> String {
@@ -325,7 +375,11 @@ impl Index {
             ["identity", "services", id] => self.take::<Service>(key, id.parse().ok(), document),
             ["identity", "endpoints", id] => self.take::<Endpoint>(key, id.parse().ok(), document),
             ["identity", "revoked", token] => self.revoke(key, token.parse().ok(), document),
-            // Signing keys and the pulse are others' business.
+            ["identity", "tokens", id] => self.take::<ApiToken>(key, id.parse().ok(), document),
+            ["identity", "keys", kid] => {
+                self.take::<SigningKeyRecord>(key, Some((*kid).to_owned()), document);
+            }
+            // The pulse is nobody's business.
             _ => {}
         }
     }
@@ -347,6 +401,9 @@ impl Index {
             }
             ["identity", "credentials", _, id] => written(&self.credentials, id.parse().ok()),
             ["identity", "passwords", user] => written(&self.passwords, user.parse().ok()),
+            ["identity", "tokens", id] => written(&self.tokens, id.parse().ok()),
+            ["identity", "keys", kid] => written(&self.keys, Some((*kid).to_owned())),
+            ["identity", "turns", _] => written(&self.turns, Some(key.clone())),
             ["identity", "trusts", id] => written(&self.trusts, id.parse().ok()),
             ["identity", "regions", hash] => written(&self.regions, Some((*hash).to_owned())),
             ["identity", "services", id] => written(&self.services, id.parse().ok()),

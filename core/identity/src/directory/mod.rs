@@ -20,6 +20,7 @@ mod epochs;
 mod index;
 mod ordered;
 mod pulse;
+mod rank;
 mod roles;
 mod snapshot;
 mod verify;
@@ -151,6 +152,11 @@ impl Directory {
             .await;
         seen.map(|_| ())
             .map_err(|_| Error::new(ErrorKind::Unavailable, what))
+    }
+
+    /// Told of each new snapshot, and of the one of now.
+    pub(crate) fn moved(&self) -> latest::Receiver<Option<[Revision; 3]>> {
+        self.0.published.clone()
     }
 
     /// Waits until a snapshot fulfils `condition`, or for `most`; tells whether one did.

@@ -3,16 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
-use skyloom_model::{Project, ProjectId, Timestamp};
+use skyloom_model::{HostId, Project, ProjectId, Timestamp, TokenId};
 use skyloom_store::{Key, KeyValue, Revision, Versioned};
 use uuid::Uuid;
 
 use super::index::{Index, Link, Stored};
 use super::roles::Remembered;
 use crate::{
-    Actor, Credential, CredentialId, Domain, DomainId, Endpoint, EndpointId, Grant, Group, GroupId,
+    Actor, ApiToken, Credential, CredentialId, Domain, DomainId, Endpoint, EndpointId, Grant, Group, GroupId,
     Implication, Membership, NameKind, Password, Region, Revoked, Role, RoleId, SecretHash, Service,
-    ServiceId, Target, Trust, TrustId, User, UserId, fold_name, paths,
+    ServiceId, SigningKeyRecord, Target, Trust, TrustId, User, UserId, fold_name, paths,
 };
 
 /// All records of identity and all projects, as they were at one moment. It never changes; a clone of what is in it is not needed.
@@ -122,6 +122,11 @@ impl Snapshot {
     pub fn trust(&self, id: TrustId) -> Option<&Arc<Versioned<Trust>>> {
         self.index.trusts.get(&id)
     }
+    /// An API token.
+    #[must_use]
+    pub fn token(&self, id: TokenId) -> Option<&Arc<Versioned<ApiToken>>> {
+        self.index.tokens.get(&id)
+    }
     /// A region.
     #[must_use]
     pub fn region(&self, id: &str) -> Option<&Arc<Versioned<Region>>> {
@@ -202,6 +207,18 @@ impl Snapshot {
     /// All trusts.
     pub fn trusts(&self) -> impl Iterator<Item = &Arc<Versioned<Trust>>> {
         self.index.trusts.iter().map(|(_, record)| record)
+    }
+    /// All API tokens.
+    pub fn tokens(&self) -> impl Iterator<Item = &Arc<Versioned<ApiToken>>> {
+        self.index.tokens.iter().map(|(_, record)| record)
+    }
+    /// A signing key.
+    pub(crate) fn key(&self, kid: &str) -> Option<&Arc<Versioned<SigningKeyRecord>>> {
+        self.index.keys.get(&kid.to_owned())
+    }
+    /// All signing keys.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &Arc<Versioned<SigningKeyRecord>>> {
+        self.index.keys.iter().map(|(_, record)| record)
     }
     /// All regions, in no order that means anything.
     pub fn regions(&self) -> impl Iterator<Item = &Arc<Versioned<Region>>> {
@@ -295,6 +312,11 @@ impl Snapshot {
     #[must_use]
     pub fn credential_of_secret(&self, secret: &SecretHash) -> Option<&Arc<Versioned<Credential>>> {
         self.credential(*self.index.secrets.get(secret)?)
+    }
+    /// The API token with that secret.
+    #[must_use]
+    pub fn token_of_secret(&self, secret: &SecretHash) -> Option<&Arc<Versioned<ApiToken>>> {
+        self.token(*self.index.token_secrets.get(secret)?)
     }
     /// The EC2 key with that public half.
     #[must_use]
@@ -391,6 +413,18 @@ impl Snapshot {
     pub(crate) fn credentials_at(&self, link: Link) -> impl Iterator<Item = &Arc<Versioned<Credential>>> {
         let ids = self.index.linked(link);
         ids.filter_map(|id| self.credential(CredentialId::from_uuid(id)))
+    }
+    /// The API tokens of a user.
+    pub fn tokens_of(&self, user: UserId) -> impl Iterator<Item = &Arc<Versioned<ApiToken>>> {
+        self.tokens_at(Link::TokenOf(user))
+    }
+    /// The API tokens of a host's agent.
+    pub fn tokens_of_host(&self, host: HostId) -> impl Iterator<Item = &Arc<Versioned<ApiToken>>> {
+        self.tokens_at(Link::TokenOfHost(host))
+    }
+    pub(crate) fn tokens_at(&self, link: Link) -> impl Iterator<Item = &Arc<Versioned<ApiToken>>> {
+        let ids = self.index.linked(link);
+        ids.filter_map(|id| self.token(TokenId::from_uuid(id)))
     }
     /// The trusts that a user has given or got.
     pub fn trusts_of(&self, user: UserId) -> impl Iterator<Item = &Arc<Versioned<Trust>>> {

@@ -6,7 +6,7 @@ use skyloom_store::{Key, Versioned};
 use uuid::Uuid;
 
 use super::{MAX_CHAIN, Snapshot};
-use crate::{Actor, BuiltIn, CredentialKind, DomainId, NameKind, Target, paths};
+use crate::{Actor, AuthScope, BuiltIn, CredentialKind, DomainId, Holder, NameKind, Target, paths};
 
 /// What is wrong with a record.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -299,6 +299,17 @@ impl Look<'_> {
 
     fn trusts(&mut self) {
         let all = self.snapshot;
+        for record in all.tokens() {
+            let (key, Holder::User { user, scope, .. }) = (&record.key, &record.value.holder) else {
+                continue;
+            };
+            self.needs(key, all.user(*user).is_some(), || paths::user(*user));
+            match scope {
+                AuthScope::Domain(id) => self.needs_domain(key, *id),
+                AuthScope::Project(id) => self.needs(key, all.project(*id).is_some(), || paths::project(*id)),
+                AuthScope::System | AuthScope::None => {}
+            }
+        }
         for record in all.trusts() {
             let (key, trust) = (&record.key, &record.value);
             for user in [trust.trustor, trust.trustee] {

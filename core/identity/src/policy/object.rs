@@ -94,6 +94,12 @@ impl Narrowed {
         rule.compile(registry).map(Self)
     }
 
+    /// To nothing.
+    #[must_use]
+    pub fn to_nothing() -> Self {
+        Self(PermissionSet::default())
+    }
+
     /// What is left.
     #[must_use]
     pub const fn permissions(&self) -> &PermissionSet {

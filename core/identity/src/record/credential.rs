@@ -82,6 +82,10 @@ pub struct ApplicationCredential {
     /// If there are any: what alone may be called with it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub access_rules: Vec<AccessRule>,
+    /// If there are any: patterns of permissions (as in roles), to which alone it reaches in the cloud's own API. A credential that has access
+    /// rules and none of these reaches nothing there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub permissions: Vec<String>,
     /// The credential with which it was made: it can do no more than that one and ends with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<CredentialId>,
@@ -101,6 +105,36 @@ pub struct AccessRule {
 }
 
 impl AccessRule {
+    /// Whether it allows that call. The path is the one that was asked for, without its query.
+    #[must_use]
+    pub fn allows(&self, service: &str, method: &str, path: &str) -> bool {
+        fn fits(pattern: &[&str], path: &[&str]) -> bool {
+            match (pattern.split_first(), path.split_first()) {
+                (None, None) => true,
+                (Some((&"**", rest)), _) => {
+                    (0..=path.len()).any(|n| path.get(n..).is_some_and(|p| fits(rest, p)))
+                }
+                (Some((first, rest)), Some((here, below))) => {
+                    let any = *first == "*" || (first.starts_with('{') && first.ends_with('}'));
+                    ((any && !here.is_empty()) || first == here) && fits(rest, below)
+                }
+                (None, Some(_)) | (Some(_), None) => false,
+            }
+        }
+        // More of them would let a short pattern cost a long time.
+        const MOST: usize = 64;
+        let split = |text: &'_ str| text.split('/').count() <= MOST;
+        self.service == service
+            && self.method == method
+            && split(&self.path)
+            && split(path)
+            && self.path.matches("**").count() <= 4
+            && fits(
+                &self.path.split('/').collect::<Vec<_>>(),
+                &path.split('/').collect::<Vec<_>>(),
+            )
+    }
+
     /// Whether both allow the same call.
     #[must_use]
     pub fn same(&self, other: &Self) -> bool {

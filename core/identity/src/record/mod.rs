@@ -8,6 +8,7 @@ mod credential;
 mod name;
 mod people;
 mod role;
+mod token;
 
 use skyloom_model::Id;
 
@@ -20,6 +21,7 @@ pub(crate) use name::sha256_hex;
 pub use name::{MAX_TEXT_LEN, NameKind, NamePolicyError, check_name, fold_name, name_hash};
 pub use people::{Domain, Group, Membership, User, UserKind, UserOptions};
 pub use role::{Actor, BuiltIn, Grant, Implication, ParseError, Role, Target};
+pub use token::{ApiToken, Holder};
 
 /// Id of a domain.
 pub type DomainId = Id<Domain>;

@@ -197,6 +197,7 @@ async fn what_a_credential_makes_is_no_more_than_itself_and_ends_with_it() {
         expires_at: Some(end),
         roles: Some(ids([BuiltIn::Reader])),
         access_rules: vec![rule("/v1/servers")],
+        permissions: Vec::new(),
         ..credential("parent")
     };
     let parent = at.make(&at.by(), parent).await.unwrap();
@@ -205,6 +206,7 @@ async fn what_a_credential_makes_is_no_more_than_itself_and_ends_with_it() {
         unrestricted: true,
         expires_at: Some(end),
         access_rules: vec![rule("/v1/servers")],
+        permissions: Vec::new(),
         ..credential("child")
     };
     let wrong: [NewApplicationCredential; 4] = [
@@ -218,10 +220,12 @@ async fn what_a_credential_makes_is_no_more_than_itself_and_ends_with_it() {
         },
         NewApplicationCredential {
             access_rules: Vec::new(),
+            permissions: Vec::new(),
             ..child.clone()
         },
         NewApplicationCredential {
             access_rules: vec![rule("/v1/images")],
+            permissions: Vec::new(),
             ..child.clone()
         },
     ];
