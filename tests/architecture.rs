@@ -41,6 +41,7 @@ const LINE: &[(&str, &[&str])] = &[
         &[
             "skyloom-model",
             "skyloom-store",
+            "skyloom-identity",
             "skyloom-scheduler",
             "skyloom-cloud",
             "skyloom-image",
@@ -64,12 +65,16 @@ const LINE: &[(&str, &[&str])] = &[
             "skyloom-hypervisor",
             "skyloom-flow",
             "skyloom-cloud",
+            "skyloom-pki",
         ],
     ),
     ("skyloom-store-sql", &["skyloom-model", "skyloom-store"]),
     ("skyloom-store-etcd", &["skyloom-model", "skyloom-store"]),
     ("skyloom-store-mongo", &["skyloom-model", "skyloom-store"]),
-    ("skyloom-store-remote", &["skyloom-model", "skyloom-store"]),
+    (
+        "skyloom-store-remote",
+        &["skyloom-model", "skyloom-store", "skyloom-pki"],
+    ),
     (
         "skyloom-pool",
         &["skyloom-model", "skyloom-hypervisor", "skyloom-image"],

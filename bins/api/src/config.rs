@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use skyloom::api::{ApiLimits, ServeLimits};
+use skyloom::api::{ApiLimits, EdgeConfig, Network, NotANetwork, RateLimits, ServeLimits};
 use skyloom::cloud::TaskLimits;
 use skyloom_bin::archive::ArchiveSection;
 use skyloom_bin::store::StoreConfig;
@@ -21,6 +22,7 @@ pub(crate) struct ApiConfig {
     pub(crate) images: ImagesConfig,
     pub(crate) tasks: TasksConfig,
     pub(crate) limits: LimitsConfig,
+    pub(crate) edge: EdgeSection,
     pub(crate) bootstrap: BootstrapConfig,
 }
 
@@ -140,5 +142,57 @@ impl LimitsConfig {
 
     pub(crate) fn serve(&self) -> ServeLimits {
         ServeLimits::default().with_max_connections(self.connections)
+    }
+}
+
+/// Who is believed and how often who may ask.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct EdgeSection {
+    /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed, such as `10.0.0.0/8`.
+    pub(crate) trusted_proxies: Vec<String>,
+    /// Days for which browsers shall insist on TLS; 0 tells them nothing.
+    pub(crate) hsts_days: u32,
+    /// Logins each second of one source; five seconds' worth at once. 0 sets no bound, here and below.
+    pub(crate) logins: u32,
+    /// Requests without a good credential each second of one source.
+    pub(crate) anonymous: u32,
+    /// Reads each second of one token.
+    pub(crate) reads: u32,
+    /// Changes each second of one token.
+    pub(crate) writes: u32,
+    /// Streams opened each second by one token.
+    pub(crate) streams: u32,
+    /// Requests each second of one agent.
+    pub(crate) agents: u32,
+}
+
+impl Default for EdgeSection {
+    fn default() -> Self {
+        Self {
+            trusted_proxies: Vec::new(),
+            hsts_days: 365,
+            logins: 20,
+            anonymous: 100,
+            reads: 1000,
+            writes: 500,
+            streams: 100,
+            agents: 500,
+        }
+    }
+}
+
+impl EdgeSection {
+    pub(crate) fn config(&self) -> Result<EdgeConfig, NotANetwork> {
+        let proxies: Result<Vec<Network>, _> = self.trusted_proxies.iter().map(|text| text.parse()).collect();
+        let each = RateLimits::per_second;
+        let rates = RateLimits::default()
+            .with_sources(each(self.logins), each(self.anonymous))
+            .with_tokens(each(self.reads), each(self.writes), each(self.streams))
+            .with_agents(each(self.agents));
+        Ok(EdgeConfig::default()
+            .with_trusted_proxies(proxies?)
+            .with_hsts(Duration::from_secs(u64::from(self.hsts_days) * 86_400))
+            .with_rates(rates))
     }
 }

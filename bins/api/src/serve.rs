@@ -46,6 +46,10 @@ pub(crate) async fn run(
         format!("store {}", skyloom::shown(&config.store.uri)),
     );
 
+    let edge = config
+        .edge
+        .config()
+        .map_err(|e| MainError::usage("edge.trusted_proxies is not understood", e))?;
     let clock = Arc::new(SystemClock::new());
     let ids = Arc::new(OsIds::new(clock.clone()));
     let store = config.store.open(clock.clone(), ids.clone()).await?;
@@ -97,6 +101,7 @@ pub(crate) async fn run(
         metrics: metrics.into_fn(),
         open_metrics: false,
         limits: config.limits.api(),
+        edge,
         shutdown: shutdown.clone(),
     });
     readiness.done("api", Phase::Health, format!("listening on {address}"));

@@ -16,12 +16,13 @@ use serde_json::value::RawValue;
 use skyloom_cloud::FieldError;
 use skyloom_model::Id;
 
+use crate::edge::depth;
 use crate::held::Held;
 use crate::parts::AppState;
 use crate::problem::ApiError;
 
 /// Deepest nesting of a JSON body.
-const MAX_DEPTH: usize = 64;
+const MAX_DEPTH: usize = 25;
 /// Deepest nesting of a body of the store protocol: of a document as deep as parsers go, in its envelope.
 const MAX_STORE_DEPTH: usize = 128 + 4;
 /// Longest text of a parser's complaint that is repeated.
@@ -143,26 +144,6 @@ fn parse<T: DeserializeOwned>(body: &[u8], max_depth: usize) -> Result<T, ApiErr
         complaint(&path, e.inner())
     })?;
     Ok(value)
-}
-
-/// How deep the brackets of a JSON text go.
-fn depth(body: &[u8]) -> usize {
-    let (mut now, mut most, mut text, mut escaped) = (0_usize, 0, false, false);
-    for byte in body {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if text => escaped = true,
-            b'"' => text = !text,
-            _ if text => {}
-            b'[' | b'{' => {
-                now += 1;
-                most = most.max(now);
-            }
-            b']' | b'}' => now = now.saturating_sub(1),
-            _ => {}
-        }
-    }
-    most
 }
 
 /// A parser's error as ours: of the form (422, with the field) or of the text itself (400).
@@ -306,11 +287,11 @@ mod tests {
     }
 
     #[test]
-    fn depth_counts_brackets_outside_of_text() {
-        assert_eq!(depth(br#"{"a":[1,{"b":"]]}}[[["}]}"#), 3);
-        assert_eq!(depth(br#""\"[[""#), 0);
-        let deep = "[".repeat(100_000);
-        assert!(refusal(&deep).contains("body.too_deep"));
+    fn what_is_too_deep_is_refused_before_it_is_parsed() {
+        let nested = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+        assert!(!refusal(&nested(MAX_DEPTH)).contains("body.too_deep"));
+        assert!(refusal(&nested(MAX_DEPTH + 1)).contains("body.too_deep"));
+        assert!(refusal(&"[".repeat(100_000)).contains("body.too_deep"));
     }
 
     proptest! {

@@ -1,8 +1,8 @@
 //! The REST API as a library: a router to nest into a server of your own, and a server for those who have none.
 //!
 //! ```text
-//! HTTP ─> observe (request id, span, metrics, panics) ─> route ─> limit time ─> authenticate ─> handler ─> Cloud ─> Store
-//!           <── problem+json with the request id ───────────────────── ApiError ──┘
+//! HTTP ─> observe (id, span, metrics, panics) ─> guard ─> route ─> limit time ─> authenticate ─> rate ─> handler ─> Cloud
+//!           <── problem+json with the request id ─────────────────────── ApiError ──┘
 //! ```
 //!
 //! * [`router`] makes the routes of [`ApiParts`]; [`serve`] runs them on a listener, with or without TLS.
@@ -12,6 +12,7 @@
 
 mod answer;
 mod auth;
+mod edge;
 mod extract;
 mod fan;
 mod health;
@@ -30,6 +31,7 @@ use axum::middleware::from_fn_with_state;
 use bytes::Bytes;
 use utoipa_axum::router::OpenApiRouter;
 
+pub use edge::{EdgeConfig, Network, NotANetwork, RateLimits, Source};
 pub use health::health_router;
 pub use openapi::openapi;
 pub use parts::{ApiLimits, ApiParts};
@@ -45,18 +47,22 @@ pub fn router(parts: ApiParts) -> axum::Router {
     let state = AppState::new(parts, Bytes::from(document));
     let auth = from_fn_with_state(state.clone(), auth::authenticate);
     let time = from_fn_with_state(state.clone(), observe::limit_time);
+    let rate = from_fn_with_state(state.clone(), edge::of_token);
+    let source_rate = from_fn_with_state(state.clone(), edge::of_source);
     let routes = OpenApiRouter::new()
         .merge(
             routes::timed()
+                .route_layer(rate.clone())
                 .route_layer(auth.clone())
                 .route_layer(time.clone()),
         )
-        .merge(routes::untimed().route_layer(auth))
-        .merge(routes::public().route_layer(time));
+        .merge(routes::untimed().route_layer(rate).route_layer(auth))
+        .merge(routes::public().route_layer(source_rate).route_layer(time));
     let (router, _) = routes.split_for_parts();
     router
         .fallback(|| async { ApiError::no_route() })
         .method_not_allowed_fallback(|| async { ApiError::method() })
+        .layer(from_fn_with_state(state.clone(), edge::guard))
         .layer(from_fn_with_state(state.clone(), observe::observe))
         .with_state(state)
 }

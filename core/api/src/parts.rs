@@ -10,6 +10,7 @@ use skyloom_model::{Clock, Ids, Readiness};
 use skyloom_store::DynBackend;
 use tokio_util::sync::CancellationToken;
 
+use crate::edge::{Edge, EdgeConfig};
 use crate::fan::Fans;
 use crate::held;
 use crate::seats::Seats;
@@ -33,6 +34,8 @@ pub struct ApiParts {
     pub open_metrics: bool,
     /// Bounds.
     pub limits: ApiLimits,
+    /// What is let in, how often, and whose word about where it comes from is believed.
+    pub edge: EdgeConfig,
     /// Ends the streams, so that a server that shuts down need not wait for their clients.
     pub shutdown: CancellationToken,
 }
@@ -159,6 +162,7 @@ pub(crate) struct Shared {
     pub(crate) connections: Arc<Seats>,
     pub(crate) bytes: Arc<held::Bytes>,
     pub(crate) fans: Arc<Fans>,
+    pub(crate) edge: Edge,
     /// The OpenAPI document.
     pub(crate) document: Bytes,
 }
@@ -172,6 +176,7 @@ impl AppState {
             connections: Seats::new(usize::MAX, limits.max_connections_per_token),
             bytes: held::Bytes::new(limits.max_bytes, limits.max_bytes_per_token),
             fans: Arc::default(),
+            edge: Edge::new(parts.edge.clone(), parts.clock.clone(), &*parts.ids),
             document,
             parts,
         }))

@@ -12,7 +12,7 @@ use axum::extract::Request;
 use axum::middleware::Next;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use skyloom_api::{ApiLimits, ApiParts, ServeLimits, router, serve};
+use skyloom_api::{ApiLimits, ApiParts, EdgeConfig, RateLimits, ServeLimits, router, serve};
 use skyloom_cloud::{Cloud, CloudParts, DirImageRepo};
 use skyloom_model::{OsIds, Readiness, SystemClock};
 use skyloom_store::{
@@ -69,6 +69,7 @@ pub(crate) async fn serve_until_stdin_ends() -> std::result::Result<(), AnyError
                 .with_max_streams(8192, 8192)
                 .with_max_requests(8192, 8192)
                 .with_max_bytes(2 << 30, 2 << 30),
+            edge: EdgeConfig::default().with_rates(RateLimits::unlimited()),
             shutdown: shutdown.clone(),
         };
         let arrived = arrivals.clone();

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skyloom_api::{ApiLimits, ApiParts, ServeLimits, router, serve};
+use skyloom_api::{ApiLimits, ApiParts, EdgeConfig, RateLimits, ServeLimits, router, serve};
 use skyloom_cloud::{Cloud, CloudParts, DirImageRepo};
 use skyloom_model::{OsIds, Readiness, Secret, SystemClock};
 use skyloom_store::{DynBackend, MemoryConfig, MemoryStore};
@@ -74,6 +74,7 @@ impl ApiServer {
             metrics: Arc::new(String::new),
             open_metrics: true,
             limits: ApiLimits::default().with_heartbeat(Duration::from_millis(200)),
+            edge: EdgeConfig::default().with_rates(RateLimits::unlimited()),
             shutdown: shutdown.clone(),
         });
         let listener = TcpListener::bind(address).await?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skyloom::agent::FileJournal;
-use skyloom::api::{ApiLimits, ApiParts, ServeLimits, router, serve};
+use skyloom::api::{ApiLimits, ApiParts, EdgeConfig, ServeLimits, router, serve};
 use skyloom::cloud::{Caller, Cloud, CreateToken, DirImageRepo, ListQuery};
 use skyloom::hypervisor::{FakeOptions, FakeWorld, Hypervisor, Inspection, StopMode};
 use skyloom::image::Limits;
@@ -139,6 +139,7 @@ pub(super) async fn run(
         metrics: metrics.into_fn(),
         open_metrics: true,
         limits: ApiLimits::default(),
+        edge: EdgeConfig::default(),
         shutdown: shutdown.clone(),
     });
 

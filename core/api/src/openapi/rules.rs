@@ -217,8 +217,11 @@ fn preview(operation: &mut Operation) {
 }
 
 /// What error statuses mean.
-const ERRORS: [(u16, &str); 14] = [
-    (400, "A body, query or header that cannot be understood."),
+const ERRORS: [(u16, &str); 16] = [
+    (
+        400,
+        "A body, query, header or host that cannot be understood, or in two ways.",
+    ),
     (401, "No token, or none that works."),
     (403, "Not with this token's role."),
     (404, "Not there, or not yours."),
@@ -226,13 +229,15 @@ const ERRORS: [(u16, &str); 14] = [
     (409, "It does not fit what is."),
     (412, "It has changed since it was read."),
     (413, "The body is too long."),
+    (414, "Path and query are too long."),
     (415, "The body is of another type."),
     (422, "Understood, and wrong; `errors` names the fields."),
     (
         429,
-        "Too many requests of this token are under way, or too many tasks are unfinished: `tasks.too_many` says whose. \
-         `Retry-After` says in how many seconds to ask again.",
+        "Too many requests of this token are under way, too many came in too short a time (`rate.exceeded`), or too many \
+         tasks are unfinished: `tasks.too_many` says whose. `Retry-After` says in how many seconds to ask again.",
     ),
+    (431, "Too many headers, or too long ones."),
     (500, "A mistake of the server."),
     (
         503,
@@ -257,14 +262,12 @@ fn errors(form: &Form, operation: &mut Operation) {
     let limited = !public || metrics;
     for (status, _) in ERRORS {
         let can_happen = match status {
-            400 => user || body || query,
             401 | 403 | 503 => limited,
             404 => user || id,
             408 | 413 | 415 => body,
             409 => change || (user && below),
             412 => guarded,
             422 => change || store || query,
-            429 => !public,
             _ => true,
         };
         let key = status.to_string();

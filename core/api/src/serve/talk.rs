@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::{Peer, ServeLimits};
+use crate::edge::Wire;
 use crate::observe::REQUEST_ID;
 use crate::problem::ApiError;
 
@@ -46,24 +47,33 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) async fn run(self, stream: TcpStream) -> io::Result<()> {
+        let wire = Wire {
+            peer: stream.peer_addr()?,
+            tls: self.tls.is_some(),
+        };
         match self.tls.clone() {
-            None => self.talk(stream).await,
+            None => self.talk(stream, wire).await,
             Some(tls) => {
                 let handshake = tokio::time::timeout(self.limits.head_timeout, tls.accept(stream));
                 let late = |_| io::Error::new(io::ErrorKind::TimedOut, "TLS handshake");
                 let stream = handshake.await.map_err(late)??;
-                self.talk(stream).await
+                self.talk(stream, wire).await
             }
         }
     }
 
-    async fn talk(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> io::Result<()> {
+    async fn talk(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        wire: Wire,
+    ) -> io::Result<()> {
         let limits = self.limits;
         let peer = Peer::default();
         let http = builder(&limits);
         let service = Service {
             router: self.router.map(TowerToHyperService::new),
             peer: peer.clone(),
+            wire,
         };
         let connection = http.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
@@ -119,6 +129,7 @@ fn builder(limits: &ServeLimits) -> auto::Builder<TokioExecutor> {
 struct Service {
     router: Option<TowerToHyperService<axum::Router>>,
     peer: Peer,
+    wire: Wire,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Service {
@@ -136,6 +147,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             return Box::pin(async { Ok(refusal) });
         };
         request.extensions_mut().insert(self.peer.clone());
+        request.extensions_mut().insert(self.wire);
         let answer = router.call(request);
         Box::pin(async {
             let response = answer.await?;

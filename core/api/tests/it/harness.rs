@@ -9,7 +9,7 @@ use axum::response::Response;
 use futures::StreamExt as _;
 use http::{HeaderMap, Request, StatusCode};
 use serde_json::{Value as Json, json};
-use skyloom_api::{ApiLimits, ApiParts, router};
+use skyloom_api::{ApiLimits, ApiParts, EdgeConfig, RateLimits, router};
 use skyloom_cloud::{Caller, Cloud, CloudParts, CreateProject, CreateToken, DirImageRepo, TaskLimits};
 use skyloom_model::{
     Actor, HostId, ManualClock, Phase, ProjectId, Readiness, Resource as _, Role, SeededIds,
@@ -39,6 +39,7 @@ pub(crate) struct Api {
 /// What differs between APIs of tests.
 pub(crate) struct Setup {
     pub(crate) limits: ApiLimits,
+    pub(crate) edge: EdgeConfig,
     pub(crate) history: usize,
     pub(crate) open_metrics: bool,
     /// Puts something around the store that handlers see.
@@ -54,6 +55,8 @@ impl Default for Setup {
         readiness.done("api", Phase::Watch, "");
         Self {
             limits: ApiLimits::default().with_heartbeat(Duration::from_millis(50)),
+            // The clock stands still: a bucket would never fill again.
+            edge: EdgeConfig::default().with_rates(RateLimits::unlimited()),
             history: 10_000,
             open_metrics: true,
             wrap: |backend| backend,
@@ -96,6 +99,7 @@ impl Api {
             metrics: setup.metrics,
             open_metrics: setup.open_metrics,
             limits: setup.limits,
+            edge: setup.edge,
             shutdown: shutdown.clone(),
         });
         Self {

@@ -6,6 +6,7 @@
 mod agent_scoped;
 mod auth;
 mod dry_runs;
+mod edge;
 mod errors;
 mod follow;
 mod harness;

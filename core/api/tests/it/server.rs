@@ -15,13 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::harness::Api;
 
-struct Server {
-    address: SocketAddr,
-    shutdown: CancellationToken,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) shutdown: CancellationToken,
     task: JoinSet<std::io::Result<()>>,
 }
 
-async fn start(api: &Api, limits: ServeLimits, tls: Option<Arc<rustls::ServerConfig>>) -> Server {
+pub(crate) async fn start(api: &Api, limits: ServeLimits, tls: Option<Arc<rustls::ServerConfig>>) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
@@ -36,7 +36,7 @@ async fn start(api: &Api, limits: ServeLimits, tls: Option<Arc<rustls::ServerCon
 
 impl Server {
     /// Sends bytes and reads until the server closes.
-    async fn raw(&self, bytes: &[u8]) -> String {
+    pub(crate) async fn raw(&self, bytes: &[u8]) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(bytes).await.unwrap();
         let mut answer = Vec::new();
@@ -47,7 +47,7 @@ impl Server {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
-    async fn ended(mut self) {
+    pub(crate) async fn ended(mut self) {
         let ended = tokio::time::timeout(Duration::from_secs(30), self.task.join_next()).await;
         ended.expect("in time").unwrap().unwrap().unwrap();
     }

@@ -186,6 +186,7 @@ pub(super) fn host() -> Host {
                 accelerator_reason: "the CPU shows vmx and /dev/kvm opens".to_owned(),
                 traits: Vec::new(),
             }),
+            ..HostStatus::default()
         },
     }
 }
