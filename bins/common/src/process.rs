@@ -31,6 +31,19 @@ where
     live(&logs, |metrics, shutdown| work(config, metrics, shutdown))
 }
 
+/// Keeps what is in memory (passwords of requests, opened keys) out of core files, of this process and of those that it starts. The limit
+/// alone would not do: a `core_pattern` that is a program does not ask for it.
+fn no_core_dumps() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    // Where the kernel has neither there is nothing to be done about it.
+    let _ = setrlimit(Resource::Core, none);
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
 /// Sets the process up and runs `work` until it ends. The first signal cancels its token, the second one drops it.
 ///
 /// # Errors
@@ -43,6 +56,7 @@ where
     W: Future<Output = Result<(), MainError>>,
 {
     let _armed = skyloom_model::crash::arm();
+    no_core_dumps();
     telemetry::init_logs(logs).map_err(|e| MainError::usage("logs cannot be set up", e))?;
     let metrics =
         telemetry::install_metrics().map_err(|e| MainError::failed("metrics cannot be set up", e))?;
@@ -56,4 +70,16 @@ where
             signals::Ended::Abandoned => Err(MainError::abandoned()),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_process_leaves_no_core() {
+        use rustix::process::{DumpableBehavior, Resource, dumpable_behavior, getrlimit};
+        super::no_core_dumps();
+        assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+        let limit = getrlimit(Resource::Core);
+        assert_eq!((limit.current, limit.maximum), (Some(0), Some(0)));
+    }
 }
