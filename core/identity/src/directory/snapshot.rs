@@ -216,6 +216,11 @@ impl Snapshot {
     pub(crate) fn key(&self, kid: &str) -> Option<&Arc<Versioned<SigningKeyRecord>>> {
         self.index.keys.get(&kid.to_owned())
     }
+    /// The ids of all signing keys.
+    #[must_use]
+    pub fn signing_keys(&self) -> Vec<String> {
+        self.keys().map(|key| key.value.kid.clone()).collect()
+    }
     /// All signing keys.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &Arc<Versioned<SigningKeyRecord>>> {
         self.index.keys.iter().map(|(_, record)| record)

@@ -13,6 +13,7 @@ mod policy;
 mod quota;
 mod record;
 mod secret;
+mod service;
 mod totp;
 mod vault;
 mod world;
