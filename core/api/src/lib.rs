@@ -31,7 +31,7 @@ use axum::middleware::from_fn_with_state;
 use bytes::Bytes;
 use utoipa_axum::router::OpenApiRouter;
 
-pub use edge::{EdgeConfig, Network, NotANetwork, RateLimits, Source};
+pub use edge::{EdgeConfig, Network, NotANetwork, RateLimits, Source, protect};
 pub use health::health_router;
 pub use openapi::openapi;
 pub use parts::{ApiLimits, ApiParts};

@@ -95,7 +95,7 @@ fn known(method: &str) -> &str {
     }
 }
 
-fn finish(headers: &mut HeaderMap, request_id: &str) {
+pub(crate) fn finish(headers: &mut HeaderMap, request_id: &str) {
     if let Ok(id) = HeaderValue::from_str(request_id) {
         headers.insert(REQUEST_ID, id);
     }

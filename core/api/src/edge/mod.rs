@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::Next;
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use http::header::{CONNECTION, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderValue, StatusCode, Version};
@@ -37,6 +37,7 @@ pub(crate) use rates::{of_source, of_token};
 pub use source::Source;
 
 use crate::parts::AppState;
+use crate::problem::ApiError;
 use bucket::Buckets;
 use rates::Class;
 
@@ -134,36 +135,69 @@ impl Edge {
 }
 
 /// The outer gate.
-pub(crate) async fn guard(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
-    let edge = &state.edge;
-    let wire = request.extensions().get::<Wire>().copied();
-    if let Err(error) = head::check(&edge.config, &request, wire.is_some()) {
-        let mut refusal = error.into_response();
-        if request.version() <= Version::HTTP_11 {
-            // Whoever writes such heads may mean something else by what follows.
-            refusal
-                .headers_mut()
-                .insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        return refusal;
-    }
-    let source = Source::of(&request, wire, &edge.config.trusted_proxies);
-    head::strip(request.headers_mut());
-    let known = request.extensions().get::<MatchedPath>().is_some();
-    request.extensions_mut().insert(source.clone());
+pub(crate) async fn guard(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    state.edge.pass(request, next).await
+}
 
-    let mut response = next.run(request).await;
-    let nobody = [StatusCode::UNAUTHORIZED, StatusCode::METHOD_NOT_ALLOWED].contains(&response.status());
-    if (nobody || !known)
-        && let Err(error) = edge.charge(Class::Anonymous, source.name())
-    {
-        response = error.into_response();
+/// Puts the edge around routes that are not the API's own, such as those of another interface beside it: everything but the
+/// rates of tokens, which only who looks at the tokens can tell apart. Its buckets are its own.
+pub fn protect(
+    routes: axum::Router,
+    config: EdgeConfig,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn Ids>,
+) -> axum::Router {
+    let edge = Arc::new(Edge::new(config, clock, &*ids));
+    let gate =
+        async move |State((edge, ids)): State<(Arc<Edge>, Arc<dyn Ids>)>, request: Request, next: Next| {
+            let mut response = edge.pass(request, next).await;
+            let refusal = response.extensions_mut().remove::<ApiError>();
+            refusal.map_or(response, |error| {
+                let id = format!("req-{}", ids.uuid());
+                let mut refusal = error.render(&id);
+                crate::observe::finish(refusal.headers_mut(), &id);
+                refusal
+            })
+        };
+    routes.layer(from_fn_with_state((edge, ids), gate))
+}
+
+impl Edge {
+    async fn pass(&self, mut request: Request, next: Next) -> Response {
+        let wire = request.extensions().get::<Wire>().copied();
+        if let Err(error) = head::check(&self.config, &request, wire.is_some()) {
+            let mut refusal = error.into_response();
+            if request.version() <= Version::HTTP_11 {
+                // Whoever writes such heads may mean something else by what follows.
+                refusal
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            return refusal;
+        }
+        let source = Source::of(&request, wire, &self.config.trusted_proxies);
+        head::strip(request.headers_mut());
+        let known = request.extensions().get::<MatchedPath>().is_some();
+        request.extensions_mut().insert(source.clone());
+        if rates::is_login(&request)
+            && let Err(error) = self.charge(Class::Login, source.name())
+        {
+            return error.into_response();
+        }
+
+        let mut response = next.run(request).await;
+        let nobody = [StatusCode::UNAUTHORIZED, StatusCode::METHOD_NOT_ALLOWED].contains(&response.status());
+        if (nobody || !known)
+            && let Err(error) = self.charge(Class::Anonymous, source.name())
+        {
+            response = error.into_response();
+        }
+        if let Some(hsts) = &self.hsts
+            && source.is_secure()
+        {
+            let headers = response.headers_mut();
+            headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
+        }
+        response
     }
-    if let Some(hsts) = &edge.hsts
-        && source.is_secure()
-    {
-        let headers = response.headers_mut();
-        headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
-    }
-    response
 }

@@ -170,16 +170,23 @@ fn whole_seconds(wait: Duration) -> Duration {
     Duration::from_secs((wait.as_secs() + more).max(1))
 }
 
-/// Of public routes: not too often from one source.
+/// Where people log in: here, and in Keystone's interface.
+const LOGINS: [&str; 2] = ["/auth/login", "/auth/tokens"];
+
+pub(super) fn is_login(request: &Request) -> bool {
+    let path = request.uri().path().trim_end_matches('/');
+    request.method() == Method::POST && LOGINS.iter().any(|login| path.ends_with(login))
+}
+
+/// Of public routes: not too often from one source. Logins have paid before.
 pub(crate) async fn of_source(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>();
-    let login = route.is_some_and(|route| route.as_str().ends_with("/auth/login"));
-    let class = if login { Class::Login } else { Class::Anonymous };
-    let source = request.extensions().get::<Source>();
-    match state.edge.charge(class, source.map_or("", Source::name)) {
-        Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
+    let source = request.extensions().get::<Source>().map_or("", Source::name);
+    if !is_login(&request)
+        && let Err(error) = state.edge.charge(Class::Anonymous, source)
+    {
+        return error.into_response();
     }
+    next.run(request).await
 }
 
 /// Of routes behind [`crate::auth::authenticate`]: not too often by one token.
@@ -220,6 +227,20 @@ mod tests {
             (Method::POST, "/v1/store/lease-grant", Class::Write),
         ] {
             assert_eq!(Class::of(&method, route), class, "{method} {route}");
+        }
+    }
+
+    #[test]
+    fn logins_are_known_by_their_path() {
+        for (method, path, login) in [
+            ("POST", "/v1/auth/login", true),
+            ("POST", "/identity/v3/auth/tokens/", true),
+            ("GET", "/identity/v3/auth/tokens", false),
+            ("POST", "/v1/tokens", false),
+        ] {
+            let request = Request::builder().method(method).uri(path);
+            let request = request.body(axum::body::Body::empty()).unwrap();
+            assert_eq!(is_login(&request), login, "{method} {path}");
         }
     }
 

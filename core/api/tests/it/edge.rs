@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::extract::ConnectInfo;
 use http::Request;
 use serde_json::json;
-use skyloom_api::{EdgeConfig, RateLimits};
+use skyloom_api::{EdgeConfig, RateLimits, Source};
 use skyloom_model::Role;
 use tower::ServiceExt as _;
 
@@ -157,4 +157,62 @@ async fn every_operation_carries_the_security_headers_and_none_is_told_to_insist
             }
         }
     }
+}
+
+#[tokio::test]
+async fn routes_of_others_can_stand_behind_the_edge_too() {
+    use axum::routing::get;
+    let show = async |axum::Extension(source): axum::Extension<Source>, headers: http::HeaderMap| {
+        format!("{} {}", source.name(), headers.len())
+    };
+    let routes = axum::Router::new().route("/show", get(show)).route(
+        "/v3/auth/tokens",
+        axum::routing::post(async || http::StatusCode::CREATED),
+    );
+    let clock = skyloom_model::ManualClock::new();
+    let ids = std::sync::Arc::new(skyloom_model::SeededIds::new(clock.clone(), 1));
+    let config = EdgeConfig::default()
+        .with_trusted_proxies(["10.0.0.0/8".parse().unwrap()])
+        .with_rates(RateLimits::unlimited().with_sources(RateLimits::per_second(1), None));
+    let routes = skyloom_api::protect(routes, config, std::sync::Arc::new(clock), ids);
+    let ask = async |method: &str, path: &str, headers: &[(&str, &str)]| {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let from: SocketAddr = "10.0.0.1:5".parse().unwrap();
+        request.extensions_mut().unwrap().insert(ConnectInfo(from));
+        let answer = routes
+            .clone()
+            .oneshot(request.body(axum::body::Body::empty()).unwrap());
+        let answer = answer.await.unwrap();
+        let (head, body) = answer.into_parts();
+        let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+        (head, String::from_utf8(body.to_vec()).unwrap())
+    };
+    let claims = [
+        ("x-forwarded-for", "198.51.100.9"),
+        ("x-user-id", "admin"),
+        ("host", "x"),
+    ];
+    let (_, shown) = ask("GET", "/show", &claims).await;
+    assert_eq!(
+        shown, "198.51.100.9 1",
+        "the client's address, and the host alone"
+    );
+    let (head, problem) = ask("GET", "/show", &[("host", "x/y")]).await;
+    assert_eq!(head.status, 400);
+    assert!(
+        problem.contains("request.host") && head.headers.contains_key("x-request-id"),
+        "{problem}"
+    );
+    for _ in 0..5 {
+        assert_eq!(ask("POST", "/v3/auth/tokens", &[]).await.0.status, 201);
+    }
+    let (head, problem) = ask("POST", "/v3/auth/tokens", &[]).await;
+    assert_eq!(
+        (head.status.as_u16(), &head.headers["retry-after"]),
+        (429, &"1".parse().unwrap())
+    );
+    assert!(problem.contains("rate.exceeded"), "{problem}");
 }
