@@ -28,8 +28,10 @@ pub use skyloom_cloud as cloud;
 pub use skyloom_engine as engine;
 pub use skyloom_flow as flow;
 pub use skyloom_hypervisor as hypervisor;
+pub use skyloom_identity as identity;
 pub use skyloom_image as image;
 pub use skyloom_model as model;
+pub use skyloom_pki as pki;
 #[cfg(feature = "qmp")]
 pub use skyloom_pool as pool;
 #[cfg(feature = "qmp")]

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use skyloom_model::{Clock, Ids, Secret};
+use skyloom_pki::ReloadingClient;
 use skyloom_store::layer::{self, StandardConfig};
 use skyloom_store::{About, DynBackend, Error, ErrorKind, MemoryConfig, MemoryStore, Result};
 
@@ -34,6 +35,9 @@ pub struct StoreOptions {
     pub token: Option<Secret<String>>,
     /// For remote stores: certificate authorities in PEM, believed instead of the system's.
     pub ca_pem: Option<Vec<u8>>,
+    /// For remote stores: whom to believe and what to show, instead of `ca_pem` and, if it shows something, of the token. It may be
+    /// exchanged while it is in use.
+    pub tls: Option<Arc<ReloadingClient>>,
     /// Create or upgrade what the store keeps its records in, where that is not done by opening (databases on servers).
     pub migrate: bool,
     /// Open only what is there: where opening would make an empty store (SQLite), it fails instead.
@@ -50,6 +54,7 @@ impl StoreOptions {
             layers: StandardConfig::default(),
             token: None,
             ca_pem: None,
+            tls: None,
             migrate: false,
             existing: false,
         }
@@ -80,6 +85,13 @@ impl StoreOptions {
     #[must_use]
     pub fn with_ca_pem(mut self, pem: Vec<u8>) -> Self {
         self.ca_pem = Some(pem);
+        self
+    }
+
+    /// With roots, and maybe a certificate, that may be exchanged.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Arc<ReloadingClient>) -> Self {
+        self.tls = Some(tls);
         self
     }
 }
@@ -348,12 +360,21 @@ async fn mongo(uri: &str, options: &StoreOptions) -> Result<Opened> {
 
 #[cfg(feature = "remote")]
 fn remote(uri: &str, options: &StoreOptions) -> Result<Opened> {
-    let token = options.token.clone().ok_or_else(|| {
-        Error::new(ErrorKind::Denied, "open store")
-            .with("uri", uri)
-            .with("missing", "a token")
-    })?;
-    let mut config = skyloom_store_remote::RemoteConfig::new(uri, token);
+    use skyloom_store_remote::{LiveTls, RemoteConfig};
+    let tls = options.tls.clone().map(|client| LiveTls {
+        client,
+        clock: options.clock.clone(),
+    });
+    let mut config = match (options.token.clone(), tls) {
+        (Some(token), None) => RemoteConfig::new(uri, token),
+        (Some(token), Some(tls)) => RemoteConfig::new(uri, token).with_tls(tls),
+        (None, Some(tls)) if tls.client.key_name().is_some() => RemoteConfig::by_certificate(uri, tls),
+        (None, _) => {
+            return Err(Error::new(ErrorKind::Denied, "open store")
+                .with("uri", uri)
+                .with("missing", "a token or a certificate"));
+        }
+    };
     if let Some(pem) = &options.ca_pem {
         config = config.with_ca_pem(pem.clone());
     }

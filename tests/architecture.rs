@@ -15,6 +15,10 @@ const LINE: &[(&str, &[&str])] = &[
     ("skyloom-scheduler", &["skyloom-model"]),
     ("skyloom-identity", &["skyloom-model", "skyloom-store"]),
     ("skyloom-pki", &["skyloom-model"]),
+    (
+        "skyloom-openstack",
+        &["skyloom-model", "skyloom-store", "skyloom-identity"],
+    ),
     ("skyloom-hypervisor", &["skyloom-model"]),
     (
         "skyloom-flow",

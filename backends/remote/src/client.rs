@@ -12,32 +12,29 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use reqwest::{Certificate, Response, StatusCode, Url};
+use reqwest::{Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use skyloom_model::Secret;
 use skyloom_store::wire::{MAX_LINE_BYTES, ROOT, WireError};
 use skyloom_store::{Class, Error, ErrorKind, Result};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::RemoteConfig;
-use crate::link::{Gate, Link};
+use crate::http::Http;
+use crate::link::Link;
 
 /// Longest body of an answer: a page of the protocol with room for its own writing.
 const MAX_ANSWER_BYTES: usize = MAX_LINE_BYTES;
 /// Longest error body that is read.
 const MAX_PROBLEM_BYTES: usize = 64 << 10;
 
-/// Bytes that one answer or watch may send ahead of its reader.
-const STREAM_WINDOW: u32 = 256 << 10;
 /// Requests about leases under way at a time.
 const LEASE_SEATS: usize = 32;
 /// Other calls under way at a time; the rest of the API's 256 streams are for watches.
 const CALL_SEATS: usize = 96;
 /// Kibibytes of requests on their way at a time: what a renewal may find before it on the wire.
 const BULK_KIB: u32 = 2 << 10;
-/// All streams together.
-const STREAMS: u32 = 256;
-
 /// What may have happened behind when the answer is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -49,14 +46,14 @@ pub(crate) enum Fate {
 
 /// The HTTP side of a remote store.
 pub(crate) struct Client {
-    http: reqwest::Client,
+    http: Http,
     link: Arc<Link>,
     calls: Semaphore,
     leases: Semaphore,
     bulk: Semaphore,
     watches: Arc<Semaphore>,
     base: Url,
-    authorization: HeaderValue,
+    authorization: Option<HeaderValue>,
     request_timeout: Duration,
     pub(crate) silence_timeout: Duration,
 }
@@ -75,39 +72,14 @@ struct Problem {
 
 impl Client {
     pub(crate) fn new(config: RemoteConfig) -> Result<Self> {
-        let invalid = || Error::new(ErrorKind::Invalid, "open remote store");
         let base = config.base()?;
-        let mut authorization = HeaderValue::try_from(format!("Bearer {}", config.token.expose()))
-            .map_err(|_| invalid().with("token", "has characters that no token has"))?;
-        authorization.set_sensitive(true);
+        let authorization = config.token.as_ref().map(authorization).transpose()?;
         let link = Arc::new(Link::new(
-            config.token.expose(),
+            &seed(&config),
             config.reconnect_spread,
             config.connect_timeout,
         ));
-        // What is repeated is only what HTTP/2 says was not begun: refused streams, and those after a server's farewell.
-        let mut builder = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .http2_prior_knowledge()
-            .http2_initial_stream_window_size(STREAM_WINDOW)
-            .http2_initial_connection_window_size(STREAM_WINDOW * STREAMS)
-            .http2_max_header_list_size(16 << 10)
-            .http2_keep_alive_interval(config.ping)
-            .http2_keep_alive_timeout(config.ping)
-            .http2_keep_alive_while_idle(true)
-            .connector_layer(Gate(Arc::clone(&link)))
-            // Shorter than servers keep idle connections: a request on one that is just being closed would be lost.
-            .pool_idle_timeout(Duration::from_secs(10))
-            .tcp_keepalive(Duration::from_secs(30));
-        if let Some(pem) = &config.ca_pem {
-            let authorities = Certificate::from_pem_bundle(pem).map_err(|e| invalid().because(e))?;
-            if authorities.is_empty() {
-                return Err(invalid().with("ca_pem", "holds no certificate"));
-            }
-            builder = builder.tls_certs_only(authorities);
-        }
-        let http = builder.build().map_err(|e| invalid().because(e))?;
+        let http = Http::new(&config, Arc::clone(&link))?;
         Ok(Self {
             http,
             link,
@@ -234,14 +206,16 @@ impl Client {
         fate: Fate,
     ) -> Result<Response> {
         let made = self.link.made();
-        let response = self
+        let mut request = self
             .http
+            .current()?
             .post(self.url(endpoint))
-            .header(AUTHORIZATION, self.authorization.clone())
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .body(body)
-            .send()
-            .await;
+            .body(body);
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization.clone());
+        }
+        let response = request.send().await;
         let response = match response {
             Ok(response) => response,
             // Not a byte of the request has left.
@@ -258,6 +232,23 @@ impl Client {
             return Ok(response);
         }
         Err(refused(response, operation, fate).await)
+    }
+}
+
+fn authorization(token: &Secret<String>) -> Result<HeaderValue> {
+    let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose())).map_err(|_| {
+        Error::new(ErrorKind::Invalid, "open remote store").with("token", "has characters that no token has")
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// What this client has that no other has: its token, or the key of its certificate.
+fn seed(config: &RemoteConfig) -> String {
+    match (&config.token, &config.tls) {
+        (Some(token), _) => token.expose().clone(),
+        (None, Some(tls)) => tls.client.key_name().unwrap_or_default(),
+        (None, None) => String::new(),
     }
 }
 

@@ -1,10 +1,12 @@
 //! Where the API is, how to prove who asks, and how long to wait.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Url;
-use skyloom_model::Secret;
+use skyloom_model::{Clock, Secret};
+use skyloom_pki::ReloadingClient;
 use skyloom_store::{Error, ErrorKind, Result};
 
 /// Most watches of one connection: half of the streams that the API allows on one.
@@ -16,10 +18,12 @@ const MAX_WATCHES: usize = 128;
 pub struct RemoteConfig {
     /// The API's base address, such as `https://cloud.example.org:8700`.
     pub url: String,
-    /// The bearer token.
-    pub token: Secret<String>,
+    /// The bearer token; nothing for who shows a certificate instead.
+    pub token: Option<Secret<String>>,
     /// Certificates (PEM) of the only authorities to believe; `None` believes the operating system's.
     pub ca_pem: Option<Vec<u8>>,
+    /// Whom to believe and what to show, instead of `ca_pem`; exchanged while it is in use.
+    pub tls: Option<LiveTls>,
     /// Speak plain HTTP to other machines too: only inside a network that is protected by other means.
     pub allow_plain: bool,
     /// Longest wait for a connection.
@@ -37,6 +41,15 @@ pub struct RemoteConfig {
     pub max_watches: usize,
 }
 
+/// TLS whose roots and certificate may be exchanged: what is asked after that is asked on a new connection.
+#[derive(Debug, Clone)]
+pub struct LiveTls {
+    /// Roots, and the certificate to show.
+    pub client: Arc<ReloadingClient>,
+    /// Whether a certificate counts now.
+    pub clock: Arc<dyn Clock>,
+}
+
 impl RemoteConfig {
     /// The API at `url` with `token`: 5 s to connect, 30 s for an answer, 20 s of silence; back within 2 s; a ping every
     /// 5 s; 128 watches.
@@ -44,8 +57,9 @@ impl RemoteConfig {
     pub fn new(url: impl Into<String>, token: Secret<String>) -> Self {
         Self {
             url: url.into(),
-            token,
+            token: Some(token),
             ca_pem: None,
+            tls: None,
             allow_plain: false,
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
@@ -60,6 +74,21 @@ impl RemoteConfig {
     #[must_use]
     pub fn with_ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.ca_pem = Some(pem.into());
+        self
+    }
+
+    /// The API at `url` for a host that shows its certificate: no token, otherwise as [`RemoteConfig::new`].
+    #[must_use]
+    pub fn by_certificate(url: impl Into<String>, tls: LiveTls) -> Self {
+        let mut config = Self::new(url, Secret::new(String::new())).with_tls(tls);
+        config.token = None;
+        config
+    }
+
+    /// Believing and showing what `tls` has.
+    #[must_use]
+    pub fn with_tls(mut self, tls: LiveTls) -> Self {
+        self.tls = Some(tls);
         self
     }
 

@@ -19,6 +19,8 @@
 
 mod client;
 mod config;
+mod http;
+mod join;
 mod link;
 mod watch;
 
@@ -38,7 +40,8 @@ use skyloom_store::{
 };
 
 use crate::client::{Client, Fate};
-pub use crate::config::RemoteConfig;
+pub use crate::config::{LiveTls, RemoteConfig};
+pub use crate::join::{JoinClient, JoinFailed};
 
 /// The store behind an API server. Clones share the connections.
 #[derive(Clone)]

@@ -90,7 +90,7 @@ fn config(server: &ApiServer, tls: Option<&Tls>) -> RemoteConfig {
         None => config,
         Some((authority, _)) => {
             let url = format!("https://localhost:{}", server.address.port());
-            RemoteConfig::new(url, config.token).with_ca_pem(authority.as_str())
+            RemoteConfig::new(url, config.token.expect("a token")).with_ca_pem(authority.as_str())
         }
     }
 }

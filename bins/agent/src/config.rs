@@ -22,12 +22,14 @@ pub(crate) struct AgentConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct HostConfig {
-    /// The host's id, as `skyloom host add` printed it.
+    /// The host's id, as `skyloom host add` printed it. A host that has joined has it in its certificate.
     pub(crate) host: String,
-    /// Its name, for logs.
+    /// Its name, as the operator entered it.
     pub(crate) name: String,
-    /// Where disks, images and guests' files are kept.
+    /// Where disks, images and guests' files are kept; `pki` below it has the host's key and certificate.
     pub(crate) data_dir: PathBuf,
+    /// File with a join token, to become a host with a certificate of its own instead of a token in `store.token_file`.
+    pub(crate) join_token_file: Option<PathBuf>,
 }
 
 impl Default for HostConfig {
@@ -36,6 +38,7 @@ impl Default for HostConfig {
             host: String::new(),
             name: "host".into(),
             data_dir: "/var/lib/skyloom/host".into(),
+            join_token_file: None,
         }
     }
 }

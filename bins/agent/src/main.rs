@@ -1,5 +1,6 @@
 //! `skyloom-agent`: runs one host. Reads its configuration, opens the parts, works until a signal.
 
+mod certificate;
 mod config;
 mod work;
 
@@ -22,7 +23,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
     version,
     after_help = "Examples:
   skyloom-agent --config /etc/skyloom/agent.toml
-  skyloom-agent --set store.uri=https://cloud.example:8780 --set store.token_file=/etc/skyloom/token --set agent.host=ID"
+  skyloom-agent --set store.uri=https://cloud.example:8780 --set store.ca_file=/etc/skyloom/roots.pem \\
+    --set agent.name=rack1-n3 --set agent.join_token_file=/etc/skyloom/join-token
+  skyloom-agent --set store.uri=http://127.0.0.1:8780 --set store.token_file=/etc/skyloom/token --set agent.host=ID"
 )]
 struct Args {
     #[command(flatten)]

@@ -14,6 +14,7 @@ use skyloom_bin::health;
 use skyloom_bin::telemetry::RenderMetrics;
 use tokio_util::sync::CancellationToken;
 
+use crate::certificate::HostIdentity;
 use crate::config::{AgentConfig, Kind};
 
 pub(crate) async fn run(
@@ -22,15 +23,29 @@ pub(crate) async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), MainError> {
     let clock = Arc::new(SystemClock::new());
-    let host: HostId = config.agent.host.parse().map_err(|e| {
-        MainError::usage("agent.host is no id", e).hint("`skyloom host add NAME` prints the host's id")
-    })?;
-    let token = config.store.token()?.ok_or_else(|| {
-        MainError::usage("store.token_file is not set", "an agent needs its host's token")
-            .hint("`skyloom host add NAME` prints it once")
-    })?;
+    let identity = HostIdentity::open(&config, clock.clone(), &shutdown).await?;
+    let host = host(&config, identity.as_ref())?;
+    let token = config.store.token()?;
+    if identity.is_none() && token.is_none() {
+        return Err(MainError::usage(
+            "this host can show nothing",
+            "an agent needs its host's certificate or token",
+        )
+        .hint("set agent.join_token_file to a file with what `skyloom host join-token NAME` prints, or store.token_file"));
+    }
+    // Roots alone are followed in their file; with a certificate they come along with its successors.
+    let followed = match &identity {
+        Some(_) => None,
+        None => config.store.tls(clock.clone()).await?,
+    };
+    let tls = match (&identity, &followed) {
+        (Some(identity), _) => Some(identity.tls.clone()),
+        (None, followed) => followed.as_ref().map(|f| f.live.clone()),
+    };
     let content = HttpContent::new(
-        HttpContentConfig::new(&config.store.uri, token).with_ca_pem(config.store.ca_pem()?),
+        HttpContentConfig::new(&config.store.uri, clock.clone())
+            .with_token(token)
+            .with_tls(tls.clone()),
     )
     .map_err(|e| MainError::usage("images cannot be read", e))?;
     let journal = FileJournal::open(&config.agent.data_dir.join("journal"))
@@ -38,7 +53,7 @@ pub(crate) async fn run(
     let (hypervisor, storage) = open_host(&config, clock.clone()).await?;
     let store = config
         .store
-        .open(clock.clone(), Arc::new(OsIds::new(clock.clone())))
+        .open_with(clock.clone(), Arc::new(OsIds::new(clock.clone())), tls)
         .await?;
     let readiness = Readiness::new();
     let jobs = host_jobs(&HostJobParts {
@@ -57,10 +72,38 @@ pub(crate) async fn run(
         readiness: readiness.clone(),
         config: Settings::new(host, config.agent.name),
     });
+    let certificates = async {
+        match (identity, followed) {
+            (Some(identity), _) => identity.keep(shutdown.clone()).await,
+            (None, Some(followed)) => followed.follow(shutdown.clone()).await,
+            (None, None) => {}
+        }
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
         biased;
         ended = agent.run(shutdown.clone()) => ended.map_err(|e| MainError::failed("the agent cannot work", e)),
-        ended = health::serve_health(config.health.listen, readiness, metrics, shutdown) => ended,
+        ended = health::serve_health(config.health.listen, readiness, metrics, shutdown.clone()) => ended,
+        () = certificates => Ok(()),
+    }
+}
+
+/// The host of the certificate; else the configured one. Both must be the same when both are there.
+fn host(config: &AgentConfig, identity: Option<&HostIdentity>) -> Result<HostId, MainError> {
+    let configured = Some(&config.agent.host).filter(|text| !text.is_empty());
+    let configured: Option<HostId> = configured.map(|text| text.parse()).transpose().map_err(|e| {
+        MainError::usage("agent.host is no id", e).hint("`skyloom host add NAME` prints the host's id")
+    })?;
+    match (configured, identity) {
+        (Some(configured), Some(identity)) if configured != identity.host => Err(MainError::usage(
+            format!("agent.host is {configured}"),
+            format!("the certificate here is of the host {}", identity.host),
+        )
+        .hint("leave agent.host out, or give this host a data folder of its own")),
+        (_, Some(identity)) => Ok(identity.host),
+        (Some(configured), None) => Ok(configured),
+        (None, None) => Err(MainError::usage("agent.host is not set", "this host has not joined")
+            .hint("`skyloom host add NAME` prints the host's id; or join it with `skyloom host join-token NAME`")),
     }
 }
 

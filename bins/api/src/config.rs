@@ -11,6 +11,8 @@ use skyloom_bin::archive::ArchiveSection;
 use skyloom_bin::store::StoreConfig;
 use skyloom_bin::telemetry::LogConfig;
 
+use crate::pki::PkiSection;
+
 /// All sections.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -23,6 +25,7 @@ pub(crate) struct ApiConfig {
     pub(crate) tasks: TasksConfig,
     pub(crate) limits: LimitsConfig,
     pub(crate) edge: EdgeSection,
+    pub(crate) pki: PkiSection,
     pub(crate) bootstrap: BootstrapConfig,
 }
 
@@ -34,8 +37,10 @@ pub(crate) struct ListenConfig {
     pub(crate) listen: SocketAddr,
     /// Certificate chain in PEM; with `tls_key` the API speaks TLS.
     pub(crate) tls_cert: Option<PathBuf>,
-    /// Its key in PEM.
+    /// Its key in PEM. Both files are followed: what is new there is shown from the next handshake on.
     pub(crate) tls_key: Option<PathBuf>,
+    /// Speak TLS 1.2 too, for clients that cannot be changed.
+    pub(crate) tls12: bool,
 }
 
 impl Default for ListenConfig {
@@ -44,6 +49,7 @@ impl Default for ListenConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8780)),
             tls_cert: None,
             tls_key: None,
+            tls12: false,
         }
     }
 }

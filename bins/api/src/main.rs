@@ -1,6 +1,7 @@
 //! `skyloom-api`: the REST API over one store. Reads its configuration, opens the parts, serves until a signal.
 
 mod config;
+mod pki;
 mod serve;
 
 use std::process::ExitCode;

@@ -11,11 +11,11 @@ use skyloom::model::{OsIds, Phase, Readiness, SystemClock};
 use skyloom_bin::exit::MainError;
 use skyloom_bin::store::write_token;
 use skyloom_bin::telemetry::RenderMetrics;
-use skyloom_bin::tls;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ApiConfig, ListenConfig};
+use crate::pki::ApiTls;
 
 /// Open files beside those of connections: the store's, images', logs.
 const OTHER_FILES: u64 = 256;
@@ -27,19 +27,7 @@ pub(crate) async fn run(
 ) -> Result<(), MainError> {
     let readiness = Readiness::new();
     readiness.expect("api");
-    let tls = match (&config.api.tls_cert, &config.api.tls_key) {
-        (Some(cert), Some(key)) => {
-            Some(tls::server(cert, key).map_err(|e| MainError::usage("TLS cannot be set up", e))?)
-        }
-        (None, None) => None,
-        _ => {
-            return Err(MainError::usage(
-                "TLS cannot be set up",
-                "api.tls_cert and api.tls_key belong together",
-            ));
-        }
-    };
-    refuse_plain(&config.api, tls.is_some())?;
+    refuse_plain(&config.api, config.api.tls_cert.is_some() || config.pki.enabled)?;
     readiness.done(
         "api",
         Phase::Configuration,
@@ -57,6 +45,15 @@ pub(crate) async fn run(
         .archive
         .open(&store.backend, clock.clone(), ids.clone(), &readiness)
         .await?;
+    let authority = config
+        .pki
+        .open(store.backend.clone(), clock.clone(), ids.clone())
+        .await?;
+    let tls = ApiTls::open(&config.api, &config.pki, authority.as_ref(), clock.clone()).await?;
+    let roots = authority
+        .as_ref()
+        .map(|authority| config.pki.publish(authority))
+        .transpose()?;
     let images = DirImageRepo::open(&config.images.dir, Limits::default().max_file).map_err(|e| {
         MainError::failed(
             format!("the image folder {} does not open", config.images.dir.display()),
@@ -69,11 +66,13 @@ pub(crate) async fn run(
         ids: ids.clone(),
         images: Arc::new(images),
     });
-    let cloud = Arc::new(
-        cloud
-            .with_limits(config.tasks.into())
-            .with_archive(archive.archive.clone()),
-    );
+    let mut cloud = cloud
+        .with_limits(config.tasks.into())
+        .with_archive(archive.archive.clone());
+    if let Some(authority) = &authority {
+        cloud = cloud.with_authority(authority.clone());
+    }
+    let cloud = Arc::new(cloud);
     let made = cloud
         .bootstrap()
         .await
@@ -95,7 +94,7 @@ pub(crate) async fn run(
     let routes = router(ApiParts {
         cloud: cloud.clone(),
         backend: store.backend.clone(),
-        clock,
+        clock: clock.clone(),
         ids,
         readiness: readiness.clone(),
         metrics: metrics.into_fn(),
@@ -112,10 +111,33 @@ pub(crate) async fn run(
     let scheme = if tls.is_some() { "https" } else { "http" };
     say(&format!("SKYLOOM_ENDPOINT={scheme}://{address}\n"));
 
-    let (served, (), ()) = tokio::join!(
-        serve(listener, routes, tls, config.limits.serve(), shutdown.clone()),
+    let config_of = |tls: &ApiTls| tls.config.clone();
+    let served = serve(
+        listener,
+        routes,
+        tls.as_ref().map(config_of),
+        config.limits.serve(),
+        shutdown.clone(),
+    );
+    let certificates = async {
+        if let Some(tls) = tls {
+            tls.keep(clock, shutdown.clone()).await;
+        }
+    };
+    let trust = async {
+        if let (Some(authority), Some(roots)) = (&authority, roots) {
+            tokio::join!(
+                authority.run(shutdown.clone()),
+                roots.follow(authority, shutdown.clone())
+            );
+        }
+    };
+    let (served, (), (), (), ()) = tokio::join!(
+        served,
         cloud.keep_tidy(shutdown.clone()),
-        cloud.keep_reconciled(shutdown),
+        cloud.keep_reconciled(shutdown.clone()),
+        certificates,
+        trust,
     );
     archive.close().await?;
     store
@@ -152,7 +174,7 @@ fn refuse_plain(api: &ListenConfig, tls: bool) -> Result<(), MainError> {
         format!("api.listen is {} without TLS", api.listen),
         "tokens would be readable on the network",
     )
-    .hint("set api.tls_cert and api.tls_key, or listen on 127.0.0.1"))
+    .hint("set pki.enabled, or api.tls_cert and api.tls_key, or listen on 127.0.0.1"))
 }
 
 fn announce_token(file: Option<&Path>, token: &str) -> Result<(), MainError> {

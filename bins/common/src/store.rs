@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use skyloom::pki::ReloadingClient;
 use skyloom::{Opened, StoreOptions, open_store};
 use skyloom_model::{Clock, Ids, Secret};
 
 use crate::exit::MainError;
+use crate::tls::{self, Followed};
 
 /// Which store.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -45,19 +47,18 @@ impl StoreConfig {
         self.token_file.as_deref().map(read_token).transpose()
     }
 
-    /// The certificate authorities, if any are configured.
+    /// The roots that are believed instead of the system's, if any are configured.
     ///
     /// # Errors
-    /// When the file cannot be read.
-    pub fn ca_pem(&self) -> Result<Option<Vec<u8>>, MainError> {
-        let read = |path: &PathBuf| {
-            std::fs::read(path)
-                .map_err(|e| MainError::usage(format!("cannot read store.ca_file {}", path.display()), e))
-        };
-        self.ca_file.as_ref().map(read).transpose()
+    /// When the file cannot be used.
+    pub async fn tls(&self, clock: Arc<dyn Clock>) -> Result<Option<Followed<ReloadingClient>>, MainError> {
+        match &self.ca_file {
+            None => Ok(None),
+            Some(file) => tls::client(file.clone(), clock).await.map(Some),
+        }
     }
 
-    /// What opening it needs beside the address.
+    /// What opening it needs beside the address. Roots are as the file has them now.
     ///
     /// # Errors
     /// When a file cannot be read.
@@ -66,7 +67,9 @@ impl StoreConfig {
         if let Some(token) = self.token()? {
             options = options.with_token(token);
         }
-        if let Some(pem) = self.ca_pem()? {
+        if let Some(path) = &self.ca_file {
+            let pem = std::fs::read(path)
+                .map_err(|e| MainError::usage(format!("cannot read store.ca_file {}", path.display()), e))?;
             options = options.with_ca_pem(pem);
         }
         options.migrate = self.migrate;
@@ -78,12 +81,27 @@ impl StoreConfig {
     /// # Errors
     /// When it is not configured or does not open.
     pub async fn open(&self, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Result<Opened, MainError> {
+        let tls = self.tls(clock.clone()).await?.map(|followed| followed.live);
+        self.open_with(clock, ids, tls).await
+    }
+
+    /// Opens it with TLS that somebody follows.
+    ///
+    /// # Errors
+    /// When it is not configured or does not open.
+    pub async fn open_with(
+        &self,
+        clock: Arc<dyn Clock>,
+        ids: Arc<dyn Ids>,
+        tls: Option<Arc<ReloadingClient>>,
+    ) -> Result<Opened, MainError> {
         if self.uri.is_empty() {
             let known = skyloom::schemes().join(", ");
             return Err(MainError::usage("store.uri is not set", format!("this build knows: {known}"))
                 .hint("set it in the file given by --config, or with --set store.uri=sqlite:///var/lib/skyloom/skyloom.db"));
         }
-        let options = self.options(clock, ids)?;
+        let mut options = self.options(clock, ids)?;
+        options.tls = tls;
         open_store(&self.uri, &options)
             .await
             .map_err(|e| MainError::failed(format!("cannot open the store {}", skyloom::shown(&self.uri)), e))

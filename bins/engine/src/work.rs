@@ -37,7 +37,9 @@ pub(crate) async fn run(
         )
     })?;
     let ids = Arc::new(OsIds::new(clock.clone()));
-    let store = config.store.open(clock.clone(), ids.clone()).await?;
+    let followed = config.store.tls(clock.clone()).await?;
+    let tls = followed.as_ref().map(|f| f.live.clone());
+    let store = config.store.open_with(clock.clone(), ids.clone(), tls).await?;
     let readiness = Readiness::new();
     let archive = match &config.archive {
         section if section.is_named() => {
@@ -66,7 +68,12 @@ pub(crate) async fn run(
                 archive.run(shutdown.clone()).await;
             }
         };
-        tokio::join!(engine.run(shutdown.clone()), archiving).0
+        let roots = async {
+            if let Some(followed) = followed {
+                followed.follow(shutdown.clone()).await;
+            }
+        };
+        tokio::join!(engine.run(shutdown.clone()), archiving, roots).0
     };
     tokio::select! {
         biased;

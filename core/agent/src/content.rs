@@ -2,13 +2,15 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use skyloom_cloud::{ByteStream, ImageContent};
 use skyloom_hypervisor::ImageSpec;
-use skyloom_model::Secret;
+use skyloom_model::{Clock, Secret};
+use skyloom_pki::{Oldest, ReloadingClient, client_config};
 use skyloom_store::{Error, ErrorKind, Result};
 
 /// Where and as whom to read.
@@ -17,30 +19,40 @@ use skyloom_store::{Error, ErrorKind, Result};
 pub struct HttpContentConfig {
     /// Base URL of the API, such as `https://cloud.example:8780`.
     pub api: String,
-    /// The agent's token.
-    pub token: Secret<String>,
-    /// Certificate authorities in PEM, believed instead of the system's.
-    pub ca_pem: Option<Vec<u8>>,
+    /// The agent's token; nothing for one that shows its host's certificate.
+    pub token: Option<Secret<String>>,
+    /// Whom to believe, and what to show; else the system's authorities.
+    pub tls: Option<Arc<ReloadingClient>>,
+    /// Whether certificates count now.
+    pub clock: Arc<dyn Clock>,
     /// Longest wait for a connection, an answer or the next bytes.
     pub idle: Duration,
 }
 
 impl HttpContentConfig {
-    /// Content from `api` with `token`; 30 s without bytes is too long.
+    /// Content from `api`; 30 s without bytes is too long.
     #[must_use]
-    pub fn new(api: impl Into<String>, token: Secret<String>) -> Self {
+    pub fn new(api: impl Into<String>, clock: Arc<dyn Clock>) -> Self {
         Self {
             api: api.into(),
-            token,
-            ca_pem: None,
+            token: None,
+            tls: None,
+            clock,
             idle: Duration::from_secs(30),
         }
     }
 
-    /// With certificate authorities in PEM.
+    /// With the agent's token.
     #[must_use]
-    pub fn with_ca_pem(mut self, pem: Option<Vec<u8>>) -> Self {
-        self.ca_pem = pem;
+    pub fn with_token(mut self, token: Option<Secret<String>>) -> Self {
+        self.token = token;
+        self
+    }
+
+    /// With roots, and maybe a certificate, that may be exchanged.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Option<Arc<ReloadingClient>>) -> Self {
+        self.tls = tls;
         self
     }
 }
@@ -49,7 +61,7 @@ impl HttpContentConfig {
 pub struct HttpContent {
     client: reqwest::Client,
     api: String,
-    token: Secret<String>,
+    token: Option<Secret<String>>,
 }
 
 impl fmt::Debug for HttpContent {
@@ -66,16 +78,23 @@ impl HttpContent {
     /// # Errors
     /// [`ErrorKind::Invalid`] when the certificate authorities cannot be read.
     pub fn new(config: HttpContentConfig) -> Result<Self> {
-        let invalid =
-            |e: reqwest::Error| Error::new(ErrorKind::Invalid, "prepare image downloads").because(e);
+        let invalid = |e: Box<dyn std::error::Error + Send + Sync>| {
+            Error::new(ErrorKind::Invalid, "prepare image downloads").because(e)
+        };
         let mut builder = reqwest::Client::builder()
             .connect_timeout(config.idle)
             .read_timeout(config.idle)
+            // A connection shows the certificate that it was made with: none is kept until that has ended.
+            .pool_idle_timeout(config.idle)
             .redirect(reqwest::redirect::Policy::none());
-        if let Some(pem) = &config.ca_pem {
-            builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem).map_err(invalid)?);
+        if let Some(tls) = config.tls {
+            let mut tls =
+                client_config(tls, config.clock, Oldest::Tls12).map_err(|e| invalid(Box::new(e)))?;
+            // Each download has a connection of its own.
+            tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+            builder = builder.tls_backend_preconfigured(tls);
         }
-        let client = builder.build().map_err(invalid)?;
+        let client = builder.build().map_err(|e| invalid(Box::new(e)))?;
         Ok(Self {
             client,
             api: config.api.trim_end_matches('/').to_owned(),
@@ -88,13 +107,11 @@ impl HttpContent {
 impl ImageContent for HttpContent {
     async fn open(&self, image: &ImageSpec) -> io::Result<ByteStream> {
         let url = format!("{}/v1/images/{}/data", self.api, image.id);
-        let answer = self
-            .client
-            .get(url)
-            .bearer_auth(self.token.expose())
-            .send()
-            .await
-            .map_err(io::Error::other)?;
+        let mut request = self.client.get(url);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.expose());
+        }
+        let answer = request.send().await.map_err(io::Error::other)?;
         let status = answer.status();
         if status == reqwest::StatusCode::NOT_FOUND {
             return Err(io::Error::new(

@@ -16,6 +16,7 @@
 mod agent_scoped;
 mod answers;
 mod archive;
+mod authority;
 mod caller;
 mod checks;
 pub mod custody;
@@ -36,9 +37,13 @@ pub use answers::{
     PlanApplied, ServerAccepted, ServerTask, ShownOnce, TaskAccepted, TaskDetail, TokenAccepted,
 };
 pub use archive::{Archive, ArchiveConfig, ArchiveParts, Moved};
+pub use authority::{AuthorityParts, HostAuthority, ServerIdentity};
 pub use caller::Caller;
 pub use error::{CloudError, ErrorKind, FieldError, Result};
-pub use facade::{Cloud, CloudParts, Reconciled, Suspects, TaskLimits};
+pub use facade::{
+    CertificatesRevoked, Cloud, CloudParts, JoinTokenAccepted, Reconciled, RevokeCertificates, Suspects,
+    TaskLimits,
+};
 pub use flows::{
     BaseImage, ClaimRelease, CreateParams, HostSweep, ImageDelete, ImageImport, ImportParams, PortPlan,
     ReleaseParams, ServerCreate, ServerDelete, ServerReboot, ServerStart, ServerStop, StopParams,

@@ -375,6 +375,13 @@ pub struct HostStatus {
     /// Its last report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facts: Option<HostFacts>,
+    /// Until when its certificate counts, if it has one of the cloud's authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_until: Option<Timestamp>,
+    /// Whether its certificate has expired. Nothing follows from that for what runs there: whether the host is reachable stays as it was
+    /// last known, and its agent has only to renew the certificate.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub certificate_expired: bool,
 }
 
 /// What a host offers.

@@ -14,6 +14,7 @@
 mod authority;
 mod certificate;
 mod error;
+mod exchange;
 mod join;
 mod judge;
 mod keep;
@@ -31,6 +32,7 @@ mod trust;
 pub use authority::{Authority, HostGrant, Issued, MAX_SERVER_NAMES, ServerNames};
 pub use certificate::HostCertificate;
 pub use error::{PkiError, PkiErrorKind};
+pub use exchange::{HostJoined, JoinHost, RenewCertificate};
 pub use join::{JoinRefused, JoinToken, JoinTokenRecord, JoinUse, Redeemed};
 pub use judge::{Judge, Peer, Standing, may_renew};
 pub use keep::{HostFolder, KeptIdentity};

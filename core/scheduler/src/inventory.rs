@@ -14,7 +14,7 @@ pub struct HostView {
     pub name: Name,
     /// What the operator wants of it.
     pub spec: HostSpec,
-    /// Whether its agent holds its lease.
+    /// Whether its agent can be asked: it holds its lease, and its certificate has not expired.
     pub reachable: bool,
     /// What its agent reports.
     pub facts: Option<HostFacts>,
@@ -34,7 +34,7 @@ impl HostView {
             id: HostId::from_uuid(host.meta.id),
             name: host.meta.name.clone(),
             spec: host.spec.clone(),
-            reachable: host.status.reachable,
+            reachable: host.status.reachable && !host.status.certificate_expired,
             facts: host.status.facts.clone(),
             labels: host.meta.labels.clone(),
             ledger,

@@ -287,13 +287,17 @@ fn view_of_a_record_takes_its_fields() {
     let status = HostStatus {
         reachable: true,
         facts: view.facts.clone(),
+        ..HostStatus::default()
     };
-    let record = Host {
+    let mut record = Host {
         meta,
         spec: view.spec.clone(),
         status,
     };
     assert_eq!(HostView::of(&record, HostLedger::default(), 3), view);
+    // A host whose agent cannot be asked now takes no new servers, however well it is.
+    record.status.certificate_expired = true;
+    assert!(!HostView::of(&record, HostLedger::default(), 3).reachable);
 }
 
 #[derive(Debug)]

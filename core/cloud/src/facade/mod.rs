@@ -15,6 +15,7 @@ mod hold;
 mod host_actions;
 mod hosts;
 mod images;
+mod join;
 mod keypairs;
 mod list;
 mod once;
@@ -44,10 +45,11 @@ use skyloom_store::DynBackend;
 use self::admission::Admission;
 use self::draft::Planner;
 use self::plans::Applying;
-use crate::{Archive, ImageRepo, cloud_flows};
+use crate::{Archive, HostAuthority, ImageRepo, cloud_flows};
 
 pub use self::admission::TaskLimits;
 pub(crate) use self::events::wanted_event;
+pub use self::join::{CertificatesRevoked, JoinTokenAccepted, RevokeCertificates};
 pub(crate) use self::list::{PageOf, Range, Source};
 pub use self::reconcile::{Reconciled, Suspects};
 pub(crate) use self::tasks::wanted_task;
@@ -72,6 +74,8 @@ pub struct Cloud {
     admission: Arc<Admission>,
     planner: Arc<Planner>,
     archive: Archive,
+    /// Gives out certificates, if this cloud has any.
+    authority: Option<Arc<HostAuthority>>,
     /// The shown plan that mutations of this value carry out.
     applying: Option<Applying>,
 }
@@ -91,6 +95,7 @@ impl Cloud {
             archive,
             admission,
             planner: Arc::new(planner),
+            authority: None,
             applying: None,
         }
     }

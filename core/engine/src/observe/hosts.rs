@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use skyloom_model::{
-    AgentStatus, EventKind, Host, HostId, HostStatus, Resource as _, Scope, Server, VmObservation, paths,
+    AgentStatus, EventKind, Host, HostFacts, HostId, HostStatus, Resource as _, Scope, Server, Timestamp,
+    VmObservation, paths,
 };
 use skyloom_store::{Key, LeaseInfo, Mirror, Result, Txn};
 use tokio::time::Instant;
@@ -15,6 +16,34 @@ use crate::prefix;
 /// How long nothing is concluded from a lease that lapsed while nobody looked: no engine ran, or the store was away and no agent
 /// could renew. Twice the life of a host's lease, so that every agent that is there has its lease again.
 const GRACE: Duration = Duration::from_secs(20);
+
+/// What is remembered from look to look.
+#[derive(Debug, Default)]
+struct Memory {
+    told: Told,
+    /// When a host's certificate was last seen expired.
+    expired: BTreeMap<HostId, Instant>,
+}
+
+/// What an agent's report comes to.
+struct Seen {
+    reachable: bool,
+    expired: bool,
+    facts: HostFacts,
+}
+
+impl Seen {
+    fn is(&self, status: &HostStatus) -> bool {
+        status.reachable == self.reachable
+            && status.certificate_expired == self.expired
+            && status.facts.as_ref() == Some(&self.facts)
+    }
+}
+
+/// Whether the host's certificate has run out.
+fn expired(status: &HostStatus, now: Timestamp) -> bool {
+    status.certificate_until.is_some_and(|until| until < now)
+}
 
 /// What was last recorded of each virtual machine's host: reachable or not.
 type Told = BTreeMap<Key, bool>;
@@ -34,7 +63,7 @@ impl Looker {
         if hosts.ready().await.is_err() {
             return;
         }
-        let mut told = Told::new();
+        let mut memory = Memory::default();
         let mut looked_on_since = Instant::now();
         loop {
             tokio::select! {
@@ -43,7 +72,7 @@ impl Looker {
                 Some(_) = changes.next() => {}
             }
             let graced = looked_on_since.elapsed() < GRACE;
-            if let Err(error) = self.look_at_hosts(agents, hosts, vms, &mut told, graced).await {
+            if let Err(error) = self.look_at_hosts(agents, hosts, vms, &mut memory, graced).await {
                 tracing::warn!(error = %skyloom_model::report(&error), "hosts cannot be looked at now");
                 looked_on_since = Instant::now();
             }
@@ -55,7 +84,7 @@ impl Looker {
         agents: &Mirror<AgentStatus>,
         hosts: &Mirror<Host>,
         vms: &Mirror<VmObservation>,
-        told: &mut Told,
+        memory: &mut Memory,
         graced: bool,
     ) -> Result<()> {
         let leases = self.backend.leases(&prefix("hosts")?).await?;
@@ -72,16 +101,27 @@ impl Looker {
                 .is_some_and(|l| !l.expired && l.epoch >= agent.value.incarnation);
             let path = paths::resource(Host::KIND, Scope::System, host.uuid());
             let known = Key::parse(&path).ok().and_then(|key| hosts.get(&key));
-            let reachable = reachable || graced && known.as_ref().is_some_and(|h| h.value.status.reachable);
+            let expired = known
+                .as_ref()
+                .is_some_and(|h| expired(&h.value.status, self.clock.now()));
+            if expired {
+                memory.expired.insert(host, Instant::now());
+            }
+            // A host that cannot show who it is, or can again since just now, says nothing of whether it lives: what was last known stays.
+            let silent = graced || memory.expired.get(&host).is_some_and(|at| at.elapsed() < GRACE);
+            let reachable = reachable || silent && known.as_ref().is_some_and(|h| h.value.status.reachable);
             reachable_hosts.insert(host, reachable);
-            let status = HostStatus {
+            let seen = Seen {
                 reachable,
-                facts: Some(agent.value.facts.clone()),
+                expired,
+                facts: agent.value.facts.clone(),
             };
-            if known.is_none_or(|h| h.value.status != status) {
-                self.fold_host(&path, &status).await?;
+            if known.is_none_or(|h| !seen.is(&h.value.status)) {
+                self.fold_host(&path, &seen).await?;
             }
         }
+        memory.expired.retain(|_, at| at.elapsed() < GRACE);
+        let told = &mut memory.told;
         let seen = vms.snapshot();
         told.retain(|key, _| seen.get(key).is_some());
         for vm in seen.iter() {
@@ -96,24 +136,35 @@ impl Looker {
         Ok(())
     }
 
-    async fn fold_host(&self, path: &str, status: &HostStatus) -> Result<()> {
+    async fn fold_host(&self, path: &str, seen: &Seen) -> Result<()> {
         for _ in 0..TRIES {
             let Some(mut record) = self.read::<Host>(path).await? else {
                 return Ok(());
             };
-            if record.value.status == *status {
+            let status = &record.value.status;
+            if seen.is(status) {
+                return Ok(());
+            }
+            if seen.expired && !expired(status, self.clock.now()) {
+                // It was renewed meanwhile: to be looked at again.
                 return Ok(());
             }
             let mut told = Txn::new();
-            if record.value.status.reachable != status.reachable {
-                let (kind, what) = match status.reachable {
+            if status.reachable != seen.reachable {
+                let (kind, what) = match seen.reachable {
                     true => (EventKind::HostReachable, "the host reports"),
                     false => (EventKind::HostUnreachable, "the host has ceased to report"),
                 };
-                tracing::info!(host = %record.value.meta.name, reachable = status.reachable, "host observed");
+                tracing::info!(host = %record.value.meta.name, reachable = seen.reachable, "host observed");
                 told = self.event(&record.value, kind, what.to_owned())?;
             }
-            record.value.status = status.clone();
+            if seen.expired && !status.certificate_expired {
+                tracing::warn!(host = %record.value.meta.name, "the host's certificate has expired: its agent has to renew it");
+            }
+            let status = &mut record.value.status;
+            status.reachable = seen.reachable;
+            status.facts = Some(seen.facts.clone());
+            status.certificate_expired = seen.expired;
             record.value.meta.updated_at = self.clock.now();
             if self.write(&record, told).await? {
                 return Ok(());

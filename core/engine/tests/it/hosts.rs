@@ -53,6 +53,20 @@ impl Fleet {
         host.status.reachable
     }
 
+    /// Whether the host is recorded as reachable, and its certificate as expired.
+    async fn seen(&self) -> (bool, bool) {
+        let host: Host = self.site.get(&self.path).await.unwrap();
+        (host.status.reachable, host.status.certificate_expired)
+    }
+
+    /// Gives the host a certificate as the API does: it does not say expired, that is for the engine to find.
+    async fn certificate(&self, until: Option<Timestamp>) {
+        let mut host: Host = self.site.get(&self.path).await.unwrap();
+        host.status.certificate_until = until;
+        host.status.certificate_expired = false;
+        self.site.put(&self.path, &host).await;
+    }
+
     /// When the host's record was last written.
     async fn written(&self) -> Timestamp {
         let host: Host = self.site.get(&self.path).await.unwrap();
@@ -78,4 +92,39 @@ async fn a_host_that_does_not_come_back_is_told_unreachable_after_the_grace() {
     assert!(fleet.reachable().await, "its agent may still come");
     tokio::time::sleep(Duration::from_secs(15)).await;
     assert!(!fleet.reachable().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_whose_certificate_expired_is_told_so_and_not_unreachable() {
+    let fleet = Fleet::stopped().await;
+    let until = fleet.site.clock.now() - Duration::from_secs(30);
+    fleet.certificate(Some(until)).await;
+    let _running = fleet.site.begin(None);
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(
+        fleet.seen().await,
+        (true, true),
+        "reachable as it was, and expired"
+    );
+
+    // It renews. Its agent has time to come for its lease; one that does not come then is gone.
+    let until = fleet.site.clock.now() + Duration::from_secs(7 * 86_400);
+    fleet.certificate(Some(until)).await;
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert_eq!(fleet.seen().await, (true, false));
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert_eq!(fleet.seen().await, (false, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_was_gone_before_its_certificate_expired_stays_gone() {
+    let fleet = Fleet::stopped().await;
+    let running = fleet.site.begin(None);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(fleet.seen().await, (false, false));
+    let until = fleet.site.clock.now() - Duration::from_secs(1);
+    fleet.certificate(Some(until)).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(fleet.seen().await, (false, true));
+    drop(running);
 }

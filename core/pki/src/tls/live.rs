@@ -169,6 +169,14 @@ impl ReloadingClient {
         }))
     }
 
+    /// The fingerprint of the key that it presents, if it has one.
+    #[must_use]
+    pub fn key_name(&self) -> Option<String> {
+        let state = self.state.read();
+        let key = state.identity.as_ref()?.key.key.public_key()?;
+        Some(crate::Fingerprint::of(&key).as_str().to_owned())
+    }
+
     /// Counts how often it was exchanged. A connection goes on with what it began with, so who keeps one for long makes another when this
     /// has grown.
     #[must_use]
