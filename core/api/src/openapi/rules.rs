@@ -61,6 +61,8 @@ struct Form {
     public: bool,
     /// Is of the store protocol.
     store: bool,
+    /// A machine asks for its certificate: no token, no second time under a key, no dry run.
+    joins: bool,
     /// Reads the project's or cloud's records.
     user: bool,
     /// Changes something.
@@ -81,7 +83,8 @@ impl Form {
     fn of(path: &str, method: &'static str, operation: &Operation) -> Self {
         let public = operation.security.is_some() || path == "/metrics";
         let store = path.starts_with("/v1/store/");
-        let change = method != "get" && !store;
+        let joins = path.starts_with("/v1/join");
+        let change = method != "get" && !store && !joins;
         let query = operation
             .parameters
             .iter()
@@ -90,6 +93,7 @@ impl Form {
         Self {
             public,
             store,
+            joins,
             user: !public && !store && !path.starts_with("/v1/kinds"),
             change,
             guarded: change && path.contains("{id}"),
@@ -250,6 +254,7 @@ fn errors(form: &Form, operation: &mut Operation) {
     let Form {
         public,
         store,
+        joins,
         user,
         change,
         guarded,
@@ -259,15 +264,15 @@ fn errors(form: &Form, operation: &mut Operation) {
         query,
     } = *form;
     let metrics = operation.operation_id.as_deref() == Some("metrics");
-    let limited = !public || metrics;
+    let limited = !public || metrics || joins;
     for (status, _) in ERRORS {
         let can_happen = match status {
             401 | 403 | 503 => limited,
             404 => user || id,
             408 | 413 | 415 => body,
-            409 => change || (user && below),
+            409 => change || joins || (user && below),
             412 => guarded,
-            422 => change || store || query,
+            422 => change || joins || store || query,
             _ => true,
         };
         let key = status.to_string();

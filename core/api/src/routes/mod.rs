@@ -5,6 +5,7 @@ mod flavors;
 mod health;
 mod hold;
 mod hosts;
+mod hosts_join;
 mod images;
 mod keypairs;
 pub(crate) mod kinds;
@@ -23,7 +24,7 @@ use crate::parts::AppState;
 
 /// Routes without a token.
 pub(crate) fn public() -> OpenApiRouter<AppState> {
-    health::router()
+    health::router().merge(hosts_join::public())
 }
 
 /// Routes with a token whose answers begin in bounded time.
@@ -35,6 +36,7 @@ pub(crate) fn timed() -> OpenApiRouter<AppState> {
         .merge(keypairs::router())
         .merge(ports::router())
         .merge(hosts::router())
+        .merge(hosts_join::router())
         .merge(hold::router())
         .merge(tasks::router())
         .merge(events::router())

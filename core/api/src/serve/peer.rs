@@ -1,12 +1,14 @@
 //! Who is at the other end of one connection, and how busy it is.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use skyloom_model::TokenId;
+use rustls::pki_types::CertificateDer;
+use skyloom_model::{Timestamp, TokenId};
+use skyloom_pki::Judge;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +27,10 @@ struct Shared {
     active: AtomicUsize,
     /// One seat for each token that came this way: a proxy in front carries many.
     tokens: Mutex<BTreeMap<TokenId, Seat>>,
+    /// What was shown at the handshake; whether it counts is asked with each request.
+    certificate: Option<CertificateDer<'static>>,
+    /// Whose it is.
+    host: OnceLock<Option<skyloom_pki::Peer>>,
     unwanted: CancellationToken,
     /// Rung at the first request.
     first: Notify,
@@ -41,6 +47,24 @@ impl Drop for UnderWay {
 }
 
 impl Peer {
+    /// One that has shown a certificate, or none.
+    pub(super) fn new(certificate: Option<CertificateDer<'static>>) -> Self {
+        Self(Arc::new(Shared {
+            certificate,
+            ..Shared::default()
+        }))
+    }
+
+    /// The host whose certificate was shown, if it is one of ours.
+    pub(crate) fn host(&self, judge: &Judge, now: Timestamp) -> Option<&skyloom_pki::Peer> {
+        let certificate = self.0.certificate.as_ref()?;
+        let host = self.0.host.get_or_init(|| {
+            let chain = std::slice::from_ref(certificate);
+            judge.identify(chain, now).ok()
+        });
+        host.as_ref()
+    }
+
     pub(super) fn begin(&self) -> UnderWay {
         if self.0.begun.fetch_add(1, Ordering::Relaxed) == 0 {
             self.0.first.notify_one();
@@ -74,7 +98,7 @@ impl Peer {
     }
 
     /// Has the connection closed when its requests are answered.
-    pub(super) fn unwanted(&self) {
+    pub(crate) fn unwanted(&self) {
         self.0.unwanted.cancel();
     }
 

@@ -52,12 +52,16 @@ impl Connection {
             tls: self.tls.is_some(),
         };
         match self.tls.clone() {
-            None => self.talk(stream, wire).await,
+            None => self.talk(stream, wire, Peer::default()).await,
             Some(tls) => {
                 let handshake = tokio::time::timeout(self.limits.head_timeout, tls.accept(stream));
                 let late = |_| io::Error::new(io::ErrorKind::TimedOut, "TLS handshake");
                 let stream = handshake.await.map_err(late)??;
-                self.talk(stream, wire).await
+                let shown = stream.get_ref().1.peer_certificates();
+                let shown = shown
+                    .and_then(<[_]>::first)
+                    .map(|first| first.clone().into_owned());
+                self.talk(stream, wire, Peer::new(shown)).await
             }
         }
     }
@@ -66,9 +70,9 @@ impl Connection {
         self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         wire: Wire,
+        peer: Peer,
     ) -> io::Result<()> {
         let limits = self.limits;
-        let peer = Peer::default();
         let http = builder(&limits);
         let service = Service {
             router: self.router.map(TowerToHyperService::new),

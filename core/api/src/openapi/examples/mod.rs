@@ -98,6 +98,9 @@ pub(super) fn request(operation: &str) -> Option<Value> {
         "create_host" => json!({"name": "rack1-07", "labels": {"disk": "nvme"}, "cpu_ratio": 4.0}),
         "patch_host" => json!({"enabled": false}),
         "sweep_host" => json!({"remove": false}),
+        "revoke_certificates" => json!({"why": "the machine was stolen"}),
+        "join_host" => json!({"token": r::JOIN_TOKEN, "name": "rack1-07", "request": r::CERTIFICATE_REQUEST}),
+        "renew_certificate" => json!({"request": r::CERTIFICATE_REQUEST}),
         "set_hold" => json!({"reason": "the storage network is being rebuilt"}),
         "release_hold" => json!({"anyway": false}),
         "retry_task" | "skip_task" | "abandon_task" => json!({"why": "the disk was deleted by hand"}),
@@ -154,6 +157,14 @@ pub(super) fn answer(operation: &str) -> Option<Value> {
         "create_host" => json!({"host": r::host(), "token": r::SECRET}),
         "get_host" | "patch_host" => json!(r::host()),
         "list_hosts" => list(json!(r::host())),
+        "create_join_token" => json!({
+            "host": ID, "name": "rack1-07", "token": r::JOIN_TOKEN, "until": r::now(), "roots": r::CERTIFICATE,
+        }),
+        "revoke_certificates" => json!({"host": ID, "not_before": r::now()}),
+        "join_host" | "renew_certificate" => json!({
+            "host": ID, "certificate": r::CERTIFICATE, "roots": r::CERTIFICATE,
+            "not_before": r::now(), "not_after": r::now(),
+        }),
         "get_hold" | "set_hold" => json!(r::hold()),
         "adopt_guests" => json!(r::adopted()),
         "release_hold" => json!(r::released()),
@@ -227,6 +238,9 @@ mod tests {
         read::<c::CreateHost>("create_host", request("create_host"));
         read::<c::PatchHost>("patch_host", request("patch_host"));
         read::<c::SweepHost>("sweep_host", request("sweep_host"));
+        read::<c::RevokeCertificates>("revoke_certificates", request("revoke_certificates"));
+        read::<skyloom_pki::JoinHost>("join_host", request("join_host"));
+        read::<skyloom_pki::RenewCertificate>("renew_certificate", request("renew_certificate"));
         read::<c::SetHold>("set_hold", request("set_hold"));
         read::<c::ReleaseHold>("release_hold", request("release_hold"));
         read::<c::HoldStatus>("get_hold", answer("get_hold"));
@@ -254,6 +268,9 @@ mod tests {
         read::<c::PlacementAnswer>("get_server_placement", answer("get_server_placement"));
         read::<c::ImageAccepted>("create_image", answer("create_image"));
         read::<c::HostAccepted>("create_host", answer("create_host"));
+        read::<c::JoinTokenAccepted>("create_join_token", answer("create_join_token"));
+        read::<c::CertificatesRevoked>("revoke_certificates", answer("revoke_certificates"));
+        read::<skyloom_pki::HostJoined>("join_host", answer("join_host"));
         read::<c::TokenAccepted>("create_token", answer("create_token"));
         read::<c::TaskDetail>("get_task", answer("get_task"));
         read::<c::TaskAccepted>("cancel_task", answer("cancel_task"));

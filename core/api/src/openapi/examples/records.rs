@@ -167,6 +167,11 @@ pub(super) fn port() -> Port {
     }
 }
 
+pub(super) const JOIN_TOKEN: &str = "skyjoin_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+pub(super) const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\n…\n-----END CERTIFICATE-----\n";
+pub(super) const CERTIFICATE_REQUEST: &str =
+    "-----BEGIN CERTIFICATE REQUEST-----\n…\n-----END CERTIFICATE REQUEST-----\n";
+
 pub(super) fn host() -> Host {
     Host {
         meta: meta(6, "rack1-07", Scope::System),
