@@ -33,20 +33,33 @@ impl Edit<'_> {
         Ok(Draft::new(region, txn))
     }
 
-    /// Changes a region. The region around it stays what it is.
+    /// Changes a region, also the one around it.
     ///
     /// # Errors
-    /// `NotFound`, `Invalid`.
+    /// `NotFound` (region, parent), `Invalid` (it would lie in itself).
     pub fn update_region(&self, id: &str, change: impl FnOnce(&mut Region)) -> ChangeResult<Draft<Region>> {
         let old = Self::found(self.at.region(id), "region", id, paths::region(id))?;
         let mut region = old.value.clone();
         change(&mut region);
         unchanged("id", &old.value.id, &region.id)?;
-        unchanged("parent", &old.value.parent, &region.parent)?;
         unchanged("created_at", &old.value.created_at, &region.created_at)?;
         checked_region(&region)?;
-        let txn = old.replace(&region)?;
-        Ok(Draft::new(region, txn))
+        let mut parts = vec![old.replace(&region)?];
+        if region.parent != old.value.parent {
+            parts.push(self.on_region(region.parent.as_deref(), "parent")?);
+            // All around the new place are written as they are: of two moves that would close a circle, one does not pass.
+            let mut next = region.parent.as_deref();
+            while let Some(around) = next.and_then(|id| self.at.region(id)) {
+                if around.value.id == region.id {
+                    return Err(ChangeError::invalid("parent", "lies in the region itself"));
+                }
+                if Some(around.value.id.as_str()) != region.parent.as_deref() {
+                    parts.push(touch(around)?);
+                }
+                next = around.value.parent.as_deref();
+            }
+        }
+        Ok(Draft::new(region, together(parts)))
     }
 
     /// Removes a region that nothing is in.

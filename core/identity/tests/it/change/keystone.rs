@@ -135,3 +135,39 @@ async fn a_key_for_signed_requests_changes_its_names_and_keeps_its_place() {
     assert_eq!(at.ec2_key("new").map(|found| found.value.id), Some(id));
     assert!(verify(&world.truth().await).is_empty());
 }
+
+#[tokio::test]
+async fn a_region_moves_but_never_into_itself() {
+    let world = World::bootstrapped().await;
+    let make = async |id: &'static str, parent: Option<&'static str>| {
+        let parent = parent.map(str::to_owned);
+        let fill = |region: &mut skyloom_identity::Region| region.parent.clone_from(&parent);
+        world.editor.change(|e| e.create_region(id, fill)).await.unwrap();
+    };
+    make("a", None).await;
+    make("b", Some("a")).await;
+    make("c", Some("b")).await;
+    make("d", None).await;
+    let into = |id: &'static str, parent: &'static str| {
+        move |edit: &skyloom_identity::Edit<'_>| {
+            edit.update_region(id, |region| region.parent = Some(parent.to_owned()))
+        }
+    };
+    for (id, parent) in [("a", "a"), ("a", "c"), ("b", "c")] {
+        let refused = world.refused(into(id, parent)).await;
+        assert!(
+            matches!(refused, ChangeError::Invalid { field: "parent", .. }),
+            "{refused}"
+        );
+    }
+    let missing = world.refused(into("a", "x")).await;
+    assert!(matches!(missing, ChangeError::NotFound { .. }), "{missing}");
+
+    // Of two moves that would close a circle together, one does not pass: a into d below c, and d into c.
+    let at = world.snapshot();
+    let edit = world.edit(&at);
+    let (one, two) = (into("a", "d")(&edit).unwrap(), into("d", "c")(&edit).unwrap());
+    assert!(world.commit(one.txn).await.committed().is_some());
+    assert!(world.commit(two.txn).await.committed().is_none());
+    assert!(verify(&world.truth().await).is_empty());
+}
