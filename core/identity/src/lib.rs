@@ -17,7 +17,6 @@ mod bearer;
 mod change;
 mod denied;
 mod directory;
-#[cfg(feature = "oidc")]
 mod oidc;
 mod password;
 pub mod paths;
@@ -46,7 +45,6 @@ pub use directory::{
     Directory, DirectoryDriver, Finding, MAX_AGE, MAX_PROJECT_DEPTH, PROJECTS_RESYNC, Problem, Snapshot,
     verify,
 };
-#[cfg(feature = "oidc")]
 pub use oidc::{External, Oidc, OidcConfig, ProviderKeys};
 pub use password::{
     Attempt, BrokenRule, HashCost, Hasher, HasherConfig, MAX_PASSWORD, PasswordChange, PasswordError,

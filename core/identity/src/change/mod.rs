@@ -22,7 +22,6 @@ mod catalog;
 mod credential;
 mod editor;
 mod error;
-#[cfg(feature = "oidc")]
 mod external;
 mod grant;
 mod keys;

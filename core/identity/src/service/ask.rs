@@ -5,7 +5,10 @@ use std::time::Duration;
 use skyloom_model::{ProjectId, Secret, Timestamp};
 use std::sync::Arc;
 
-use crate::{CredentialId, DEFAULT_DOMAIN, DomainId, Rights, Snapshot, TokenClaims, TrustId, UserId};
+use crate::{
+    CredentialId, DEFAULT_DOMAIN, DomainId, External, OidcConfig, Rights, Snapshot, TokenClaims, TrustId,
+    UserId,
+};
 
 /// A domain, by its id or its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,8 +136,8 @@ impl CredentialRef {
     }
 }
 
-/// One proof of who somebody is. A login takes one of password, token and application credential, and with the first two at most
-/// one of code and recovery code.
+/// One proof of who somebody is. A login takes one of password, token, application credential and a provider's word, and with all but application
+/// credentials at most one of code and recovery code.
 #[derive(Debug)]
 pub enum Proof {
     /// A password.
@@ -160,6 +163,13 @@ pub enum Proof {
     },
     /// A bearer token that was given before, or an API token.
     Token(Secret<String>),
+    /// What an identity provider said, verified by [`crate::Oidc::verify`] or by a product in its own way. The user is made when there is none.
+    External {
+        /// What it said.
+        said: Box<External>,
+        /// How it is trusted.
+        provider: Arc<OidcConfig>,
+    },
     /// An application credential.
     ApplicationCredential {
         /// Which.

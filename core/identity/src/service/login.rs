@@ -69,6 +69,7 @@ impl Identity {
 
 impl Inner {
     async fn try_log_in(&self, asked: &LogIn, source: &str, tried: &mut Tried) -> Result<Session, AuthError> {
+        self.introduce(&asked.proofs).await?;
         let at = self.directory.snapshot();
         let proven = self.prove(&at, &asked.proofs, source, tried).await?;
         let chosen = self.choose(&at, &proven, &asked.scope)?;

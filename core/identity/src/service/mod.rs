@@ -13,6 +13,7 @@ mod bootstrap;
 mod config;
 mod deed;
 mod driver;
+mod external;
 mod factor;
 mod login;
 mod prove;

@@ -9,9 +9,9 @@ use super::ask::{CredentialRef, Proof, UserRef};
 use super::verdict::{Verdict, grounds_of};
 use super::{Identity, Inner};
 use crate::{
-    Attempt, AuthError, CredentialId, CredentialKind, Denied, Grounds, Method, PasswordError, RecoveryCodes,
-    SecondFactor, Snapshot, TokenClaims, Totp, TotpUse, Unrecorded, User, UserId, Verdict as PasswordVerdict,
-    Via, Why, parse_secret,
+    Attempt, AuthError, ChangeError, CredentialId, CredentialKind, Denied, External, Grounds, Method,
+    PasswordError, RecoveryCodes, SecondFactor, Snapshot, TokenClaims, Totp, TotpUse, Unrecorded, User,
+    UserId, Verdict as PasswordVerdict, Via, Why, parse_secret,
 };
 
 /// What is proven, and what the new token is made from.
@@ -39,6 +39,7 @@ struct Sorted<'a> {
 
 enum First<'a> {
     Password(&'a UserRef, &'a Secret<String>),
+    External(&'a External),
     Token(&'a str),
     Application(&'a CredentialRef, &'a str),
 }
@@ -54,6 +55,7 @@ fn sort(proofs: &[Proof]) -> Result<Sorted<'_>, Denied> {
     for proof in proofs {
         let twice = match proof {
             Proof::Password { user, password } => first.replace(First::Password(user, password)).is_some(),
+            Proof::External { said, .. } => first.replace(First::External(said)).is_some(),
             Proof::Token(token) => first.replace(First::Token(token.expose())).is_some(),
             Proof::ApplicationCredential { credential, secret } => first
                 .replace(First::Application(credential, secret.expose()))
@@ -79,6 +81,7 @@ fn methods(proofs: &[Proof]) -> Vec<Method> {
     let method = |proof: &Proof| match proof {
         Proof::Password { .. } => Method::Password,
         Proof::Totp { .. } | Proof::RecoveryCode { .. } => Method::Totp,
+        Proof::External { .. } => Method::External,
         Proof::Token(_) => Method::Token,
         Proof::ApplicationCredential { .. } => Method::ApplicationCredential,
     };
@@ -103,6 +106,27 @@ impl Inner {
                 let user = self.password(at, tried.user, password, attempt).await?;
                 let (user, attempt) = user;
                 let mut methods = vec![Method::Password];
+                self.second_factor(at, user, second, &mut methods).await?;
+                satisfied(user, &methods)?;
+                right(attempt);
+                Ok(Proven {
+                    user: user.id,
+                    methods,
+                    parent: None,
+                    bound: None,
+                })
+            }
+            First::External(said) => {
+                tried.user = Some(said.user_id());
+                let user = at
+                    .user(said.user_id())
+                    .filter(|user| at.user_counts(user.value.id));
+                let user = &user.ok_or(Denied::new(Why::Gone))?.value;
+                let attempt = match second {
+                    Some((who, _)) => self.attempt(at, who, Some(user.id), source)?,
+                    None => None,
+                };
+                let mut methods = vec![Method::External];
                 self.second_factor(at, user, second, &mut methods).await?;
                 satisfied(user, &methods)?;
                 right(attempt);
@@ -370,18 +394,14 @@ impl Inner {
             .change(|edit| {
                 let now = edit.snapshot().credential(id).map(|found| &found.value.kind);
                 if !matches!(now, Some(CredentialKind::Totp(now)) if now == seen) {
-                    return Err(crate::ChangeError::Forbidden(
-                        "the code was used at the same moment",
-                    ));
+                    return Err(ChangeError::Forbidden("the code was used at the same moment"));
                 }
                 edit.update_second_factor(id, &change)
             })
             .await;
         match kept {
             Ok(_) => Ok(()),
-            Err(crate::ChangeError::Store(error)) => {
-                Err(AuthError::Unavailable(skyloom_model::report(&error)))
-            }
+            Err(ChangeError::Store(error)) => Err(AuthError::Unavailable(skyloom_model::report(&error))),
             Err(_) => Err(Denied::new(Why::UsedCode).into()),
         }
     }

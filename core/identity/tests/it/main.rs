@@ -6,7 +6,6 @@ mod audit;
 mod bearer;
 mod change;
 mod directory;
-#[cfg(feature = "oidc")]
 mod oidc;
 mod password;
 mod policy;

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod bearers;
+mod externals;
 mod factors;
 mod logins;
 mod tidying;
