@@ -4,6 +4,7 @@
 
 mod archive;
 mod arena;
+mod certificates;
 mod chaos;
 mod engine;
 mod facade;
