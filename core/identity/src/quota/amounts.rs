@@ -161,6 +161,10 @@ impl Limits {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+    /// All that are named.
+    pub fn iter(&self) -> impl Iterator<Item = (&ResourceName, Limit)> {
+        self.0.iter().map(|(resource, limit)| (resource, *limit))
+    }
     pub(super) fn names(&self) -> impl Iterator<Item = &ResourceName> {
         self.0.keys()
     }

@@ -53,6 +53,12 @@ impl Identity {
         .await
     }
 
+    /// A secret for a program: an application credential, say.
+    #[must_use]
+    pub fn new_secret(&self) -> NewSecret {
+        NewSecret::generate(&*self.0.ids)
+    }
+
     fn token_deed(&self, action: &'static str, token: &ApiToken) -> Deed {
         let deed = Deed::new(action).on(token.id.uuid()).named(&token.name);
         match &token.holder {
