@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skyloom::model::{Clock, HostId, Timestamp};
+use skyloom::model::{Clock, HostId, Secret, Timestamp};
 use skyloom::pki::{
     HostFolder, HostJoined, JoinHost, KeptIdentity, Live as _, PkiError, PrivateKey, ReloadingClient,
     RenewCertificate,
@@ -61,8 +61,8 @@ impl HostIdentity {
         } else {
             None
         };
-        let joins = config.agent.join_token_file.is_some();
-        if config.store.token_file.is_some() || (kept.is_none() && !joins) {
+        let token = join_token(config, kept.is_some())?;
+        if config.store.token_file.is_some() || (kept.is_none() && token.is_none()) {
             return Ok(None);
         }
         let folder = HostFolder::open(&dir).map_err(unusable)?;
@@ -82,21 +82,32 @@ impl HostIdentity {
         };
         let join = JoinClient::new(&config.store.uri, live)
             .map_err(|e| MainError::usage("store.uri cannot be used", e))?;
-        let (folder, given, join) = (&folder, given, &join);
-        let kept = match kept {
-            Some(kept) if clock.now() <= kept.certificate.not_after => kept,
-            Some(kept) => {
-                tracing::warn!(since = %kept.certificate.not_after, "the host's certificate has expired: it is renewed first");
-                let renewed = until_answered(shutdown, || renew(folder, join)).await;
-                match (renewed, &config.agent.join_token_file) {
-                    (Err(Ended::Refused(e)), Some(_)) => {
-                        tracing::warn!(error = %skyloom::model::report(&e), "the expired certificate is not renewed: the host joins again");
-                        joined(config, folder, join, shutdown).await?
-                    }
-                    (renewed, _) => renewed.map_err(Ended::error)?,
-                }
+        let (folder, join) = (&folder, &join);
+        let token = match token {
+            Some(token) if folder.joined_with(&token).map_err(unusable)? => None,
+            token => token,
+        };
+        let kept = match (kept, token) {
+            (None, None) => {
+                return Err(MainError::usage(
+                    "this host has no certificate",
+                    "the join token in agent.join_token_file was used before",
+                )
+                .hint("make another one: `skyloom host join-token NAME`"));
             }
-            None => joined(config, folder, join, shutdown).await?,
+            (None, Some(token)) => joined(config, folder, join, &token, shutdown)
+                .await
+                .map_err(Ended::error)?,
+            (Some(kept), Some(token)) => match joined(config, folder, join, &token, shutdown).await {
+                Ok(kept) => kept,
+                Err(Ended::Refused(error)) => {
+                    let error = skyloom::model::report(&error);
+                    tracing::warn!(%error, "the join token is of no use; the host goes on with the certificate that it has");
+                    current(kept, folder, join, &*clock, shutdown).await?
+                }
+                Err(ended) => return Err(ended.error()),
+            },
+            (Some(kept), None) => current(kept, folder, join, &*clock, shutdown).await?,
         };
         let this = Self {
             host: kept.certificate.host,
@@ -170,35 +181,55 @@ impl HostIdentity {
     }
 }
 
-/// Joins with the configured token.
+/// The configured join token. Where the host has a certificate its file may be gone.
+fn join_token(config: &AgentConfig, has_certificate: bool) -> Result<Option<Secret<String>>, MainError> {
+    match &config.agent.join_token_file {
+        Some(file) if file.exists() || !has_certificate => read_token(file).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// The certificate that is here, or its successor when it has expired.
+async fn current(
+    kept: KeptIdentity,
+    folder: &HostFolder,
+    join: &JoinClient,
+    clock: &dyn Clock,
+    shutdown: &CancellationToken,
+) -> Result<KeptIdentity, MainError> {
+    if clock.now() <= kept.certificate.not_after {
+        return Ok(kept);
+    }
+    tracing::warn!(since = %kept.certificate.not_after, "the host's certificate has expired: it is renewed first");
+    until_answered(shutdown, || renew(folder, join))
+        .await
+        .map_err(Ended::error)
+}
+
+/// Joins with this token.
 async fn joined(
     config: &AgentConfig,
     folder: &HostFolder,
     join: &JoinClient,
+    token: &Secret<String>,
     shutdown: &CancellationToken,
-) -> Result<KeptIdentity, MainError> {
-    let Some(file) = &config.agent.join_token_file else {
-        return Err(MainError::usage(
-            "agent.join_token_file is not set",
-            "this host has no certificate",
-        ));
-    };
-    let token = read_token(file)?;
-    let key = folder.joining_key().map_err(unusable)?;
+) -> Result<KeptIdentity, Ended> {
+    let here = |e| Ended::Refused(Failed::Here(e));
+    let key = folder.joining_key().map_err(here)?;
     let request = JoinHost {
         token: token.expose().clone(),
         name: config.agent.name.clone(),
-        request: key.request().map_err(unusable)?,
+        request: key.request().map_err(here)?,
     };
     let (request, key) = (&request, &key);
     let joined = until_answered(
         shutdown,
         || async move { keep(folder, key, join.join(request).await) },
     )
-    .await;
-    let kept = joined.map_err(Ended::error)?;
-    tracing::info!(host = %kept.certificate.host, "the host has joined");
-    Ok(kept)
+    .await?;
+    folder.note_joined(token).map_err(here)?;
+    tracing::info!(host = %joined.certificate.host, "the host has joined");
+    Ok(joined)
 }
 
 /// Has the successor of the certificate that is shown, with a new key.

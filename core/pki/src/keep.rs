@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `identity.pem` | the private key and its certificate: one file, so that they are exchanged as one |
 //! | `joining.key` | the key that a join token was presented with, until its certificate is here |
+//! | `joined-with` | the hash of the join token that was used |
 //! | `roots.pem` | the cloud's roots, as they were given with the last certificate |
 //!
 //! All are readable by their owner alone. Each is written whole beside its place, brought to the disk, and moved there: a crash leaves
@@ -19,12 +20,13 @@ use skyloom_model::Secret;
 
 use crate::pem::certificates;
 use crate::{
-    HostCertificate, IdentityMaterial, MAX_MATERIAL, Material, PkiError, PkiErrorKind, PrivateKey,
-    TrustBundle,
+    Fingerprint, HostCertificate, IdentityMaterial, MAX_MATERIAL, Material, PkiError, PkiErrorKind,
+    PrivateKey, TrustBundle,
 };
 
 const IDENTITY: &str = "identity.pem";
 const JOINING: &str = "joining.key";
+const JOINED: &str = "joined-with";
 const ROOTS: &str = "roots.pem";
 
 /// The folder.
@@ -80,6 +82,25 @@ impl HostFolder {
         let key = PrivateKey::generate()?;
         self.write(JOINING, key.to_pem().expose().as_bytes())?;
         Ok(key)
+    }
+
+    /// Whether the host has joined with this token already. With another one it is meant to join again.
+    ///
+    /// # Errors
+    /// As [`HostFolder::identity`].
+    pub fn joined_with(&self, token: &Secret<String>) -> Result<bool, PkiError> {
+        let hash = Fingerprint::of(token.expose().as_bytes());
+        let kept = self.read(JOINED)?;
+        Ok(kept.is_some_and(|kept| kept.expose().trim() == hash.as_str()))
+    }
+
+    /// Remembers that the host has joined with this token.
+    ///
+    /// # Errors
+    /// As [`HostFolder::keep`].
+    pub fn note_joined(&self, token: &Secret<String>) -> Result<(), PkiError> {
+        let hash = Fingerprint::of(token.expose().as_bytes());
+        self.write(JOINED, hash.as_str().as_bytes())
     }
 
     /// Keeps the roots, then the certificate with its key in place of the one before; the key that it was joined with is not needed any

@@ -50,7 +50,19 @@ impl TestPki {
     /// Makes all of it. Another seed gives another cloud.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        let clock = Arc::new(ManualClock::new());
+        Self::with_clock(seed, ManualClock::new())
+    }
+
+    /// The same as of a later moment, for those who have another clock.
+    #[must_use]
+    pub fn at(seed: u64, now: Timestamp) -> Self {
+        let clock = ManualClock::new();
+        clock.advance(now.duration_since(clock.now()).unsigned_abs());
+        Self::with_clock(seed, clock)
+    }
+
+    fn with_clock(seed: u64, clock: ManualClock) -> Self {
+        let clock = Arc::new(clock);
         let ids = Arc::new(SeededIds::new(clock.clone(), seed));
         let lifetimes = Lifetimes::default();
         let now = clock.now();

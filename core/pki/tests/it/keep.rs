@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use skyloom_model::Secret;
 use skyloom_pki::testing::{TestPki, request};
 use skyloom_pki::{HostFolder, HostGrant, Live as _, PkiErrorKind, PrivateKey, ReloadingClient};
 
@@ -31,6 +32,13 @@ fn a_joining_key_outlives_a_crash_and_goes_when_its_certificate_is_here() {
     let roots = pki.authority.certificate_pem();
     let kept = folder.keep(&key, &issue(&pki, &key), &roots).unwrap();
     assert_eq!(kept.certificate.host, pki.hosts[0].id);
+    let (token, other) = (
+        Secret::new("skyjoin_a".to_owned()),
+        Secret::new("skyjoin_b".to_owned()),
+    );
+    assert!(!folder.joined_with(&token).unwrap());
+    folder.note_joined(&token).unwrap();
+    assert!(folder.joined_with(&token).unwrap() && !folder.joined_with(&other).unwrap());
     let found = HostFolder::open(&path).unwrap().identity().unwrap().unwrap();
     assert_eq!(found.certificate, kept.certificate);
     assert_eq!(folder.roots().unwrap(), Some(roots.into_bytes()));
