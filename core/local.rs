@@ -12,8 +12,9 @@ use skyloom_cloud::{
 use skyloom_engine::{Engine, EngineConfig, EngineParts};
 use skyloom_flow::journal::{Journal, NoJournal};
 use skyloom_hypervisor::{HostStorage, Hypervisor};
+use skyloom_identity::{Identity, Rights};
 use skyloom_image::Limits;
-use skyloom_model::{Actor, Clock, HostId, Ids, Phase, Readiness, Resource as _, Role};
+use skyloom_model::{Clock, HostId, Ids, Phase, Readiness, Resource as _};
 use skyloom_scheduler::FilterScheduler;
 use skyloom_store::{DynBackend, Result};
 use tokio::task::JoinSet;
@@ -123,18 +124,8 @@ impl LocalCloud {
         }));
         let bootstrapped = cloud.bootstrap().await?;
         let project = bootstrapped.project.id();
-        let admin = Caller {
-            role: Role::Admin { project },
-            project,
-            actor: Actor {
-                id: "local".into(),
-                name: "local".into(),
-            },
-            request_id: "local".into(),
-            idempotency_key: None,
-            if_match: None,
-            dry_run: false,
-        };
+        let rights = Rights::of_the_cloud().map_err(|e| CloudError::internal(e.to_string()))?;
+        let admin = Caller::internal("local", rights, project);
         let mut registered = Vec::with_capacity(hosts.len());
         for host in hosts {
             registered.push(Registered {
@@ -170,6 +161,14 @@ impl LocalCloud {
         self
     }
 
+    /// With the identity that lets users in, where there is one. To be called before [`LocalCloud::cloud`].
+    #[must_use]
+    pub fn with_identity(mut self, identity: &Identity) -> Self {
+        let cloud = (*self.cloud).clone();
+        self.cloud = Arc::new(cloud.with_directory(identity.directory().clone()));
+        self
+    }
+
     /// The API without HTTP.
     #[must_use]
     pub fn cloud(&self) -> Arc<Cloud> {
@@ -182,7 +181,7 @@ impl LocalCloud {
         self.admin.clone()
     }
 
-    /// What the first start made: the administrator's token, only then.
+    /// What the first start made.
     #[must_use]
     pub fn bootstrapped(&self) -> &Bootstrapped {
         &self.bootstrapped

@@ -33,6 +33,7 @@ const LINE: &[(&str, &[&str])] = &[
         "skyloom-cloud",
         &[
             "skyloom-model",
+            "skyloom-identity",
             "skyloom-image",
             "skyloom-store",
             "skyloom-scheduler",
@@ -44,6 +45,7 @@ const LINE: &[(&str, &[&str])] = &[
         "skyloom-api",
         &[
             "skyloom-model",
+            "skyloom-identity",
             "skyloom-store",
             "skyloom-identity",
             "skyloom-scheduler",

@@ -22,10 +22,7 @@ pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
             images: Arc::new(DirImageRepo::open(folder.path(), 1 << 20)?),
         });
         let made = cloud.bootstrap().await?;
-        println!(
-            "{start} start: an administrator was made: {}",
-            made.token.is_some()
-        );
+        println!("{start} start: the default project is {}", made.project.meta.id);
     }
     let store = LogStore::open(&file, clock).await?;
     let page = store.list(&Prefix::all(), ListOptions::default()).await?;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use skyloom::api::{ApiLimits, EdgeConfig, Network, NotANetwork, RateLimits, ServeLimits};
 use skyloom::cloud::TaskLimits;
 use skyloom_bin::archive::ArchiveSection;
+use skyloom_bin::identity::IdentitySection;
 use skyloom_bin::store::StoreConfig;
 use skyloom_bin::telemetry::LogConfig;
 
@@ -27,6 +28,7 @@ pub(crate) struct ApiConfig {
     pub(crate) edge: EdgeSection,
     pub(crate) pki: PkiSection,
     pub(crate) bootstrap: BootstrapConfig,
+    pub(crate) identity: IdentitySection,
 }
 
 /// Where the API listens.
@@ -101,6 +103,8 @@ impl From<TasksConfig> for TaskLimits {
 pub(crate) struct BootstrapConfig {
     /// The administrator's token is written here, readable by its owner only; without it, to standard output.
     pub(crate) token_file: Option<PathBuf>,
+    /// The same of the administrator's password.
+    pub(crate) password_file: Option<PathBuf>,
 }
 
 /// What clients can make this process hold.

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use skyloom::api::{ApiParts, router, serve};
 use skyloom::cloud::{Cloud, CloudParts, DirImageRepo};
 use skyloom::image::Limits;
-use skyloom::model::{OsIds, Phase, Readiness, SystemClock};
+use skyloom::model::{OsIds, Phase, Readiness, Resource as _, SystemClock};
 use skyloom_bin::exit::MainError;
 use skyloom_bin::store::write_token;
 use skyloom_bin::telemetry::RenderMetrics;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ApiConfig, ListenConfig};
@@ -66,9 +67,18 @@ pub(crate) async fn run(
         ids: ids.clone(),
         images: Arc::new(images),
     });
+    let (identity, driver) = config.identity.open(
+        &config.images.dir,
+        store.backend.clone(),
+        clock.clone(),
+        ids.clone(),
+    )?;
+    let mut drivers = JoinSet::new();
+    drivers.spawn(driver.run(shutdown.clone()));
     let mut cloud = cloud
         .with_limits(config.tasks.into())
-        .with_archive(archive.archive.clone());
+        .with_archive(archive.archive.clone())
+        .with_directory(identity.directory().clone());
     if let Some(authority) = &authority {
         cloud = cloud.with_authority(authority.clone());
     }
@@ -77,6 +87,10 @@ pub(crate) async fn run(
         .bootstrap()
         .await
         .map_err(|e| MainError::failed("the cloud cannot be made", e))?;
+    let first = identity
+        .bootstrap(Some(made.project.id()))
+        .await
+        .map_err(|e| MainError::failed("the first administrator cannot be made", e))?;
     readiness.done(
         "api",
         Phase::Caches,
@@ -94,6 +108,7 @@ pub(crate) async fn run(
     let routes = router(ApiParts {
         cloud: cloud.clone(),
         backend: store.backend.clone(),
+        authenticator: Arc::new(identity),
         clock: clock.clone(),
         ids,
         readiness: readiness.clone(),
@@ -105,8 +120,14 @@ pub(crate) async fn run(
     });
     readiness.done("api", Phase::Health, format!("listening on {address}"));
     readiness.done("api", Phase::Watch, "streams are served from the store");
-    if let Some(token) = made.token {
-        announce_token(config.bootstrap.token_file.as_deref(), token.expose())?;
+    if let Some(first) = first {
+        let files = &config.bootstrap;
+        announce("SKYLOOM_TOKEN", files.token_file.as_deref(), first.token.expose())?;
+        announce(
+            "SKYLOOM_ADMIN_PASSWORD",
+            files.password_file.as_deref(),
+            first.password.expose(),
+        )?;
     }
     let scheme = if tls.is_some() { "https" } else { "http" };
     say(&format!("SKYLOOM_ENDPOINT={scheme}://{address}\n"));
@@ -139,6 +160,7 @@ pub(crate) async fn run(
         certificates,
         trust,
     );
+    while drivers.join_next().await.is_some() {}
     archive.close().await?;
     store
         .close()
@@ -177,12 +199,12 @@ fn refuse_plain(api: &ListenConfig, tls: bool) -> Result<(), MainError> {
     .hint("set pki.enabled, or api.tls_cert and api.tls_key, or listen on 127.0.0.1"))
 }
 
-fn announce_token(file: Option<&Path>, token: &str) -> Result<(), MainError> {
+fn announce(name: &str, file: Option<&Path>, secret: &str) -> Result<(), MainError> {
     match file {
-        Some(path) => write_token(path, token)
+        Some(path) => write_token(path, secret)
             .map_err(|e| MainError::failed(format!("cannot write {}", path.display()), e)),
         None => {
-            say(&format!("SKYLOOM_TOKEN={token}\n"));
+            say(&format!("{name}={secret}\n"));
             Ok(())
         }
     }

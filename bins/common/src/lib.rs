@@ -9,6 +9,7 @@ pub mod config;
 pub mod environment;
 pub mod exit;
 pub mod health;
+pub mod identity;
 pub mod nearest;
 pub mod process;
 pub mod signals;

@@ -14,13 +14,15 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use http::Request;
 use skyloom_api::{ApiLimits, ApiParts, EdgeConfig, RateLimits, router};
 use skyloom_cloud::{Cloud, CloudParts, DirImageRepo};
+use skyloom_identity::{FileKeys, Identity, IdentityConfig, IdentityParts, Vault};
 use skyloom_model::{OsIds, Readiness, SystemClock};
 use skyloom_store::{MemoryConfig, MemoryStore};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-/// The API over a memory store, and its first token.
-async fn api(images: &std::path::Path) -> (axum::Router, String) {
+/// The API over a memory store, its first token, and what drives its identity.
+async fn api(images: &std::path::Path) -> (axum::Router, String, JoinSet<()>) {
     let clock = Arc::new(SystemClock::new());
     let ids = Arc::new(OsIds::new(clock.clone()));
     let backend = Arc::new(MemoryStore::new(clock.clone(), MemoryConfig::default()));
@@ -30,7 +32,23 @@ async fn api(images: &std::path::Path) -> (axum::Router, String) {
         ids: ids.clone(),
         images: Arc::new(DirImageRepo::open(images, 1 << 20).unwrap()),
     });
-    let token = cloud.bootstrap().await.unwrap().token.unwrap();
+    cloud.bootstrap().await.unwrap();
+    let shutdown = CancellationToken::new();
+    let key = images.join("key");
+    FileKeys::generate(&key, &*ids).unwrap();
+    let keys = FileKeys::read(&key, &[], ids.clone()).unwrap();
+    let parts = IdentityParts {
+        backend: backend.clone(),
+        clock: clock.clone(),
+        ids: ids.clone(),
+        secrets: Arc::new(Vault::new(Arc::new(keys), ids.clone())),
+        audit: None,
+        registry: None,
+    };
+    let (identity, driver) = Identity::open(parts, IdentityConfig::default()).unwrap();
+    let mut drivers = JoinSet::new();
+    drivers.spawn(driver.run(shutdown.clone()));
+    let first = identity.bootstrap(None).await.unwrap().unwrap();
     // As high as never to be reached: a bucket is asked all the same.
     let never = RateLimits::per_second(100_000_000);
     let rates = RateLimits::default().with_sources(never, never);
@@ -38,6 +56,7 @@ async fn api(images: &std::path::Path) -> (axum::Router, String) {
     let routes = router(ApiParts {
         cloud: Arc::new(cloud),
         backend,
+        authenticator: Arc::new(identity),
         clock,
         ids,
         readiness: Readiness::new(),
@@ -45,9 +64,9 @@ async fn api(images: &std::path::Path) -> (axum::Router, String) {
         open_metrics: true,
         limits: ApiLimits::default(),
         edge: EdgeConfig::default().with_rates(rates),
-        shutdown: CancellationToken::new(),
+        shutdown,
     });
-    (routes, token.expose().to_owned())
+    (routes, first.token.expose().clone(), drivers)
 }
 
 /// A request with what a client sends along.
@@ -72,7 +91,7 @@ fn benches(c: &mut Criterion) {
         .build()
         .unwrap();
     let images = tempfile::tempdir().unwrap();
-    let (api, token) = runtime.block_on(api(images.path()));
+    let (api, token, _drivers) = runtime.block_on(api(images.path()));
     let plain = axum::Router::new().route(
         "/v1",
         get(|| std::future::ready(r#"{"name":"skyloom","version":"0.1.0","api":"v1"}"#)),

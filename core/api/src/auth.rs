@@ -1,44 +1,52 @@
-//! Who calls: a bearer token, looked up by the hash of its secret before anything of the body is read.
+//! Who calls: the bearer's secret is asked about before anything of the body is read.
 //!
 //! ```text
-//! Authorization: Bearer sky_… ── SHA-256 ──> token-hashes/{hex} ──> Token { role, expires_at } ──> Identity ──> Caller
+//! Authorization: Bearer … ──Authenticator──> Identified ─┬─ Person(Rights) ──> Caller {rights, project, …}
+//!                                                        └─ Engine, Agent(host): the store protocol and images
 //! ```
 //!
-//! The facade looks it up by its hash, so nothing is compared that a caller could measure. Every way of failing gives
-//! the same answer. Tokens are read from the store at each request: a revoked one stops at once.
+//! Every way of failing gives the same answer, but for too many of them. Nothing is remembered from one request to the next: what was
+//! taken away is gone with the next request.
+
+use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Query, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, IF_MATCH};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, Method, Uri};
+use http::{Extensions, HeaderMap, HeaderName, Method, Uri};
 use serde::Deserialize;
 use skyloom_cloud::Caller;
-use skyloom_model::{Actor, ProjectId, Resource as _, Role, Secret, TokenId};
+use skyloom_identity::{
+    AuthError, AuthScope, DomainId, Identified, Lineage, MAX_TOKEN, Principal, Rights, Via,
+};
+use skyloom_model::{Actor, Project, ProjectId, Reason, Resource as _, Secret, TokenId};
 use skyloom_store::Revision;
 
+use crate::edge::Source;
 use crate::observe::RequestId;
 use crate::parts::AppState;
 use crate::problem::ApiError;
 use crate::serve::Peer;
 
-/// Picks the project that an administrator works in, by id or name.
+/// Picks the project that a caller of the whole system works in, by id or name.
 pub(crate) const PROJECT: HeaderName = HeaderName::from_static("x-skyloom-project");
 /// "Do this once."
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The bearer of a good token.
+/// Who was let in.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
     /// To ask again, while a stream is open.
-    secret: Secret<String>,
+    bearer: Secret<String>,
+    source: Option<Source>,
+    /// By what seats and bytes are counted: the token, the credential, the user, or the host.
     pub(crate) token: TokenId,
-    pub(crate) name: String,
-    pub(crate) role: Role,
+    pub(crate) who: Identified,
 }
 
-/// Lets through who has a good token, and no more of them at a time than there are seats. What its body takes is
+/// Lets through who is let in, and no more of them at a time than there are seats. What its body takes is
 /// held until the answer.
 pub(crate) async fn authenticate(
     State(state): State<AppState>,
@@ -49,7 +57,7 @@ pub(crate) async fn authenticate(
         Ok(seat) => seat,
         Err(e) => return e.into_response(),
     };
-    let identity = match identify(&state, request.headers()).await {
+    let identity = match identify(&state, request.headers(), request.extensions()).await {
         Ok(identity) => identity,
         Err(e) => return e.into_response(),
     };
@@ -69,36 +77,72 @@ pub(crate) async fn authenticate(
     response
 }
 
-/// Whose token the request carries.
-pub(crate) async fn identify(state: &AppState, headers: &HeaderMap) -> Result<Identity, ApiError> {
-    let secret = bearer(headers).ok_or_else(ApiError::unauthenticated)?;
-    let found = state.parts.cloud.authenticate(secret).await?;
-    let token = found.ok_or_else(ApiError::unauthenticated)?;
+/// Whose bearer the request carries.
+pub(crate) async fn identify(
+    state: &AppState,
+    headers: &HeaderMap,
+    extensions: &Extensions,
+) -> Result<Identity, ApiError> {
+    let bearer = bearer(headers).ok_or_else(ApiError::unauthenticated)?;
+    let source = extensions.get::<Source>().cloned();
+    let asked = state
+        .parts
+        .authenticator
+        .authenticate(bearer, name_of(source.as_ref()));
+    let who = asked.await.map_err(refused)?;
     Ok(Identity {
-        secret: Secret::new(secret.to_owned()),
-        token: TokenId::from_uuid(token.meta.id),
-        name: token.meta.name.to_string(),
-        role: token.spec.role,
+        bearer: Secret::new(bearer.to_owned()),
+        token: counted(&who),
+        source,
+        who,
     })
 }
 
-/// Whether a token that was good when a stream began still is. A store that cannot be asked ends no streams.
+/// What a source is called; of unknown origin where nobody said.
+fn name_of(source: Option<&Source>) -> &str {
+    source.map_or("unknown", Source::name)
+}
+
+fn refused(error: AuthError) -> ApiError {
+    match error {
+        AuthError::Denied(_) => ApiError::unauthenticated(),
+        AuthError::Throttled(throttled) => ApiError::throttled(throttled.retry_after),
+        AuthError::Unavailable(why) => ApiError::auth_unavailable(&why),
+    }
+}
+
+/// Whether what was good when a stream began still is. An authority that cannot be asked ends no streams.
 pub(crate) async fn still_good(state: &AppState, identity: &Identity) -> bool {
-    !matches!(
-        state.parts.cloud.authenticate(identity.secret.expose()).await,
-        Ok(None)
-    )
+    let authenticator = &state.parts.authenticator;
+    let asked = authenticator.authenticate(identity.bearer.expose(), name_of(identity.source.as_ref()));
+    !matches!(asked.await, Err(AuthError::Denied(_)))
+}
+
+fn counted(who: &Identified) -> TokenId {
+    TokenId::from_uuid(match who {
+        Identified::Engine { token }
+        | Identified::Agent {
+            token: Some(token), ..
+        } => token.uuid(),
+        Identified::Agent { host, token: None } => host.uuid(),
+        Identified::Person(rights) => match &rights.principal.via {
+            Via::User => rights.principal.user.uuid(),
+            Via::ApplicationCredential { id } => id.uuid(),
+            Via::ApiToken { id } => id.uuid(),
+            Via::Trust { trustee, .. } => trustee.uuid(),
+            Via::Host { id } => id.uuid(),
+        },
+    })
 }
 
 /// The secret in the only `Authorization` header, if it has the form of one.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let text = only(headers, &AUTHORIZATION).ok()??;
     let (scheme, secret) = text.split_once(' ')?;
-    let body = secret.strip_prefix("sky_")?;
-    let formed = body.len() == 43
-        && body
+    let formed = (1..=MAX_TOKEN).contains(&secret.len())
+        && secret
             .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
     (scheme.eq_ignore_ascii_case("bearer") && formed).then_some(secret)
 }
 
@@ -178,19 +222,13 @@ pub(crate) struct User(pub(crate) Caller);
 impl FromRequestParts<AppState> for User {
     type Rejection = ApiError;
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
-        let Identity {
-            token, name, role, ..
-        } = Identity::from_request_parts(parts, state).await?;
-        let headers = &parts.headers;
-        let project = match &role {
-            Role::Admin { project } => match only(headers, &PROJECT)? {
-                None => *project,
-                Some(wanted) => state.parts.cloud.find_project(wanted).await?.value.id(),
-            },
-            Role::Member { project } | Role::Reader { project } => *project,
-            // They own nothing; the facade decides what they may do all the same.
-            Role::Engine | Role::Agent { .. } => ProjectId::from_uuid(uuid::Uuid::nil()),
+        let Identity { who, source, .. } = Identity::from_request_parts(parts, state).await?;
+        let Identified::Person(rights) = who else {
+            let reason = Reason::new("auth.forbidden", "engines and agents make no user calls");
+            return Err(ApiError::denied(reason));
         };
+        let headers = &parts.headers;
+        let (project, lineage) = place(state, &rights, only(headers, &PROJECT)?).await?;
         let changes = !matches!(parts.method, Method::GET | Method::HEAD);
         let idempotency_key = match only(headers, &IDEMPOTENCY_KEY)? {
             Some(text) if changes => Some(idempotency_key(text)?),
@@ -202,17 +240,75 @@ impl FromRequestParts<AppState> for User {
         };
         let dry_run = changes && dry_run(&parts.uri)?;
         Ok(Self(Caller {
-            role,
+            actor: actor(state, &rights.principal),
+            rights,
             project,
-            actor: Actor {
-                id: token.to_string(),
-                name,
-            },
+            lineage,
+            source: source.and_then(|source| source.address()),
             request_id: RequestId::of(&parts.extensions),
             idempotency_key,
             if_match,
             dry_run,
         }))
+    }
+}
+
+/// As whom records name a principal.
+fn actor(state: &AppState, principal: &Principal) -> Actor {
+    let id = principal.user.to_string();
+    let name = state.parts.authenticator.name_of(principal.user);
+    Actor {
+        name: name.unwrap_or_else(|| id.clone()),
+        id,
+    }
+}
+
+/// The project that a call works in. Who is of a project names that one or none; who is of the system picks any, and otherwise has
+/// the default one, if it is there.
+async fn place(
+    state: &AppState,
+    rights: &Rights,
+    wanted: Option<&str>,
+) -> Result<(ProjectId, Lineage), ApiError> {
+    let cloud = &state.parts.cloud;
+    let found = match rights.principal.scope {
+        AuthScope::System => match wanted {
+            Some(wanted) => Some(cloud.find_project(wanted).await?),
+            None => cloud.default_project().await?,
+        },
+        AuthScope::Project(own) => {
+            let known = rights.projects.lineage(own).filter(|_| wanted.is_none());
+            if let Some(lineage) = known {
+                return Ok((own, lineage));
+            }
+            let named = cloud.find_project(wanted.unwrap_or(&own.to_string())).await?;
+            if named.value.id() != own {
+                return Err(ApiError::not_found("project"));
+            }
+            Some(named)
+        }
+        AuthScope::Domain(_) | AuthScope::None => match wanted {
+            Some(_) => return Err(ApiError::not_found("project")),
+            None => None,
+        },
+    };
+    match found.map(|found| found.value) {
+        Some(project) => Ok((project.id(), lineage(state, rights, &project).await?)),
+        None => {
+            let nowhere = Lineage {
+                domain: DomainId::from_uuid(uuid::Uuid::nil()),
+                ancestors: Arc::default(),
+            };
+            Ok((Caller::NO_PROJECT, nowhere))
+        }
+    }
+}
+
+async fn lineage(state: &AppState, rights: &Rights, project: &Project) -> Result<Lineage, ApiError> {
+    match rights.projects.lineage(project.id()) {
+        Some(lineage) => Ok(lineage),
+        // Made so lately that it has not been heard of.
+        None => Ok(state.parts.cloud.lineage(project).await?),
     }
 }
 
@@ -231,7 +327,7 @@ mod tests {
 
     #[test]
     fn only_a_well_formed_single_bearer_is_looked_up() {
-        let secret = format!("sky_{}", "aZ0-_".repeat(9).get(..43).unwrap());
+        let secret = format!("sky_{}.x", "aZ0-_".repeat(9));
         let good = format!("Bearer {secret}");
         assert_eq!(bearer(&headers(&[&good])), Some(secret.as_str()));
         assert_eq!(
@@ -244,8 +340,7 @@ mod tests {
             "Bearer ",
             "Basic YTpi",
             &secret,
-            &format!("{good}x"),
-            &good[..good.len() - 1],
+            &format!("Bearer {}", "x".repeat(MAX_TOKEN + 1)),
             &good.replace('0', "/"),
             &format!("Bearer  {secret}"),
         ] {

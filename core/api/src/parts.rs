@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use skyloom_cloud::Cloud;
+use skyloom_identity::Authenticator;
 use skyloom_model::{Clock, Ids, Readiness};
 use skyloom_store::DynBackend;
 use tokio_util::sync::CancellationToken;
@@ -20,8 +21,10 @@ use crate::seats::Seats;
 pub struct ApiParts {
     /// The API without HTTP.
     pub cloud: Arc<Cloud>,
-    /// The store: for tokens, watches and the store protocol.
+    /// The store: for watches and the store protocol.
     pub backend: DynBackend,
+    /// Whose a bearer's secret is.
+    pub authenticator: Arc<dyn Authenticator>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Request ids.

@@ -90,8 +90,23 @@ impl ApiError {
     /// One text for every way of not being let in, so that none of them can be told from the others.
     pub(crate) fn unauthenticated() -> Self {
         let reason = Reason::new("auth.required", "a valid bearer token is needed")
-            .hint("send the header `Authorization: Bearer sky_…`");
+            .hint("send the header `Authorization: Bearer …`");
         Self::new(StatusCode::UNAUTHORIZED, reason)
+    }
+
+    /// Too many wrong ones came from there.
+    pub(crate) fn throttled(wait: Duration) -> Self {
+        let reason = Reason::new("auth.throttled", "too many wrong credentials came from there").retryable();
+        Self::new(StatusCode::TOO_MANY_REQUESTS, reason).retry_after(wait)
+    }
+
+    /// Nobody can be let in now.
+    pub(crate) fn auth_unavailable(why: &str) -> Self {
+        let reason = Reason::new(
+            "auth.unavailable",
+            format!("credentials cannot be checked now: {why}"),
+        );
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, reason.retryable())
     }
 
     pub(crate) fn denied(reason: Reason) -> Self {

@@ -129,13 +129,11 @@ pub struct TokenAccepted {
     pub secret: Option<ShownOnce>,
 }
 
-/// What a first start made.
+/// What a first start made, or found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Bootstrapped {
     /// The default project.
     pub project: Project,
-    /// An administrator's token, only if there was none.
-    pub token: Option<ShownOnce>,
 }
 
 /// A page of a list.

@@ -1,7 +1,5 @@
 //! Hashes: of texts for keys, of passwords for guests.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha_crypt::{Algorithm, Params, PasswordHasher as _, ShaCrypt};
 use sha2::{Digest as _, Sha256};
 use skyloom_model::{Ids, Secret};
@@ -28,13 +26,6 @@ pub(crate) fn sha256_of(parts: &[&[u8]]) -> String {
 /// Plain SHA-256 in lower-case hex.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
-}
-
-/// A new token secret: `sky_` and 43 characters of base64url over 32 random bytes.
-pub(crate) fn token_secret(ids: &dyn Ids) -> String {
-    let mut bytes = [0; 32];
-    ids.random(&mut bytes);
-    format!("sky_{}", URL_SAFE_NO_PAD.encode(bytes))
 }
 
 /// The SHA-512 crypt hash (`$6$…`) of a password. Takes milliseconds, so it is done beside the runtime's threads.
@@ -110,12 +101,5 @@ mod tests {
             sha256(b""),
             "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
         );
-    }
-
-    #[test]
-    fn token_secrets_have_their_form() {
-        let secret = token_secret(&SeededIds::new(ManualClock::new(), 3));
-        assert_eq!(secret.len(), 47);
-        assert!(secret.starts_with("sky_"));
     }
 }

@@ -38,7 +38,7 @@ pub use answers::{
 };
 pub use archive::{Archive, ArchiveConfig, ArchiveParts, Moved};
 pub use authority::{AuthorityParts, HostAuthority, ServerIdentity};
-pub use caller::Caller;
+pub use caller::{Caller, Shown};
 pub use error::{CloudError, ErrorKind, FieldError, Result};
 pub use facade::{
     CertificatesRevoked, Cloud, CloudParts, JoinTokenAccepted, Reconciled, RevokeCertificates, Suspects,

@@ -22,7 +22,7 @@ pub struct Preview {
     pub subject: Option<Subject>,
     /// The steps of the first stage, each after those that it names in `after`.
     pub steps: Vec<PreviewStep>,
-    /// Why this host and not another, where one is chosen. Administrators see hosts, others counts.
+    /// Why this host and not another, where one is chosen. Who may see hosts sees them, others counts.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub placement: Option<serde_json::Value>,
     /// What would be taken on a host.
@@ -49,7 +49,7 @@ pub struct PreviewStep {
     /// The code that does it.
     #[cfg_attr(feature = "openapi", schema(example = "disk.overlay"))]
     pub kind: String,
-    /// `engine`, or the host's name; `host` for all but administrators.
+    /// `engine`, or the host's name; `host` for who may not see hosts.
     #[cfg_attr(feature = "openapi", schema(example = "rack1-07"))]
     pub place: String,
     /// Steps that must have succeeded before.
@@ -68,7 +68,7 @@ pub struct PreviewStep {
 pub struct Reservation {
     /// How much.
     pub resources: Resources,
-    /// Where, and what is left there. For administrators.
+    /// Where, and what is left there. For who may see hosts.
     pub host: Option<HostRoom>,
 }
 

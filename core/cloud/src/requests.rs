@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use skyloom_model::{DiskFormat, EventKind, Resources, Role, Secret, TaskId, TaskState, Timestamp};
+use skyloom_model::{DiskFormat, EventKind, Resources, Secret, TaskId, TaskState, Timestamp, TokenHolder};
 use uuid::Uuid;
 
 /// Makes a server.
@@ -149,7 +149,7 @@ pub struct CreateImage {
     /// Smallest memory in MiB.
     #[serde(default)]
     pub min_memory_mib: u64,
-    /// Whether every project may use it. Administrators only.
+    /// Whether every project may use it. It takes the permission `image:publish`.
     #[serde(default)]
     pub public: bool,
     /// Free marks.
@@ -261,8 +261,8 @@ pub struct CreateToken {
     /// Display name.
     #[cfg_attr(feature = "openapi", schema(example = "ci"))]
     pub name: String,
-    /// What its bearer may do.
-    pub role: Role,
+    /// Who acts with it: an engine, or a host's agent.
+    pub holder: TokenHolder,
     /// When it stops working; by default never.
     pub expires_at: Option<Timestamp>,
 }
@@ -270,10 +270,10 @@ pub struct CreateToken {
 impl CreateToken {
     /// A token that does not expire.
     #[must_use]
-    pub fn new(name: impl Into<String>, role: Role) -> Self {
+    pub fn new(name: impl Into<String>, holder: TokenHolder) -> Self {
         Self {
             name: name.into(),
-            role,
+            holder,
             expires_at: None,
         }
     }

@@ -1,7 +1,7 @@
 //! What the bearer of a token may see and change through the store protocol, and an agent without a token through
 //! [`crate::AgentScoped`].
 //!
-//! Engines and administrators have the whole store. An agent has its own host's areas ([`paths::agent_areas`]) and its
+//! Engines, and users with the permission `store:use`, have the whole store. An agent has its own host's areas ([`paths::agent_areas`]) and its
 //! own lease, and of these:
 //!
 //! | path | read | write |
@@ -18,9 +18,10 @@
 //! Everything else is refused before the store is asked, guards included: a guard on a foreign key would tell whether
 //! and when it changed.
 
+use skyloom_identity::{Effect, Identified, Object, Place, Rights};
 use skyloom_model::ablation::{Rule, kept};
 use skyloom_model::{
-    AgentStatus, GuestReport, HostId, JobRecord, JobState, Reason, Role, VmObservation, WorkerMark, paths,
+    AgentStatus, GuestReport, HostId, JobRecord, JobState, Reason, VmObservation, WorkerMark, paths,
 };
 use skyloom_store::{
     DynBackend, Error, ErrorKind, Guard, Key, LeaseName, Outcome, Prefix, Result, Revision, Txn, Value, Write,
@@ -53,17 +54,18 @@ fn denied(operation: &'static str) -> Error {
 }
 
 impl StoreScope {
-    /// The part that a role has.
+    /// The part that somebody has who was let in.
     ///
     /// # Errors
-    /// `role.denied`: it has none.
-    pub fn of(role: &Role) -> std::result::Result<Self, Reason> {
-        match role {
-            Role::Admin { .. } | Role::Engine => Ok(Self::All),
-            Role::Agent { host } => Ok(Self::Areas(*host)),
-            Role::Member { .. } | Role::Reader { .. } => Err(Reason::new(
-                "role.denied",
-                "this token may not use the store protocol",
+    /// `auth.forbidden`: they have none.
+    pub fn of(who: &Identified) -> std::result::Result<Self, Reason> {
+        match who {
+            Identified::Engine { .. } => Ok(Self::All),
+            Identified::Agent { host, .. } => Ok(Self::Areas(*host)),
+            Identified::Person(rights) if uses_store(rights) => Ok(Self::All),
+            Identified::Person(_) => Err(Reason::new(
+                "auth.forbidden",
+                "the store protocol takes the permission store:use",
             )
             .hint("engines and agents use it; users use the resources")),
         }
@@ -177,6 +179,12 @@ impl StoreScope {
         }
         Ok(None)
     }
+}
+
+fn uses_store(rights: &Rights) -> bool {
+    let object = Object::all("store", Place::System);
+    let permission = rights.permission("store:use");
+    permission.is_some_and(|p| rights.decide(p, &object).effect == Effect::Allow)
 }
 
 /// Whether `key` is something that the store says of itself: no secret.
@@ -351,7 +359,7 @@ mod tests {
             "jobs",
             "jobs/0198",
             "agents",
-            "token-hashes",
+            "identity",
             &format!("jobs/{h}0"),
         ] {
             assert!(

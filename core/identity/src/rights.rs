@@ -16,7 +16,7 @@ use skyloom_model::{HostId, ProjectId, TokenId};
 use crate::{
     AuthScope, Authorizer, BuiltIn, Coverage, DEFAULT_DOMAIN, Decision, Denied, DomainId, Explanation,
     FIRST_ADMIN, Method, Narrowed, Object, PERMISSIONS, Permission, Place, Policy, PolicyError, Principal,
-    Registry, Throttled, Via, Who,
+    Registry, Throttled, UserId, Via, Who,
 };
 
 /// Says whose a bearer's secret is. [`crate::Directory`] and what lies around it do; a product with users of its own brings its own.
@@ -27,6 +27,12 @@ pub trait Authenticator: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// [`AuthError`].
     async fn authenticate(&self, bearer: &str, source: &str) -> Result<Identified, AuthError>;
+
+    /// What a user is called, for records that people read; `None`: by its id.
+    fn name_of(&self, user: UserId) -> Option<String> {
+        let _ = user;
+        None
+    }
 }
 
 /// Who was let in.

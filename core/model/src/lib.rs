@@ -46,8 +46,8 @@ pub use reason::Reason;
 pub use resources::{
     AgentStatus, Claim, DEFAULT_DOMAIN, DiskFormat, Flavor, FlavorSpec, Host, HostFacts, HostLedger,
     HostSpec, HostStatus, Image, ImageSource, ImageSpec, ImageState, ImageStatus, Keypair, KeypairSpec,
-    MacAddr, NicKind, Port, PortSpec, PortStatus, Project, ProjectSpec, Resources, Role, Token, TokenSpec,
-    VmObservation,
+    MacAddr, NicKind, Port, PortSpec, PortStatus, Project, ProjectSpec, Resources, Token, TokenHolder,
+    TokenSpec, VmObservation,
 };
 pub use secret::{Secret, ServerSecrets};
 pub use server::{Activity, FlavorRef, ImageRef, Overlays, Placement, Server, ServerSpec, ServerStatus};

@@ -22,7 +22,7 @@
 //! | `submitted/{hash of the key}` | the task submitted under a key | engine |
 //! | `previews/{scope}/{id}` | a plan that was shown and not run | api |
 //! | `idempotency/{scope}/{hash of the key}` | the answer given before | api |
-//! | `token-hashes/{sha256 of the secret}` | [`crate::Token`] | api |
+//! | `identity/…`, `quotas/…`, `audit/…` | who may call, what is used, what was done: `skyloom_identity` | api |
 //! | `archive/task/{scope}/{end}/{task}` | a finished task with its plan and jobs, in the archive | archiver |
 //! | `archive/task-id/{task}` | where in the archive that is | archiver |
 //! | `archive/task-part/{task}/{part}` | plan and jobs that one document cannot hold | archiver |
@@ -219,11 +219,6 @@ pub fn preview(scope: Scope, id: Uuid) -> String {
 #[must_use]
 pub fn idempotency(scope: Scope, key_hash: &str) -> String {
     format!("idempotency/{scope}/{key_hash}")
-}
-/// A token by the lower-case hex SHA-256 of its secret.
-#[must_use]
-pub fn token_hash(sha256: &str) -> String {
-    format!("token-hashes/{sha256}")
 }
 /// The lease of a host's agent.
 #[must_use]

@@ -521,25 +521,15 @@ impl Default for ProjectSpec {
     }
 }
 
-/// What the bearer of a token may do.
+/// Who acts with an API token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "type")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub enum Role {
-    /// Everything, in every project; its own project is the default one.
-    Admin {
-        /// Where it works unless told otherwise.
-        project: ProjectId,
-    },
-    /// Everything inside one project.
-    Member {
-        /// Which project.
-        project: ProjectId,
-    },
-    /// Reading inside one project.
-    Reader {
-        /// Which project.
-        project: ProjectId,
+pub enum TokenHolder {
+    /// A user, with no more than that user may do at the moment of the call.
+    User {
+        /// Which user.
+        user: Uuid,
     },
     /// The whole store, as an engine process needs it; no user calls.
     Engine,
@@ -550,7 +540,7 @@ pub enum Role {
     },
 }
 
-/// An API token. Its secret is shown once; only its SHA-256 is kept, as the record's key.
+/// An API token as it is shown. Its secret is shown once, and only its SHA-256 is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Token {
@@ -564,8 +554,8 @@ pub struct Token {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TokenSpec {
-    /// What its bearer may do.
-    pub role: Role,
+    /// Who acts with it.
+    pub holder: TokenHolder,
     /// First characters of the secret, to find it again.
     pub hint: String,
     /// When it stops working.

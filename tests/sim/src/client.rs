@@ -9,9 +9,10 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::json;
 use skyloom_cloud::{Caller, Cloud, CloudError, CreateServer, ErrorKind, StopOptions, SweepHost};
+use skyloom_identity::Rights;
 use skyloom_model::{
-    ActiveTask, Actor, FORMAT, HostId, Id, ImageId, Name, OrderVerb, Priority, Progress, ProjectId,
-    Resource as _, Role, ServerId, Subject, Task, TaskId, TaskState, paths,
+    ActiveTask, FORMAT, HostId, Id, ImageId, Name, OrderVerb, Priority, Progress, ProjectId, Resource as _,
+    ServerId, Subject, Task, TaskId, TaskState, paths,
 };
 use skyloom_store::{Key, Outcome, Txn, Value};
 use tokio_util::sync::CancellationToken;
@@ -118,6 +119,7 @@ impl Door {
 /// What all clients know.
 #[derive(Debug, Clone)]
 pub(crate) struct Terms {
+    pub(crate) rights: Rights,
     pub(crate) door: Arc<Door>,
     pub(crate) project: ProjectId,
     pub(crate) image: ImageId,
@@ -191,16 +193,9 @@ impl Client {
     pub(crate) fn caller(&self, key: Option<String>) -> Caller {
         let project = self.terms.project;
         Caller {
-            role: Role::Admin { project },
-            project,
-            actor: Actor {
-                id: self.name.clone(),
-                name: self.name.clone(),
-            },
             request_id: key.clone().unwrap_or_else(|| self.name.clone()),
             idempotency_key: key,
-            if_match: None,
-            dry_run: false,
+            ..Caller::internal(&self.name, self.terms.rights.clone(), project)
         }
     }
 

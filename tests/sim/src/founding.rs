@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use skyloom_cloud::{Caller, Cloud, CloudParts, CreateHost};
 use skyloom_hypervisor::{FakeOptions, Hypervisor as _};
+use skyloom_identity::Rights;
 use skyloom_model::{
-    Actor, DiskFormat, Image, ImageId, ImageSource, ImageSpec, ImageState, ImageStatus, Meta, Name,
-    ProjectId, Resource as _, Role, Scope, SeededIds, paths,
+    DiskFormat, Image, ImageId, ImageSource, ImageSpec, ImageState, ImageStatus, Meta, Name, ProjectId,
+    Resource as _, Scope, SeededIds, paths,
 };
 use skyloom_store::{Key, Txn, Value};
 
@@ -43,18 +44,8 @@ pub(crate) async fn found(
     });
     let text = |e: skyloom_cloud::CloudError| e.to_string();
     let project = cloud.bootstrap().await.map_err(text)?.project.id();
-    let caller = Caller {
-        role: Role::Admin { project },
-        project,
-        actor: Actor {
-            id: "founder".into(),
-            name: "founder".into(),
-        },
-        request_id: "founding".into(),
-        idempotency_key: None,
-        if_match: None,
-        dry_run: false,
-    };
+    let rights = Rights::of_the_cloud().map_err(|e| e.to_string())?;
+    let caller = Caller::internal("founder", rights, project);
     let record = image_record(image, bed)?;
     let key = Key::parse(&paths::resource(
         Image::KIND,

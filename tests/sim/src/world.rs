@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use skyloom_identity::Rights;
 use skyloom_model::{HostId, ImageId};
 use tokio::task::JoinSet;
 
@@ -174,7 +175,9 @@ impl World {
             let index = processes.len();
             processes.push(Process::new(index, "watcher", Part::Watcher, clock(index)));
         }
+        let rights = Rights::of_the_cloud().map_err(|e| e.to_string())?;
         let terms = Terms {
+            rights,
             door,
             project,
             image,

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use skyloom_api::{ApiLimits, ApiParts, EdgeConfig, RateLimits, ServeLimits, router, serve};
 use skyloom_cloud::{Cloud, CloudParts, DirImageRepo};
-use skyloom_model::{OsIds, Readiness, Secret, SystemClock};
+use skyloom_identity::{AuthError, Authenticator, DEFAULT_DOMAIN, Identified, NewSecret, Why};
+use skyloom_model::{OsIds, Readiness, Secret, SystemClock, TokenId};
 use skyloom_store::{DynBackend, MemoryConfig, MemoryStore};
 use skyloom_store_remote::RemoteConfig;
 use tempfile::TempDir;
@@ -59,15 +60,17 @@ impl ApiServer {
         let token = match known {
             Some(known) => known.token,
             None => {
-                let token = cloud.bootstrap().await?.token;
-                token.ok_or("a new cloud has a token")?.expose().to_owned()
+                cloud.bootstrap().await?;
+                NewSecret::generate(&*ids).secret.expose().clone()
             }
         };
+        let authenticator = Arc::new(OneEngine(token.clone()));
         let known = Known { token, records };
         let shutdown = CancellationToken::new();
         let routes = router(ApiParts {
             cloud: Arc::new(cloud),
             backend: store,
+            authenticator,
             clock,
             ids,
             readiness: Readiness::new(),
@@ -126,4 +129,21 @@ pub(crate) fn self_signed() -> (String, Arc<rustls::ServerConfig>) {
         )
         .expect("a configuration");
     (certificate.pem(), Arc::new(tls))
+}
+
+/// Lets one engine in.
+#[derive(Debug)]
+struct OneEngine(String);
+
+#[async_trait::async_trait]
+impl Authenticator for OneEngine {
+    async fn authenticate(&self, bearer: &str, _: &str) -> std::result::Result<Identified, AuthError> {
+        if bearer != self.0 {
+            return Err(AuthError::Denied(Why::UnknownSecret.into()));
+        }
+        // Any id: there is but this one token.
+        Ok(Identified::Engine {
+            token: TokenId::from_uuid(DEFAULT_DOMAIN.uuid()),
+        })
+    }
 }

@@ -7,16 +7,18 @@ use std::time::Duration;
 
 use skyloom::agent::FileJournal;
 use skyloom::api::{ApiLimits, ApiParts, EdgeConfig, ServeLimits, router, serve};
-use skyloom::cloud::{Caller, Cloud, CreateToken, DirImageRepo, ListQuery};
+use skyloom::cloud::{Caller, Cloud, DirImageRepo, ListQuery};
 use skyloom::hypervisor::{FakeOptions, FakeWorld, Hypervisor, Inspection, StopMode};
+use skyloom::identity::{AuthScope, Call, FIRST_ADMIN, Holder, Identity, NewApiToken, Rights};
 use skyloom::image::Limits;
 use skyloom::image::fetch::{FetchPolicy, Fetcher};
-use skyloom::model::{Ids, OsIds, Readiness, SystemClock};
+use skyloom::model::{Ids, OsIds, ProjectId, Readiness, SystemClock};
 use skyloom::pool::{DirPool, PoolConfig};
 use skyloom::qmp::{QmpConfig, QmpHypervisor};
 use skyloom::{LocalCloud, LocalHost, LocalParts, StoreOptions, open_store};
 use skyloom_bin::archive::ArchiveSection;
 use skyloom_bin::exit::MainError;
+use skyloom_bin::identity::IdentitySection;
 use skyloom_bin::store::{read_token, write_token};
 use skyloom_bin::telemetry::RenderMetrics;
 use tokio::net::TcpListener;
@@ -121,8 +123,19 @@ pub(super) async fn run(
         .await?;
     // The folder's journals and store are this process's alone.
     let local = local.with_archive(archive.archive.clone()).alone();
+    let section = IdentitySection::default();
+    let (identity, driver) =
+        section.open(folder.path(), store.backend.clone(), clock.clone(), ids.clone())?;
+    let mut drivers = JoinSet::new();
+    drivers.spawn(driver.run(shutdown.clone()));
+    let local = local.with_identity(&identity);
     let (cloud, admin, readiness) = (local.cloud(), local.admin(), local.readiness());
-    let token = admin_token(&folder, &local).await?;
+    let token = admin_token(
+        &folder,
+        &identity,
+        ProjectId::from_uuid(local.bootstrapped().project.meta.id),
+    )
+    .await?;
 
     let listener = TcpListener::bind(args.listen)
         .await
@@ -133,6 +146,7 @@ pub(super) async fn run(
     let routes = router(ApiParts {
         cloud: cloud.clone(),
         backend: store.backend.clone(),
+        authenticator: Arc::new(identity),
         clock,
         ids,
         readiness: readiness.clone(),
@@ -175,6 +189,7 @@ pub(super) async fn run(
             stop_guests(&**hypervisor).await;
         }
     }
+    while drivers.join_next().await.is_some() {}
     archive.close().await?;
     store
         .close()
@@ -229,22 +244,45 @@ async fn open_host(
     Ok(host.with_journal(Arc::new(journal)))
 }
 
-/// The administrator's token: made by the first start, kept in the folder, made anew when the file is gone.
-async fn admin_token(folder: &Folder, local: &LocalCloud) -> Result<String, MainError> {
+/// The administrator's token: made by the first start, kept in the folder beside its password, made anew when the file is gone.
+async fn admin_token(folder: &Folder, identity: &Identity, project: ProjectId) -> Result<String, MainError> {
     let path = folder.path().join("admin-token");
-    let secret = match &local.bootstrapped().token {
-        Some(token) => token.expose().to_owned(),
+    let failed = |what: &str| format!("no administrator's {what} can be made");
+    let first = identity.bootstrap(Some(project)).await;
+    let first = first.map_err(|e| MainError::failed(failed("user"), e))?;
+    let secret = match first {
+        Some(first) => {
+            write(&folder.path().join("admin-password"), first.password.expose())?;
+            first.token.expose().clone()
+        }
         None if path.exists() => return Ok(read_token(&path)?.expose().clone()),
         None => {
-            let request = CreateToken::new("dev", local.admin().role);
-            let made = local.cloud().create_token(&local.admin(), request).await;
-            let made = made.map_err(|e| MainError::failed("no administrator's token can be made", e))?;
-            made.secret.map(|s| s.expose().to_owned()).unwrap_or_default()
+            let rights = Rights::of_the_cloud().map_err(|e| MainError::failed(failed("token"), e))?;
+            let call = Call {
+                by: &rights.principal,
+                source: None,
+                request_id: "dev",
+            };
+            let asked = NewApiToken {
+                name: "dev".to_owned(),
+                holder: Holder::User {
+                    user: FIRST_ADMIN,
+                    scope: AuthScope::System,
+                    permissions: Vec::new(),
+                },
+                expires_at: None,
+            };
+            let made = identity.create_token(&call, asked).await;
+            let made = made.map_err(|e| MainError::failed(failed("token"), e))?;
+            made.secret.expose().clone()
         }
     };
-    write_token(&path, &secret)
-        .map_err(|e| MainError::failed(format!("cannot write {}", path.display()), e))?;
+    write(&path, &secret)?;
     Ok(secret)
+}
+
+fn write(path: &Path, secret: &str) -> Result<(), MainError> {
+    write_token(path, secret).map_err(|e| MainError::failed(format!("cannot write {}", path.display()), e))
 }
 
 /// Waits until all phases are done and all hosts can take servers.

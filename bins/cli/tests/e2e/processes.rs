@@ -221,7 +221,7 @@ fn an_agent_reaches_nothing_but_its_own_host() {
         "jobs/",
         &format!("jobs/{other}/"),
         "secrets/",
-        "token-hashes/",
+        "identity/",
     ] {
         assert_eq!(
             ask("list", json!({ "prefix": prefix, "limit": 10 })),

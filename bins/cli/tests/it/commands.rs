@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::binary::{bare, command, finish, run};
-use crate::records::{HOST, PROJECT, flavor, host, id, keypair, project, server, token};
+use crate::records::{HOST, flavor, host, id, keypair, project, server, token};
 use crate::stub::{Reply, Stub, TOKEN};
 
 #[tokio::test]
@@ -124,13 +124,13 @@ async fn tokens_are_shown_once_and_revoked() {
     stub.on(&format!("DELETE /v1/tokens/{}", id(600)), Reply::Empty(204));
     let made = run(
         &stub,
-        &["token", "create", "new", "--role", "member", "-o", "json"],
+        &["token", "create", "new", "--role", "engine", "-o", "json"],
     )
     .await
     .code(0);
     assert_eq!(made.json()["secret"], "sky_secret");
-    let role = stub.seen("POST /v1/tokens")[0].json()["role"].clone();
-    assert_eq!(role, json!({"type": "member", "project": PROJECT}));
+    let role = stub.seen("POST /v1/tokens")[0].json()["holder"].clone();
+    assert_eq!(role, json!({"type": "engine"}));
     let args = [
         "token",
         "create",
@@ -145,7 +145,7 @@ async fn tokens_are_shown_once_and_revoked() {
     run(&stub, &args).await.code(0).says(&["sky_secret"]);
     let sent = stub.seen("POST /v1/tokens")[1].json();
     let want =
-        json!({"name": "a", "role": {"type": "agent", "host": HOST}, "expires_at": "2027-01-01T00:00:00Z"});
+        json!({"name": "a", "holder": {"type": "agent", "host": HOST}, "expires_at": "2027-01-01T00:00:00Z"});
     assert_eq!(sent, want);
     let gone = run(&stub, &["token", "revoke", "ci", "-y"]).await.code(0);
     assert_eq!(gone.out, "token ci: revoked\n");

@@ -58,7 +58,7 @@ pub(crate) fn project(name: &str) -> Value {
 
 pub(crate) fn token(n: u32, name: &str) -> Value {
     json!({"meta": meta(&id(n), name),
-        "spec": {"role": {"type": "member", "project": PROJECT}, "hint": "sky_abcd"}})
+        "spec": {"holder": {"type": "engine"}, "hint": "sky_abcd"}})
 }
 
 pub(crate) fn task(state: &str, reason: Value) -> Value {

@@ -16,8 +16,8 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http::{Method, StatusCode};
-use skyloom_identity::Rate;
-use skyloom_model::{Reason, Role};
+use skyloom_identity::{Identified, Rate};
+use skyloom_model::Reason;
 
 use super::{Edge, Source};
 use crate::auth::Identity;
@@ -195,10 +195,10 @@ pub(crate) async fn of_token(State(state): State<AppState>, request: Request, ne
         return ApiError::internal().into_response();
     };
     let route = request.extensions().get::<MatchedPath>();
-    let class = match identity.role {
-        Role::Engine => return next.run(request).await,
-        Role::Agent { .. } => Class::Agent,
-        _ => Class::of(request.method(), route.map_or("", MatchedPath::as_str)),
+    let class = match identity.who {
+        Identified::Engine { .. } => return next.run(request).await,
+        Identified::Agent { .. } => Class::Agent,
+        Identified::Person(_) => Class::of(request.method(), route.map_or("", MatchedPath::as_str)),
     };
     match state.edge.charge(class, identity.token) {
         Ok(()) => next.run(request).await,

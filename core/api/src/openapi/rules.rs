@@ -148,7 +148,7 @@ fn parameters(path: &str, form: &Form, operation: &mut Operation) {
     if form.user {
         added.push(header(
             "X-Skyloom-Project",
-            "Id or name of the project to work in. Honoured for administrators only.",
+            "Id or name of the project to work in. For callers of the whole system; others may name only their own.",
             text(),
         ));
     }

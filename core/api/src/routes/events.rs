@@ -18,7 +18,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 
 /// List events
 ///
-/// What happened in the project within the last week, oldest first; for administrators also to the cloud itself. Each
+/// What happened in the project within the last week, oldest first; for who runs the cloud also to the cloud itself. Each
 /// event was written in the same commit as what it tells. Older ones are in the archive: `archived=true` lists those. To
 /// hear of events as they happen, watch the kind `events`.
 #[utoipa::path(get, path = "/v1/events", operation_id = "list_events", tag = "events", params(EventQuery),

@@ -21,7 +21,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 
 /// Make a flavor
 ///
-/// Stores a new size of servers, for all projects. Its name must be free. Administrators only.
+/// Stores a new size of servers, for all projects. Its name must be free.
 #[utoipa::path(post, path = "/v1/flavors", operation_id = "create_flavor", tag = "flavors",
     request_body = CreateFlavor,
     responses((status = 201, description = "The flavor.", body = Flavor)))]
@@ -60,7 +60,7 @@ async fn get(State(state): State<AppState>, User(caller): User, id: RawId) -> Re
 
 /// Delete a flavor
 ///
-/// Removes a size. Servers that were made with it keep it. Administrators only.
+/// Removes a size. Servers that were made with it keep it.
 #[utoipa::path(delete, path = "/v1/flavors/{id}", operation_id = "delete_flavor", tag = "flavors",
     responses((status = 204, description = "Gone.")))]
 async fn delete(State(state): State<AppState>, User(caller): User, id: RawId) -> Result<StatusCode> {

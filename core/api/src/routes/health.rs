@@ -3,10 +3,11 @@
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use http::request::Parts;
 use serde::Serialize;
-use skyloom_model::{Reason, Role};
+use skyloom_identity::{Effect, Identified, Object, Place};
+use skyloom_model::Reason;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -48,21 +49,28 @@ async fn readyz(State(state): State<AppState>) -> Response {
 
 /// Show metrics
 ///
-/// Counters and timings in Prometheus' text form. Where the server is set up so, an administrator's token is needed.
+/// Counters and timings in Prometheus' text form. Where the server is set up so, the permission `metrics:read` is needed.
 #[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "health",
     responses((status = 200, description = "The metrics.", body = String, content_type = "text/plain")))]
-async fn metrics(State(state): State<AppState>, headers: HeaderMap) -> Result {
+async fn metrics(State(state): State<AppState>, parts: Parts) -> Result {
     if !state.parts.open_metrics {
-        let identity = identify(&state, &headers).await?;
-        if !matches!(identity.role, Role::Admin { .. }) {
-            return Err(ApiError::denied(Reason::new(
-                "role.denied",
-                "only administrators see metrics here",
-            )));
+        let identity = identify(&state, &parts.headers, &parts.extensions).await?;
+        if !sees_metrics(&identity.who) {
+            let message = "this takes the permission metrics:read";
+            return Err(ApiError::denied(Reason::new("auth.forbidden", message)));
         }
     }
     let text = (state.parts.metrics)();
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
+}
+
+fn sees_metrics(who: &Identified) -> bool {
+    let Identified::Person(rights) = who else {
+        return false;
+    };
+    let object = Object::all("metrics", Place::System);
+    let permission = rights.permission("metrics:read");
+    permission.is_some_and(|p| rights.decide(p, &object).effect == Effect::Allow)
 }
 
 /// Show this document

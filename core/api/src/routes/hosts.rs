@@ -1,4 +1,4 @@
-//! `/v1/hosts`: the machines that run servers. Administrators only.
+//! `/v1/hosts`: the machines that run servers.
 
 use axum::Json as Answer;
 use axum::extract::State;
@@ -23,7 +23,6 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 /// Register a host
 ///
 /// Makes a host's record and its agent's token, which is shown this once. Give the token to the agent on that machine.
-/// Administrators only.
 #[utoipa::path(post, path = "/v1/hosts", operation_id = "create_host", tag = "hosts",
     request_body = CreateHost,
     responses((status = 201, description = "The host, and its agent's token.", body = HostAccepted)))]
@@ -38,7 +37,7 @@ async fn create(
 
 /// List hosts
 ///
-/// All machines that run servers, oldest first. Administrators only.
+/// All machines that run servers, oldest first.
 #[utoipa::path(get, path = "/v1/hosts", operation_id = "list_hosts", tag = "hosts", params(ListQuery),
     responses((status = 200, description = "One page.", body = Listed<Host>)))]
 async fn list(
@@ -51,7 +50,7 @@ async fn list(
 
 /// Show a host
 ///
-/// One machine with what its agent reports, and its revision as `ETag`. Administrators only.
+/// One machine with what its agent reports, and its revision as `ETag`.
 #[utoipa::path(get, path = "/v1/hosts/{id}", operation_id = "get_host", tag = "hosts",
     responses((status = 200, description = "The host.", body = Host)))]
 async fn get(State(state): State<AppState>, User(caller): User, id: RawId) -> Result {
@@ -61,7 +60,7 @@ async fn get(State(state): State<AppState>, User(caller): User, id: RawId) -> Re
 /// Change a host
 ///
 /// Changes what the operator wants of a host: whether new servers may be placed there, its labels, its ratios. What is
-/// absent stays. Servers that run there stay too. Administrators only.
+/// absent stays. Servers that run there stay too.
 #[utoipa::path(patch, path = "/v1/hosts/{id}", operation_id = "patch_host", tag = "hosts",
     request_body = PatchHost,
     responses((status = 200, description = "The host as it is now.", body = Host)))]
@@ -82,7 +81,7 @@ async fn patch(
 
 /// Delete a host
 ///
-/// Removes a host that holds no server, with its agent's token. Administrators only.
+/// Removes a host that holds no server, with its agent's token.
 #[utoipa::path(delete, path = "/v1/hosts/{id}", operation_id = "delete_host", tag = "hosts",
     responses((status = 204, description = "Gone.")))]
 async fn delete(State(state): State<AppState>, User(caller): User, id: RawId) -> Result<StatusCode> {
@@ -93,7 +92,7 @@ async fn delete(State(state): State<AppState>, User(caller): User, id: RawId) ->
 /// Sweep a host
 ///
 /// Looks for what lies on a host and belongs to no server, such as disks that a crash left behind. It is named in the
-/// task's result, and with `remove` taken away. Follow the task. Administrators only.
+/// task's result, and with `remove` taken away. Follow the task.
 #[utoipa::path(post, path = "/v1/hosts/{id}/actions/sweep", operation_id = "sweep_host", tag = "hosts",
     request_body = Option<SweepHost>,
     responses((status = 202, description = "The task that sweeps.", body = TaskAccepted)))]

@@ -5,21 +5,23 @@ use std::time::Duration;
 
 use axum::Json as Answer;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts as _, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use http::HeaderValue;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::request::Parts;
 use hyper::body::Body as _;
 use skyloom_cloud::{CreateImage, ImageAccepted, ListQuery, Listed};
+use skyloom_identity::Identified;
 use skyloom_model::Image;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::answer::{Result, accepted, created, tagged};
-use crate::auth::User;
+use crate::auth::{Identity, User};
 use crate::extract::{Json, Query, RawId, media_type};
 use crate::parts::AppState;
 use crate::problem::ApiError;
@@ -39,7 +41,7 @@ pub(super) fn content_router() -> OpenApiRouter<AppState> {
 /// Register an image
 ///
 /// With a `url` the cloud fetches, inspects and publishes the content: follow the task. Without one the image waits
-/// for its content to be sent. Public images are for administrators to make.
+/// for its content to be sent. Public images take the permission `image:publish`.
 #[utoipa::path(post, path = "/v1/images", operation_id = "create_image", tag = "images",
     request_body = CreateImage,
     responses(
@@ -148,11 +150,19 @@ fn patient(body: Body, silence: Duration) -> BoxStream<'static, io::Result<Bytes
 
 /// Fetch an image's content
 ///
-/// The bytes of an active image: for its project's tokens, and for agents and engines.
+/// The bytes of an active image: for who may download it, and for agents and engines.
 #[utoipa::path(get, path = "/v1/images/{id}/data", operation_id = "download_image", tag = "images",
     responses((status = 200, description = "The bytes.", body = String, content_type = "application/octet-stream")))]
-async fn download(State(state): State<AppState>, User(caller): User, id: RawId) -> Result {
-    let published = state.parts.cloud.open_image(&caller, id.of("image")?).await?;
+async fn download(State(state): State<AppState>, identity: Identity, id: RawId, mut parts: Parts) -> Result {
+    let (cloud, id) = (&state.parts.cloud, id.of("image")?);
+    let published = match identity.who {
+        Identified::Engine { .. } => cloud.open_image_for_host(None, id).await?,
+        Identified::Agent { host, .. } => cloud.open_image_for_host(Some(host), id).await?,
+        Identified::Person(_) => {
+            let User(caller) = User::from_request_parts(&mut parts, &state).await?;
+            cloud.open_image(&caller, id).await?
+        }
+    };
     let mut response = Body::from_stream(published.content).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(BYTES));

@@ -20,7 +20,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 
 /// List shown plans
 ///
-/// Plans that dry runs of the project have shown within the last day, oldest first; for administrators also the cloud's
+/// Plans that dry runs of the project have shown within the last day, oldest first; for who runs the cloud also the cloud's
 /// own. Those of requests with a password, user data or image content are not kept.
 #[utoipa::path(get, path = "/v1/plans", operation_id = "list_plans", tag = "plans", params(ListQuery),
     responses((status = 200, description = "One page.", body = Listed<ShownPlan>)))]

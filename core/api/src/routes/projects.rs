@@ -1,4 +1,4 @@
-//! `/v1/projects`: the units of tenancy. Administrators only.
+//! `/v1/projects`: the units of tenancy.
 
 use axum::Json as Answer;
 use axum::extract::State;
@@ -20,8 +20,8 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 
 /// Make a project
 ///
-/// Makes a unit of tenancy: what belongs to it is seen by its own tokens and by administrators only. Its name must be
-/// free. Administrators only.
+/// Makes a unit of tenancy: what belongs to it is seen by its own tokens and by who runs the cloud only. Its name must be
+/// free.
 #[utoipa::path(post, path = "/v1/projects", operation_id = "create_project", tag = "projects",
     request_body = CreateProject,
     responses((status = 201, description = "The project.", body = Project)))]
@@ -36,7 +36,7 @@ async fn create(
 
 /// List projects
 ///
-/// All projects, oldest first. Administrators only.
+/// The projects that the caller may see.
 #[utoipa::path(get, path = "/v1/projects", operation_id = "list_projects", tag = "projects", params(ListQuery),
     responses((status = 200, description = "One page.", body = Listed<Project>)))]
 async fn list(
@@ -49,7 +49,7 @@ async fn list(
 
 /// Show a project
 ///
-/// One project, with its revision as `ETag`. Administrators only.
+/// One project, with its revision as `ETag`.
 #[utoipa::path(get, path = "/v1/projects/{id}", operation_id = "get_project", tag = "projects",
     responses((status = 200, description = "The project.", body = Project)))]
 async fn get(State(state): State<AppState>, User(caller): User, id: RawId) -> Result {

@@ -168,7 +168,7 @@ async fn console(
 
 /// Explain a server's placement
 ///
-/// Why its host was chosen, or why none was. Administrators see hosts, others counts and what to change.
+/// Why its host was chosen, or why none was. Who may see hosts sees them, others counts and what to change.
 #[utoipa::path(get, path = "/v1/servers/{id}/placement", operation_id = "get_server_placement", tag = "servers",
     responses((status = 200, description = "The explanation.", body = PlacementAnswer)))]
 async fn placement(

@@ -34,7 +34,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 
 /// List tasks
 ///
-/// The project's tasks, oldest first; for administrators also the cloud's own. A while after their end, by default a day,
+/// The project's tasks, oldest first; for who runs the cloud also the cloud's own. A while after their end, by default a day,
 /// tasks move to the archive: with `archived=true` those are listed, by their ends.
 #[utoipa::path(get, path = "/v1/tasks", operation_id = "list_tasks", tag = "tasks", params(TaskQuery),
     responses((status = 200, description = "One page.", body = Listed<Task>)))]
@@ -72,7 +72,7 @@ async fn cancel(State(state): State<AppState>, User(caller): User, id: RawId) ->
 /// Retry a stuck task
 ///
 /// Orders that the step at which the task got stuck is tried again, tries counted anew: when its cause is repaired. The
-/// order is kept in the task with who gave it and why. Follow the task. Administrators only.
+/// order is kept in the task with who gave it and why. Follow the task.
 #[utoipa::path(post, path = "/v1/tasks/{id}/actions/retry", operation_id = "retry_task", tag = "tasks",
     request_body = OrderTask,
     responses((status = 202, description = "The task with the order.", body = TaskAccepted)))]
@@ -88,7 +88,7 @@ async fn retry(
 /// Skip what a stuck task cannot undo
 ///
 /// Orders that the undo at which the task got stuck is taken as done: when it was dealt with by hand. The rest is undone.
-/// The order is kept in the task with who gave it and why. Follow the task. Administrators only.
+/// The order is kept in the task with who gave it and why. Follow the task.
 #[utoipa::path(post, path = "/v1/tasks/{id}/actions/skip", operation_id = "skip_task", tag = "tasks",
     request_body = OrderTask,
     responses((status = 202, description = "The task with the order.", body = TaskAccepted)))]
@@ -104,7 +104,7 @@ async fn skip(
 /// Abandon a stuck task
 ///
 /// Orders that the task ends as failed and what is left is left as it is. The order is kept in the task with who gave it
-/// and why. Follow the task. Administrators only.
+/// and why. Follow the task.
 #[utoipa::path(post, path = "/v1/tasks/{id}/actions/abandon", operation_id = "abandon_task", tag = "tasks",
     request_body = OrderTask,
     responses((status = 202, description = "The task with the order.", body = TaskAccepted)))]

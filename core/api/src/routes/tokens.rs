@@ -1,4 +1,4 @@
-//! `/v1/tokens`: who may call. Administrators only.
+//! `/v1/tokens`: who may call.
 
 use axum::Json as Answer;
 use axum::extract::State;
@@ -21,7 +21,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 
 /// Make a token
 ///
-/// Makes a bearer token with a role. Its secret is shown this once; only its hash is kept. Administrators only.
+/// Makes the bearer token of an engine or of a host's agent. Its secret is shown this once; only its hash is kept.
 #[utoipa::path(post, path = "/v1/tokens", operation_id = "create_token", tag = "tokens",
     request_body = CreateToken,
     responses((status = 201, description = "The token's record, and its secret.", body = TokenAccepted)))]
@@ -36,7 +36,7 @@ async fn create(
 
 /// List tokens
 ///
-/// The records of all tokens, in no particular order, without their secrets. Administrators only.
+/// The records of all tokens, in no particular order, without their secrets.
 #[utoipa::path(get, path = "/v1/tokens", operation_id = "list_tokens", tag = "tokens", params(ListQuery),
     responses((status = 200, description = "One page.", body = Listed<Token>)))]
 async fn list(
@@ -49,7 +49,7 @@ async fn list(
 
 /// Take a token back
 ///
-/// The token stops working at once; open streams of it end within seconds. Administrators only.
+/// The token stops working at once; open streams of it end within seconds.
 #[utoipa::path(delete, path = "/v1/tokens/{id}", operation_id = "delete_token", tag = "tokens",
     responses((status = 204, description = "It works no more.")))]
 async fn delete(State(state): State<AppState>, User(caller): User, id: RawId) -> Result<StatusCode> {

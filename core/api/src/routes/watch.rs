@@ -7,8 +7,9 @@ use axum::response::sse::Event;
 use futures::stream::{self, BoxStream};
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
-use skyloom_cloud::Caller;
-use skyloom_model::{Flavor, Host, Image, Keypair, Port, Project, Resource, Role, Scope, Server, paths};
+use skyloom_cloud::{Caller, Shown};
+use skyloom_identity::{Object, Place};
+use skyloom_model::{Flavor, Host, Image, Keypair, Meta, Port, Project, Resource, Scope, Server, paths};
 use skyloom_store::{Change, ListOptions, Prefix, Revision, WatchEvent, WatchOptions};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -31,8 +32,8 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct WatchQuery {
-    /// Kinds, with commas between them: `servers`, `tasks`, `events`, `images`, `keypairs`, `ports`, `flavors`; for
-    /// administrators also `hosts` and `projects`.
+    /// Kinds, with commas between them: `servers`, `tasks`, `events`, `images`, `keypairs`, `ports`, `flavors`, `hosts`,
+    /// `projects`. Each takes the permission to read it.
     #[param(example = "servers,tasks")]
     kinds: Option<String>,
 }
@@ -75,7 +76,7 @@ async fn watch(
     let backend = &state.parts.backend;
     // One area alone is watched alone. Several would come in no common order, so the whole store is watched for them.
     let prefix = match areas.as_slice() {
-        [(_, prefix)] => prefix.clone(),
+        [area] => area.prefix.clone(),
         _ => Prefix::all(),
     };
     let failed = |e| ApiError::from(skyloom_cloud::CloudError::from(e));
@@ -96,6 +97,7 @@ async fn watch(
     let watcher = Watcher {
         events: backend.watch(&prefix, options),
         keeper,
+        caller,
         areas,
         history,
         position,
@@ -113,55 +115,71 @@ fn gap(floor: Revision) -> Event {
     Event::default().event("gap").id("").data(floor.to_string())
 }
 
-type Areas = Vec<(&'static str, Prefix)>;
+/// Where records of one kind lie, and what of them is told.
+struct Area {
+    kind: &'static str,
+    prefix: Prefix,
+    /// `None`: all.
+    each: Option<Shown>,
+}
 
 /// Where the asked kinds lie, as far as the caller may see them.
-fn areas(caller: &Caller, kinds: &str) -> Result<Areas> {
-    if matches!(caller.role, Role::Engine | Role::Agent { .. }) {
-        let reason = skyloom_model::Reason::new("role.denied", "engines and agents make no user calls");
-        return Err(ApiError::denied(reason));
-    }
-    let (own, admin) = (caller.scope(), caller.is_admin());
-    let mut areas = Areas::new();
+fn areas(caller: &Caller, kinds: &str) -> Result<Vec<Area>> {
+    let place = caller.place().unwrap_or(Place::System);
+    caller.may("watch:read", &Object::all("watch", place))?;
+    let (own, cloud) = (caller.scope(), Scope::System);
+    let mut areas: Vec<Area> = Vec::new();
     for kind in kinds.split(',') {
-        let (kind, scopes): (_, &[Scope]) = match kind {
-            Server::KIND => (Server::KIND, &[own]),
-            "tasks" if admin => ("tasks", &[own, Scope::System]),
-            "tasks" => ("tasks", &[own]),
-            "events" if admin => ("events", &[own, Scope::System]),
-            "events" => ("events", &[own]),
-            Image::KIND => (Image::KIND, &[own, Scope::System]),
-            Keypair::KIND => (Keypair::KIND, &[own]),
-            Port::KIND => (Port::KIND, &[own]),
-            Flavor::KIND => (Flavor::KIND, &[Scope::System]),
-            Host::KIND if admin => (Host::KIND, &[Scope::System]),
-            Project::KIND if admin => (Project::KIND, &[Scope::System]),
-            _ => {
-                return Err(ApiError::bad_request(
-                    "kinds.unknown",
-                    "kinds has a kind that cannot be watched",
-                ));
-            }
+        let (kind, permission, scopes): (_, _, &[Scope]) = match kind {
+            Server::KIND => (Server::KIND, "server:read", &[own]),
+            "tasks" => ("tasks", "task:read", &[own, cloud]),
+            "events" => ("events", "event:read", &[own, cloud]),
+            Image::KIND => (Image::KIND, "image:read", &[own, cloud]),
+            Keypair::KIND => (Keypair::KIND, "keypair:read", &[own]),
+            Port::KIND => (Port::KIND, "port:read", &[own]),
+            Flavor::KIND => (Flavor::KIND, "flavor:read", &[cloud]),
+            Host::KIND => (Host::KIND, "host:read", &[cloud]),
+            Project::KIND => (Project::KIND, "project:read", &[cloud]),
+            _ => return Err(unknown()),
         };
-        for scope in scopes {
+        let shown = caller.list(permission)?;
+        if !scopes.iter().any(|scope| shown.covers(*scope)) {
+            return Err(unknown());
+        }
+        for scope in scopes.iter().filter(|scope| shown.covers(**scope)) {
             let path = match kind {
                 "tasks" => paths::tasks(*scope),
                 "events" => paths::events(*scope),
                 _ => paths::scoped(kind, *scope),
             };
             let prefix = Prefix::parse(&path).map_err(|_| ApiError::internal())?;
-            if !areas.iter().any(|(_, known)| *known == prefix) {
-                areas.push((kind, prefix));
+            if !areas.iter().any(|known| known.prefix == prefix) {
+                let each = shown.each().then_some(shown);
+                areas.push(Area { kind, prefix, each });
             }
         }
     }
     Ok(areas)
 }
 
+fn unknown() -> ApiError {
+    ApiError::bad_request("kinds.unknown", "kinds has a kind that cannot be watched")
+}
+
+impl Area {
+    /// Whether the caller is told of a record under conditions. What has no labels meets none.
+    fn tells(&self, caller: &Caller, record: &serde_json::Value) -> bool {
+        let Some(shown) = self.each else { return true };
+        let meta = record.get("meta").cloned().map(serde_json::from_value::<Meta>);
+        matches!(meta, Some(Ok(meta)) if shown.item(caller, &meta))
+    }
+}
+
 struct Watcher {
     keeper: Keeper,
     events: BoxStream<'static, skyloom_store::Result<WatchEvent>>,
-    areas: Areas,
+    caller: Caller,
+    areas: Vec<Area>,
     history: sse::History,
     /// Everything up to it has been sent or is nothing of this watcher's.
     position: Revision,
@@ -195,19 +213,24 @@ impl Watcher {
     fn commit(&mut self, revision: Revision, changes: Vec<Change>) -> Option<()> {
         let mut changed: Vec<(&'static str, Changed)> = Vec::new();
         for change in changes {
-            let Some((kind, prefix)) = self.areas.iter().find(|(_, prefix)| prefix.covers(change.key()))
-            else {
+            let Some(area) = self.areas.iter().find(|area| area.prefix.covers(change.key())) else {
                 continue;
             };
-            let id = prefix.strip(change.key()).unwrap_or_default().to_owned();
+            let id = area.prefix.strip(change.key()).unwrap_or_default().to_owned();
             let (event, record) = match change {
                 Change::Put(kv) => ("put", Some(kv.value.parse().ok()?)),
                 Change::Delete(_) => ("delete", None),
             };
+            if record
+                .as_ref()
+                .is_some_and(|record| !area.tells(&self.caller, record))
+            {
+                continue;
+            }
             changed.push((
                 event,
                 Changed {
-                    kind,
+                    kind: area.kind,
                     id,
                     revision: revision.0,
                     record,

@@ -93,7 +93,7 @@ async fn a_shown_plan_is_listed_and_applied_once() {
     assert_eq!(list.json["items"], json!([plan.json]));
 
     let other = api.project("other").await;
-    let stranger = api.token(skyloom_model::Role::Member { project: other }).await;
+    let stranger = api.token(crate::harness::Role::Member { project: other }).await;
     let apply = format!("{path}/actions/apply");
     api.call("GET", &path, &stranger)
         .send()
@@ -234,7 +234,7 @@ async fn no_change_is_made_by_a_dry_run() {
         "claims",
         "events",
         "idempotency",
-        "token-hashes",
+        "identity",
     ] {
         let below = skyloom_store::Prefix::parse(area).unwrap();
         let page = api.backend.list(&below, Default::default()).await.unwrap();

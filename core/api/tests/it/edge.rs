@@ -11,10 +11,9 @@ use axum::extract::ConnectInfo;
 use http::Request;
 use serde_json::json;
 use skyloom_api::{EdgeConfig, RateLimits, Source};
-use skyloom_model::Role;
 use tower::ServiceExt as _;
 
-use crate::harness::{Api, Setup, operations};
+use crate::harness::{Api, Role, Setup, operations};
 
 async fn limited(rates: RateLimits) -> Api {
     Api::with(Setup {

@@ -1,6 +1,7 @@
 //! One cloud with its API, called without a socket. Every answer is checked against the OpenAPI document.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -10,12 +11,15 @@ use futures::StreamExt as _;
 use http::{HeaderMap, Request, StatusCode};
 use serde_json::{Value as Json, json};
 use skyloom_api::{ApiLimits, ApiParts, EdgeConfig, RateLimits, router};
-use skyloom_cloud::{Caller, Cloud, CloudParts, CreateProject, CreateToken, DirImageRepo, TaskLimits};
-use skyloom_model::{
-    Actor, HostId, ManualClock, Phase, ProjectId, Readiness, Resource as _, Role, SeededIds,
+use skyloom_cloud::{Caller, Cloud, CloudParts, CreateProject, DirImageRepo, TaskLimits};
+use skyloom_identity::{
+    Actor, AuthScope, Authenticator as _, BuiltIn, DEFAULT_DOMAIN, FileKeys, HashCost, HasherConfig, Holder,
+    Identified, Identity, IdentityConfig, IdentityParts, NewApiToken, Rights, Target, Vault,
 };
+use skyloom_model::{HostId, ManualClock, Phase, ProjectId, Readiness, Resource as _, SeededIds, TokenId};
 use skyloom_store::{DynBackend, MemoryConfig, MemoryStore};
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
@@ -30,10 +34,21 @@ pub(crate) struct Api {
     pub(crate) images: Arc<DirImageRepo>,
     pub(crate) clock: ManualClock,
     pub(crate) shutdown: CancellationToken,
-    /// An administrator's token, of the default project.
+    /// The first administrator's token: of the whole cloud, and so of the default project where none is named.
     pub(crate) admin: String,
     pub(crate) project: ProjectId,
+    pub(crate) identity: Identity,
+    users: AtomicUsize,
+    _drivers: JoinSet<()>,
     _dir: TempDir,
+}
+
+/// For whom a token is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Role {
+    Member { project: ProjectId },
+    Reader { project: ProjectId },
+    Engine,
 }
 
 /// What differs between APIs of tests.
@@ -67,6 +82,22 @@ impl Default for Setup {
     }
 }
 
+/// Passwords that are hashed in no time.
+fn quick() -> IdentityConfig {
+    let cost = HashCost {
+        memory_kib: 8,
+        passes: 1,
+        lanes: 1,
+    };
+    IdentityConfig {
+        password: HasherConfig {
+            cost,
+            ..HasherConfig::default()
+        },
+        ..IdentityConfig::default()
+    }
+}
+
 impl Api {
     pub(crate) async fn new() -> Self {
         Self::with(Setup::default()).await
@@ -87,12 +118,36 @@ impl Api {
             ids: ids.clone(),
             images: images.clone(),
         });
-        let cloud = Arc::new(cloud.with_limits(setup.tasks));
-        let made = cloud.bootstrap().await.expect("a new cloud");
         let shutdown = CancellationToken::new();
+        let key = dir.path().join("key");
+        FileKeys::generate(&key, &*ids).expect("a key");
+        let keys = FileKeys::read(&key, &[], ids.clone()).expect("the key");
+        let parts = IdentityParts {
+            // What a test puts before the store of the handlers is not before this.
+            backend: memory.clone(),
+            clock: shared.clone(),
+            ids: ids.clone(),
+            secrets: Arc::new(Vault::new(Arc::new(keys), ids.clone())),
+            audit: None,
+            registry: None,
+        };
+        let (identity, driver) = Identity::open(parts, quick()).expect("an identity");
+        let mut drivers = JoinSet::new();
+        drivers.spawn(driver.run(shutdown.clone()));
+        let cloud = cloud
+            .with_limits(setup.tasks)
+            .with_directory(identity.directory().clone());
+        let cloud = Arc::new(cloud);
+        let made = cloud.bootstrap().await.expect("a new cloud");
+        let first = identity.bootstrap(None).await.expect("a first administrator");
+        let first = first.expect("a new cloud");
+        // From here on the directory is known to hear the store, and nobody waits for that.
+        let asked = identity.authenticate(first.token.expose(), "test").await;
+        assert!(matches!(asked, Ok(Identified::Person(_))));
         let router = router(ApiParts {
             cloud: cloud.clone(),
             backend: backend.clone(),
+            authenticator: Arc::new(identity.clone()),
             clock: shared,
             ids,
             readiness: setup.readiness,
@@ -110,42 +165,73 @@ impl Api {
             images,
             clock,
             shutdown,
-            admin: made.token.expect("a first token").expose().to_owned(),
+            admin: first.token.expose().clone(),
             project: made.project.id(),
+            identity,
+            users: AtomicUsize::new(0),
+            _drivers: drivers,
             _dir: dir,
         }
     }
 
     fn root(&self) -> Caller {
-        Caller {
-            role: Role::Admin {
-                project: self.project,
-            },
-            project: self.project,
-            actor: Actor {
-                id: "test".to_owned(),
-                name: "test".to_owned(),
-            },
-            request_id: "req-test".to_owned(),
-            idempotency_key: None,
-            if_match: None,
-            dry_run: false,
-        }
+        Caller::internal("test", Rights::of_the_cloud().expect("rights"), self.project)
     }
 
     /// A token with `role`.
     pub(crate) async fn token(&self, role: Role) -> String {
-        let request = CreateToken {
-            name: "t".to_owned(),
-            role,
-            expires_at: None,
+        self.token_until(role, None).await.1
+    }
+
+    /// A token with `role`, and its id.
+    pub(crate) async fn token_until(
+        &self,
+        role: Role,
+        expires_at: Option<skyloom_model::Timestamp>,
+    ) -> (TokenId, String) {
+        let holder = match role {
+            Role::Engine => Holder::Engine,
+            Role::Member { project } => self.user(BuiltIn::Member, project).await,
+            Role::Reader { project } => self.user(BuiltIn::Reader, project).await,
         };
-        let made = self
-            .cloud
-            .create_token(&self.root(), request)
+        let root = self.root();
+        let call = skyloom_identity::Call {
+            by: &root.rights.principal,
+            source: None,
+            request_id: "req-test",
+        };
+        let asked = NewApiToken {
+            name: "t".to_owned(),
+            holder,
+            expires_at,
+        };
+        let made = self.identity.create_token(&call, asked).await.expect("a token");
+        (made.token.id, made.secret.expose().clone())
+    }
+
+    /// A new user with one role in a project.
+    async fn user(&self, role: BuiltIn, project: ProjectId) -> Holder {
+        let number = self.users.fetch_add(1, Ordering::Relaxed);
+        let name = if number == 0 {
+            "t".to_owned()
+        } else {
+            format!("t{number}")
+        };
+        let editor = self.identity.editor();
+        let user = editor
+            .change(|edit| edit.create_user(DEFAULT_DOMAIN, &name, |_| {}))
             .await
-            .expect("a token");
-        made.secret.expect("shown once").expose().to_owned()
+            .expect("a user");
+        let target = Target::Project(project);
+        editor
+            .change(|edit| edit.grant(target, Actor::User(user.id), role.id(), false))
+            .await
+            .expect("a grant");
+        Holder::User {
+            user: user.id,
+            scope: AuthScope::Project(project),
+            permissions: Vec::new(),
+        }
     }
 
     pub(crate) async fn project(&self, name: &str) -> ProjectId {

@@ -6,12 +6,12 @@ use serde_json::{Value as Json, json};
 use skyloom_cloud::ImageRepo as _;
 use skyloom_model::{
     Clock as _, DiskFormat, Image, ImageSource, ImageSpec, ImageState, ImageStatus, Meta, Name,
-    Resource as _, Role, Scope, paths,
+    Resource as _, Scope, paths,
 };
 use skyloom_store::{Key, Outcome, Txn, Value};
 use uuid::Uuid;
 
-use crate::harness::{Api, Reply};
+use crate::harness::{Api, Reply, Role};
 
 fn id(record: &Json) -> String {
     record["meta"]["id"].as_str().expect("an id").to_owned()
@@ -384,15 +384,15 @@ async fn hosts_and_tokens_show_their_secret_once() {
         .await
         .refused(412, "precondition.failed");
 
-    let role = Role::Member { project: api.project };
+    let holder = json!({"type": "engine"});
     let made = api
-        .post("/v1/tokens", json!({"name": "ci", "role": role}))
+        .post("/v1/tokens", json!({"name": "ci", "holder": holder}))
         .await
         .ok(201);
     let secret = made.json["secret"].as_str().unwrap();
     let list = api.get("/v1/tokens").await.ok(200);
     assert!(!list.text.contains(secret) && list.text.contains(&id(&made.json["token"])));
-    let past = json!({"name": "ci", "role": role, "expires_at": "2020-01-01T00:00:00Z"});
+    let past = json!({"name": "ci", "holder": holder, "expires_at": "2020-01-01T00:00:00Z"});
     api.post("/v1/tokens", past).await.refused(422, "token.expired");
 }
 

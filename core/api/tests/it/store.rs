@@ -3,10 +3,9 @@
 use axum::response::Response;
 use futures::StreamExt as _;
 use serde_json::{Value as Json, json};
-use skyloom_model::Role;
 use skyloom_store::Revision;
 
-use crate::harness::{Api, Setup};
+use crate::harness::{Api, Role, Setup};
 
 #[tokio::test]
 async fn engines_have_the_whole_store() {
@@ -78,12 +77,12 @@ async fn users_have_no_part_of_it() {
             .call("POST", "/v1/store/get", &token)
             .json(json!({"key": "a"}))
             .await;
-        get.refused(403, "role.denied");
+        get.refused(403, "auth.forbidden");
         let watch = api
             .call("POST", "/v1/store/watch", &token)
             .json(json!({"prefix": "", "after": 0}))
             .await;
-        watch.refused(403, "role.denied");
+        watch.refused(403, "auth.forbidden");
     }
 }
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 use http::StatusCode;
 use serde_json::{Value as Json, json};
 use skyloom_cloud::TaskLimits;
-use skyloom_model::{Clock as _, Role, Scope, TaskId, paths};
+use skyloom_model::{Clock as _, Scope, TaskId, paths};
 use skyloom_store::{Key, Txn, Value};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{Api, Events, Setup};
+use crate::harness::{Api, Events, Role, Setup};
 
 /// A task that nobody carries out.
 async fn import(api: &Api, token: &str) -> TaskId {
@@ -104,7 +104,7 @@ async fn an_operator_orders_and_the_stream_waits_for_what_becomes_of_it() {
         let action = format!("{path}/actions/{verb}");
         let member = api.member().await;
         let denied = api.call("POST", &action, &member).json(json!({"why": "x"})).await;
-        denied.refused(403, "role.denied");
+        denied.refused(403, "auth.forbidden");
         api.post(&action, json!({"why": ""}))
             .await
             .refused(422, "why.invalid");
@@ -174,7 +174,7 @@ async fn a_host_is_swept_by_a_task() {
     api.call("POST", &path, &member)
         .send()
         .await
-        .refused(403, "role.denied");
+        .refused(404, "host.not_found");
 }
 
 #[tokio::test]

@@ -2,9 +2,8 @@
 
 use http::Response;
 use serde_json::json;
-use skyloom_model::Role;
 
-use crate::harness::{Api, Events, Setup, SseEvent};
+use crate::harness::{Api, Events, Role, Setup, SseEvent};
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJX0NWVkXQ5sbKdNNMgH4k1kcaaz4Qw7oJkqHeT0iKsl me";
 
@@ -194,12 +193,12 @@ async fn streams_end_with_the_server_and_with_the_token() {
 async fn who_sees_what() {
     let api = Api::new().await;
     let mine = api.member().await;
-    for kind in ["hosts", "projects"] {
+    for (kind, status, code) in [
+        ("hosts", 403, "auth.forbidden"),
+        ("projects", 400, "kinds.unknown"),
+    ] {
         let query = format!("/v1/watch?kinds={kind}");
-        api.call("GET", &query, &mine)
-            .send()
-            .await
-            .refused(400, "kinds.unknown");
+        api.call("GET", &query, &mine).send().await.refused(status, code);
         assert_eq!(
             open(&api, &api.admin, &format!("?kinds={kind}"), None)
                 .await
@@ -211,7 +210,7 @@ async fn who_sees_what() {
     api.call("GET", "/v1/watch", &engine)
         .send()
         .await
-        .refused(403, "role.denied");
+        .refused(403, "auth.forbidden");
     for bad in ["?kinds=", "?kinds=servers,", "?kinds=tokens", "?kind=servers"] {
         let reply = api.call("GET", &format!("/v1/watch{bad}"), &mine).send().await;
         assert_eq!(reply.status, 400, "{bad}");

@@ -8,7 +8,7 @@ use skyloom_flow::Standing;
 use skyloom_model::{
     ActiveTask, AgentStatus, Claim, Event, Flavor, GuestReport, Hold, Host, HostId, HostLedger, Image,
     Incarnation, JobRecord, Keypair, Plan, Port, Project, Resource as _, Resources, Run, Server,
-    ServerSecrets, StepRecord, Task, TaskId, Token, VmObservation, paths,
+    ServerSecrets, StepRecord, Task, TaskId, VmObservation, paths,
 };
 use skyloom_store::{KeyValue, Result, Store};
 use uuid::Uuid;
@@ -155,11 +155,6 @@ impl Looking {
             ["vms", ..] => self.readable::<VmObservation>(kv),
             ["guests", ..] => self.readable::<GuestReport>(kv),
             ["events", ..] => self.readable::<Event>(kv),
-            ["token-hashes", ..] => {
-                if let Some(token) = self.decoded::<Token>(kv) {
-                    self.resources.insert(token.meta.id);
-                }
-            }
             ["queries", ..] => self.readable::<Query>(kv),
             ["secrets" | "lent", ..] => self.readable::<ServerSecrets>(kv),
             _ => self.readable::<serde_json::Value>(kv),

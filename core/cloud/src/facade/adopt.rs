@@ -28,12 +28,12 @@ const MOST: usize = 20;
 
 impl Cloud {
     /// Takes over at most twenty guests that run or are off against their records, or are newer than them. Asked again until
-    /// there are no more, it leaves only differences that no record can settle. Administrators only.
+    /// there are no more, it leaves only differences that no record can settle.
     ///
     /// # Errors
-    /// `hold.none`, `role.denied`.
+    /// `hold.none`, `auth.forbidden`.
     pub async fn adopt_guests(&self, caller: &Caller) -> Result<Adopted> {
-        caller.may_operate()?;
+        caller.may_in_cloud("hold:adopt")?;
         let done = self
             .once(caller, "hold.adopt", json!(null), || {
                 async move {

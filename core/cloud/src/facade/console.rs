@@ -1,6 +1,6 @@
 //! The end of a server's console log, asked of its host's agent.
 
-use skyloom_model::{Reason, ServerId};
+use skyloom_model::{Reason, Server, ServerId};
 
 use super::Cloud;
 use crate::query::{self, Answer, MAX_CONSOLE_BYTES, Question};
@@ -13,7 +13,10 @@ impl Cloud {
     /// # Errors
     /// `server.not_found`, `server.not_placed`, `host.no_answer`, `bytes.invalid`, and those of the agent.
     pub async fn console_tail(&self, caller: &Caller, id: ServerId, bytes: u32) -> Result<String> {
-        let server = self.get_server(caller, id).await?.value;
+        let server = self
+            .own::<Server>(caller, "server:console", id.uuid())
+            .await?
+            .value;
         if !(1..=MAX_CONSOLE_BYTES).contains(&bytes) {
             let message = format!("{bytes} is not within 1 to {MAX_CONSOLE_BYTES}");
             return Err(CloudError::field(FieldError::new(

@@ -245,8 +245,7 @@ pub(crate) fn address(key: &Key) -> Option<(String, Option<uuid::Uuid>)> {
     let kind = match area {
         "r" => segments.next()?,
         "tasks" | "plans" | "secrets" | "claims" | "ledgers" => area,
-        // Their keys are hashes of what is secret.
-        "token-hashes" => return Some(("tokens".to_owned(), None)),
+        "identity" => segments.next().filter(|kind| *kind == "tokens")?,
         _ => return None,
     };
     Some((kind.to_owned(), key.last().parse().ok()))

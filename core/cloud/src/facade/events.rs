@@ -6,7 +6,7 @@ use skyloom_store::{Prefix, Txn};
 use super::Cloud;
 use super::list::PageOf;
 use super::records::{create, prefix};
-use super::tasks::scopes;
+use super::tasks::listed_scopes;
 use crate::{Caller, EventQuery, Listed, Result};
 
 /// What an event tells.
@@ -44,17 +44,17 @@ impl Cloud {
         create(&paths::event(event.scope, event.id), &event)
     }
 
-    /// A page of the project's events of the last week, or of those that are archived, oldest first; for administrators
+    /// A page of the project's events of the last week, or of those that are archived, oldest first; for who runs the cloud
     /// also the cloud's own.
     ///
     /// # Errors
     /// `cursor.invalid`, `limit.invalid`.
     pub async fn list_events(&self, caller: &Caller, query: &EventQuery) -> Result<Listed<Event>> {
-        caller.may_read()?;
+        let scopes = listed_scopes(caller, "event:read")?;
         if query.archived {
-            return self.archive.list_events(&scopes(caller), query).await;
+            return self.archive.list_events(&scopes, query).await;
         }
-        let prefixes: Vec<Prefix> = scopes(caller)
+        let prefixes: Vec<Prefix> = scopes
             .into_iter()
             .map(|s| prefix(&paths::events(s)))
             .collect::<Result<_>>()?;

@@ -2,21 +2,21 @@
 
 use futures::FutureExt as _;
 use serde_json::json;
-use skyloom_model::{Flavor, FlavorId, FlavorSpec, Meta, Resource as _, Resources, Scope, paths};
+use skyloom_model::{Flavor, FlavorId, FlavorSpec, Meta, Resources, Scope};
 use skyloom_store::Versioned;
 
 use super::Cloud;
 use super::once::Change;
-use super::records::{create_resource, precondition, prefix};
+use super::records::{create_resource, precondition};
 use crate::{Caller, CloudError, CreateFlavor, ListQuery, Listed, Result, checks};
 
 impl Cloud {
-    /// Makes a flavor. Administrators only.
+    /// Makes a flavor.
     ///
     /// # Errors
-    /// `flavor.name_taken`, `flavor.out_of_range`, `name.invalid`, `labels.invalid`, `role.denied`.
+    /// `flavor.name_taken`, `flavor.out_of_range`, `name.invalid`, `labels.invalid`, `auth.forbidden`.
     pub async fn create_flavor(&self, caller: &Caller, request: CreateFlavor) -> Result<Flavor> {
-        caller.may_operate()?;
+        caller.may_in_cloud("flavor:create")?;
         let mut errors = checks::flavor::check(&request);
         let name = checks::text::name("name", &request.name)
             .map_err(|e| errors.push(e))
@@ -58,8 +58,7 @@ impl Cloud {
     /// # Errors
     /// `cursor.invalid`, `limit.invalid`, `label.invalid`.
     pub async fn list_flavors(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<Flavor>> {
-        caller.may_read()?;
-        self.list_resources(&[prefix(&paths::scoped(Flavor::KIND, Scope::System))?], query)
+        self.list_resources(caller, "flavor:read", &[Scope::System], query)
             .await
     }
 
@@ -68,21 +67,20 @@ impl Cloud {
     /// # Errors
     /// `flavor.not_found`.
     pub async fn get_flavor(&self, caller: &Caller, id: FlavorId) -> Result<Versioned<Flavor>> {
-        caller.may_read()?;
-        self.resource(Scope::System, id.uuid())
-            .await?
-            .ok_or_else(|| CloudError::not_found("flavor"))
+        self.allowed(caller, "flavor:read", Scope::System, id.uuid())
+            .await
     }
 
-    /// Removes a flavor; servers made with it keep their size. Administrators only.
+    /// Removes a flavor; servers made with it keep their size.
     ///
     /// # Errors
-    /// `flavor.not_found`, `precondition.failed`, `role.denied`.
+    /// `flavor.not_found`, `precondition.failed`, `auth.forbidden`.
     pub async fn delete_flavor(&self, caller: &Caller, id: FlavorId) -> Result<()> {
-        caller.may_operate()?;
         self.once(caller, "flavors.delete", json!(id), || {
             async move {
-                let flavor = self.get_flavor(caller, id).await?;
+                let flavor = self
+                    .allowed::<Flavor>(caller, "flavor:delete", Scope::System, id.uuid())
+                    .await?;
                 precondition(caller, flavor.modified)?;
                 Ok(Change::new(self.remove_named(&flavor).await?, ()))
             }

@@ -1,4 +1,4 @@
-//! The hold on the fleet: shown, set and released by administrators.
+//! The hold on the fleet: shown, set and released by operators.
 //!
 //! While the record [`paths::HOLD`] is there, agents begin no jobs, engines carry nothing forward, and mutations are refused with
 //! 503: each of these commits carries the guard that the record is absent. Reading, observing and reporting go on, and so do
@@ -63,12 +63,16 @@ impl Cloud {
         Err(CloudError::new(ErrorKind::Unavailable, reason).retry_after(ASK_AGAIN))
     }
 
-    /// The store's incarnation, the hold, and what is known of the hosts under it. Administrators only.
+    /// The store's incarnation, the hold, and what is known of the hosts under it.
     ///
     /// # Errors
-    /// `role.denied`, and those of the store.
+    /// `auth.forbidden`, and those of the store.
     pub async fn hold_status(&self, caller: &Caller) -> Result<HoldStatus> {
-        caller.may_operate()?;
+        caller.may_in_cloud("hold:read")?;
+        self.hold_now().await
+    }
+
+    async fn hold_now(&self) -> Result<HoldStatus> {
         let standing = Standing::read(&*self.parts.backend).await?;
         let hold = standing.hold.as_ref().map(|h| h.value.clone());
         let compared = match &hold {
@@ -84,12 +88,12 @@ impl Cloud {
         })
     }
 
-    /// Holds the fleet: nothing is begun until it is released. Administrators only.
+    /// Holds the fleet: nothing is begun until it is released.
     ///
     /// # Errors
-    /// `hold.already`, `reason.invalid`, `role.denied`.
+    /// `hold.already`, `reason.invalid`, `auth.forbidden`.
     pub async fn set_hold(&self, caller: &Caller, reason: &str) -> Result<HoldStatus> {
-        caller.may_operate()?;
+        caller.may_in_cloud("hold:set")?;
         let reason = reason.trim();
         if reason.is_empty() || reason.chars().count() > MOST_WHY {
             let message = format!("say why in 1 to {MOST_WHY} characters");
@@ -121,16 +125,15 @@ impl Cloud {
             .boxed()
         })
         .await?;
-        self.hold_status(caller).await
+        self.hold_now().await
     }
 
     /// Lets the fleet go on. While hosts have not reported under the hold, or records and guests disagree, only with `anyway`.
-    /// Administrators only.
     ///
     /// # Errors
-    /// `hold.none`, `hold.differences`, `role.denied`.
+    /// `hold.none`, `hold.differences`, `auth.forbidden`.
     pub async fn release_hold(&self, caller: &Caller, anyway: bool) -> Result<()> {
-        caller.may_operate()?;
+        caller.may_in_cloud("hold:release")?;
         self.once(caller, "hold.release", json!(anyway), || {
             async move {
                 let standing = Standing::read(&*self.parts.backend).await?;

@@ -2,7 +2,7 @@
 
 use futures::FutureExt as _;
 use serde_json::json;
-use skyloom_model::HostId;
+use skyloom_model::{Host, HostId, Scope};
 
 use super::Cloud;
 use super::once::Change;
@@ -11,16 +11,17 @@ use crate::{Caller, Result, SweepHost, TaskAccepted};
 
 impl Cloud {
     /// Looks for what lies on a host and belongs to no server: domains, disks, claims. With `remove` it is taken away,
-    /// otherwise only named in the task's result. Administrators only.
+    /// otherwise only named in the task's result.
     ///
     /// # Errors
-    /// `host.not_found`, `precondition.failed`, `role.denied`.
+    /// `host.not_found`, `precondition.failed`, `auth.forbidden`.
     pub async fn sweep_host(&self, caller: &Caller, id: HostId, options: SweepHost) -> Result<TaskAccepted> {
-        caller.may_operate()?;
         let done = self
             .once(caller, "hosts.sweep", json!([id, options]), || {
                 async move {
-                    let host = self.get_host(caller, id).await?;
+                    let host = self
+                        .allowed::<Host>(caller, "host:sweep", Scope::System, id.uuid())
+                        .await?;
                     precondition(caller, host.modified)?;
                     let params = json!({ "remove": options.remove });
                     let task = self.task(caller, "host.sweep", &host.value, params);

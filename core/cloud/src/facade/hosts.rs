@@ -1,10 +1,10 @@
-//! Hosts: machines that run servers. Administrators only.
+//! Hosts: machines that run servers.
 
 use futures::FutureExt as _;
 use serde_json::json;
+use skyloom_identity::{Holder, paths as identity_paths};
 use skyloom_model::{
-    Claim, Host, HostId, HostLedger, HostSpec, HostStatus, Meta, Name, Reason, Resource as _, Role, Scope,
-    paths,
+    Claim, Host, HostId, HostLedger, HostSpec, HostStatus, Meta, Name, Reason, Resource as _, Scope, paths,
 };
 use skyloom_store::{Guard, ListOptions, Txn, Versioned};
 
@@ -17,9 +17,9 @@ impl Cloud {
     /// Registers a host and makes its agent's token.
     ///
     /// # Errors
-    /// `host.name_taken`, `host.ratio_invalid`, `name.invalid`, `labels.invalid`, `role.denied`.
+    /// `host.name_taken`, `host.ratio_invalid`, `name.invalid`, `labels.invalid`, `auth.forbidden`.
     pub async fn create_host(&self, caller: &Caller, request: CreateHost) -> Result<HostAccepted> {
-        caller.may_operate()?;
+        caller.may_in_cloud("host:create")?;
         let mut errors = checks::host::ratios(request.cpu_ratio, request.memory_ratio, request.disk_ratio);
         errors.extend(checks::text::labels("labels", &request.labels));
         let name = checks::text::name("name", &request.name)
@@ -46,11 +46,11 @@ impl Cloud {
         };
         let id = host.id();
         let token_name = Name::new(format!("agent-{id}")).map_err(|e| CloudError::internal(e.to_string()))?;
-        let (_, secret, token) = self.new_token(token_name, Role::Agent { host: id }, None)?;
+        let token = self.new_token(&token_name, Holder::Agent { host: id }, None)?;
         // Its ledger is there from the start: removing the host and placing a server on it then meet in one record.
         let part = create_resource(&host)?
             .and(create(&paths::ledger(id), &HostLedger::default())?)
-            .and(token);
+            .and(token.part);
         let done = self
             .once(caller, "hosts.create", json!(request), || {
                 let (host, part) = (host.clone(), part.clone());
@@ -63,8 +63,12 @@ impl Cloud {
                 .boxed()
             })
             .await?;
+        if done.fresh {
+            self.wait_for_identity(&identity_paths::token(token.token.id), true)
+                .await;
+        }
         Ok(HostAccepted {
-            token: done.fresh.then_some(secret),
+            token: done.fresh.then_some(token.secret),
             ..done.answer
         })
     }
@@ -72,30 +76,25 @@ impl Cloud {
     /// A page of all hosts.
     ///
     /// # Errors
-    /// `cursor.invalid`, `limit.invalid`, `label.invalid`, `role.denied`.
+    /// `cursor.invalid`, `limit.invalid`, `label.invalid`, `auth.forbidden`.
     pub async fn list_hosts(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<Host>> {
-        caller.may_operate()?;
-        self.list_resources(&[prefix(&paths::scoped(Host::KIND, Scope::System))?], query)
+        self.list_resources(caller, "host:read", &[Scope::System], query)
             .await
     }
 
     /// One host.
     ///
     /// # Errors
-    /// `host.not_found`, `role.denied`.
+    /// `host.not_found`, `auth.forbidden`.
     pub async fn get_host(&self, caller: &Caller, id: HostId) -> Result<Versioned<Host>> {
-        caller.may_operate()?;
-        self.resource(Scope::System, id.uuid())
-            .await?
-            .ok_or_else(|| CloudError::not_found("host"))
+        self.allowed(caller, "host:read", Scope::System, id.uuid()).await
     }
 
     /// Changes what the operator wants of a host. Servers that run there stay.
     ///
     /// # Errors
-    /// `host.not_found`, `host.ratio_invalid`, `labels.invalid`, `precondition.failed`, `role.denied`.
+    /// `host.not_found`, `host.ratio_invalid`, `labels.invalid`, `precondition.failed`, `auth.forbidden`.
     pub async fn patch_host(&self, caller: &Caller, id: HostId, request: PatchHost) -> Result<Host> {
-        caller.may_operate()?;
         let mut errors = checks::host::ratios(request.cpu_ratio, request.memory_ratio, request.disk_ratio);
         errors.extend(
             request
@@ -111,7 +110,9 @@ impl Cloud {
             .once(caller, "hosts.patch", json!([id, request]), || {
                 let request = request.clone();
                 async move {
-                    let found = self.get_host(caller, id).await?;
+                    let found = self
+                        .allowed::<Host>(caller, "host:update", Scope::System, id.uuid())
+                        .await?;
                     precondition(caller, found.modified)?;
                     let mut host = found.value.clone();
                     let spec = &mut host.spec;
@@ -136,17 +137,16 @@ impl Cloud {
     /// Removes a host that holds no server, with its agent's tokens and reports.
     ///
     /// # Errors
-    /// `host.not_found`, `host.not_empty`, `precondition.failed`, `role.denied`.
+    /// `host.not_found`, `host.not_empty`, `precondition.failed`, `auth.forbidden`.
     pub async fn delete_host(&self, caller: &Caller, id: HostId) -> Result<()> {
-        caller.may_operate()?;
         self.once(caller, "hosts.delete", json!(id), || {
             async move {
-                let host = self.get_host(caller, id).await?;
+                let host = self
+                    .allowed::<Host>(caller, "host:delete", Scope::System, id.uuid())
+                    .await?;
                 precondition(caller, host.modified)?;
                 let mut txn = self.remove_named(&host).await?.and(self.empty_ledger(id).await?);
-                let tokens = self
-                    .tokens_where(|t| t.spec.role == Role::Agent { host: id })
-                    .await?;
+                let tokens = self.tokens_of_host(id).await?;
                 for token in tokens.iter().take(32) {
                     txn = txn.and(token.delete());
                 }
@@ -158,6 +158,8 @@ impl Cloud {
             .boxed()
         })
         .await?;
+        self.wait_for_directory(|now| now.tokens_of_host(id).next().is_none())
+            .await;
         Ok(())
     }
 

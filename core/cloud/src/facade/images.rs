@@ -3,9 +3,10 @@
 
 use futures::FutureExt as _;
 use serde_json::json;
+use skyloom_identity::{Object, Place};
 use skyloom_model::{
     HostId, Image, ImageId, ImageSource, ImageSpec, ImageState, ImageStatus, JobRecord, Meta, Name, Reason,
-    Resource as _, Role, Scope, Task, paths,
+    Resource as _, Scope, Task, paths,
 };
 use skyloom_store::{ListOptions, Prefix, Table, Versioned};
 use uuid::Uuid;
@@ -25,12 +26,18 @@ impl Cloud {
     /// Registers an image. With a URL its import begins at once; without one it waits for [`Cloud::upload_image`].
     ///
     /// # Errors
-    /// `name.invalid`, `image.sha256_invalid`, `image.url_invalid`, `image.architecture_unsupported`, `role.denied`.
+    /// `name.invalid`, `image.sha256_invalid`, `image.url_invalid`, `image.architecture_unsupported`, `auth.forbidden`.
     pub async fn create_image(&self, caller: &Caller, request: CreateImage) -> Result<ImageAccepted> {
+        let place = if request.public {
+            Place::Shared
+        } else {
+            caller.here()?
+        };
+        let wanted = Object::all("image", place).labelled(&request.labels);
+        caller.may("image:create", &wanted)?;
         if request.public {
-            caller.may_operate()?;
+            caller.may("image:publish", &wanted)?;
         }
-        caller.may_write()?;
         let mut errors = checks::image::registration(&request);
         let name = checks::text::name("name", &request.name)
             .map_err(|e| errors.push(e))
@@ -119,7 +126,7 @@ impl Cloud {
     ///
     /// # Errors
     /// `image.not_found`, `image.not_waiting`, `image.too_large`, `image.content_broke_off`, `image.truncated`,
-    /// `role.denied`. Nothing of the content is kept then.
+    /// `auth.forbidden`. Nothing of the content is kept then.
     pub async fn upload_image(
         &self,
         caller: &Caller,
@@ -127,8 +134,7 @@ impl Cloud {
         content: ByteStream,
         length: Option<u64>,
     ) -> Result<ImageAccepted> {
-        caller.may_write()?;
-        let image = self.changeable_image(caller, id).await?.value;
+        let image = self.image_for(caller, "image:upload", id).await?.value;
         // A repeated request is answered as before, and that can only be told from the content.
         if caller.idempotency_key.is_none() {
             waits(&image)?;
@@ -172,7 +178,7 @@ impl Cloud {
         let done = self
             .once(caller, "images.upload", json!([id, sha256]), || {
                 async move {
-                    let found = self.changeable_image(caller, id).await?;
+                    let found = self.image_for(caller, "image:upload", id).await?;
                     precondition(caller, found.modified)?;
                     waits(&found.value)?;
                     let mut image = found.value.clone();
@@ -193,27 +199,35 @@ impl Cloud {
         Ok((done.answer, done.fresh))
     }
 
-    /// The content of an active image: for its project's members, for engines, and for the agent of a host that is
-    /// told to cache it.
+    /// The content of an active image.
     ///
     /// # Errors
-    /// `image.not_found`, `image.not_active`.
+    /// `image.not_found`, `image.not_active`, `auth.forbidden`.
     pub async fn open_image(&self, caller: &Caller, id: ImageId) -> Result<PublishedContent> {
-        match caller.role {
-            Role::Engine => {}
-            Role::Agent { host } if self.host_needs(host, id).await? => {}
-            Role::Agent { .. } => return Err(CloudError::not_found("image")),
-            Role::Admin { .. } | Role::Member { .. } | Role::Reader { .. } => {
-                let image = self.get_image(caller, id).await?.value;
-                if image.status.state != ImageState::Active {
-                    let reason = Reason::new(
-                        "image.not_active",
-                        "the image has no content yet, or it was refused",
-                    );
-                    return Err(CloudError::conflict(reason));
-                }
-            }
+        let image = self.image_for(caller, "image:download", id).await?.value;
+        if image.status.state != ImageState::Active {
+            let reason = Reason::new(
+                "image.not_active",
+                "the image has no content yet, or it was refused",
+            );
+            return Err(CloudError::conflict(reason));
         }
+        self.content_of(id).await
+    }
+
+    /// The content of an image for the cloud's own machines: an engine gets any, the agent of `host` what that host is told to
+    /// cache.
+    ///
+    /// # Errors
+    /// `image.not_found`.
+    pub async fn open_image_for_host(&self, host: Option<HostId>, id: ImageId) -> Result<PublishedContent> {
+        match host {
+            Some(host) if !self.host_needs(host, id).await? => Err(CloudError::not_found("image")),
+            _ => self.content_of(id).await,
+        }
+    }
+
+    async fn content_of(&self, id: ImageId) -> Result<PublishedContent> {
         self.parts.images.open(id).await.map_err(|e| match e {
             RepoError::NotFound => CloudError::not_found("image"),
             other => repo_error(other),
@@ -235,8 +249,8 @@ impl Cloud {
     /// # Errors
     /// `cursor.invalid`, `limit.invalid`, `label.invalid`.
     pub async fn list_images(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<Image>> {
-        caller.may_read()?;
-        self.list_resources(&image_prefixes(caller)?, query).await
+        let scopes = [caller.scope(), Scope::System];
+        self.list_resources(caller, "image:read", &scopes, query).await
     }
 
     /// One image, the project's own or public.
@@ -244,25 +258,18 @@ impl Cloud {
     /// # Errors
     /// `image.not_found`.
     pub async fn get_image(&self, caller: &Caller, id: ImageId) -> Result<Versioned<Image>> {
-        caller.may_read()?;
-        if let Some(own) = self.resource(caller.scope(), id.uuid()).await? {
-            return Ok(own);
-        }
-        self.resource(Scope::System, id.uuid())
-            .await?
-            .ok_or_else(|| CloudError::not_found("image"))
+        self.image_for(caller, "image:read", id).await
     }
 
     /// Removes an image; servers made from it keep their disks.
     ///
     /// # Errors
-    /// `image.not_found`, `image.importing`, `precondition.failed`, `role.denied`.
+    /// `image.not_found`, `image.importing`, `precondition.failed`, `auth.forbidden`.
     pub async fn delete_image(&self, caller: &Caller, id: ImageId) -> Result<ImageAccepted> {
-        caller.may_write()?;
         let done = self
             .once(caller, "images.delete", json!(id), || {
                 async move {
-                    let found = self.changeable_image(caller, id).await?;
+                    let found = self.image_for(caller, "image:delete", id).await?;
                     precondition(caller, found.modified)?;
                     if matches!(
                         found.value.status.state,
@@ -290,13 +297,20 @@ impl Cloud {
         Ok(done.answer)
     }
 
-    /// An image that the caller may change: public ones only for administrators.
-    async fn changeable_image(&self, caller: &Caller, id: ImageId) -> Result<Versioned<Image>> {
-        let image = self.get_image(caller, id).await?;
-        if image.value.meta.scope == Scope::System {
-            caller.may_operate()?;
+    /// An image, the project's own or public, if the caller may do that to it.
+    async fn image_for(
+        &self,
+        caller: &Caller,
+        permission: &'static str,
+        id: ImageId,
+    ) -> Result<Versioned<Image>> {
+        let mut found = self.resource::<Image>(caller.scope(), id.uuid()).await?;
+        if found.is_none() {
+            found = self.resource(Scope::System, id.uuid()).await?;
         }
-        Ok(image)
+        let found = found.ok_or_else(|| CloudError::not_found("image"))?;
+        caller.may_to(permission, &found.value.meta)?;
+        Ok(found)
     }
 
     /// The image with that id, or else the only one with that name.
@@ -321,7 +335,9 @@ impl Cloud {
                     .items
                     .iter()
                     .filter_map(|kv| Versioned::<Image>::decode(kv).ok());
-                found.extend(images.filter(|i| i.value.meta.name.as_str() == asked));
+                found.extend(images.filter(|i| {
+                    i.value.meta.name.as_str() == asked && caller.may_to("image:read", &i.value.meta).is_ok()
+                }));
                 scanned += page.items.len();
                 let Some(last) = page.items.last().filter(|_| page.more) else {
                     break;

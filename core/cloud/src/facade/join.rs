@@ -87,11 +87,12 @@ impl Cloud {
     /// Makes a join token for a host; one that was made before and not used is gone.
     ///
     /// # Errors
-    /// `host.not_found`, `host.not_a_hostname`, `pki.disabled`, `precondition.failed`, `role.denied`.
+    /// `host.not_found`, `host.not_a_hostname`, `pki.disabled`, `precondition.failed`, `auth.forbidden`.
     pub async fn host_join_token(&self, caller: &Caller, id: HostId) -> Result<JoinTokenAccepted> {
-        caller.may_operate()?;
         let authority = self.issuing()?;
-        let host = self.get_host(caller, id).await?;
+        let host = self
+            .allowed::<Host>(caller, "host:join", Scope::System, id.uuid())
+            .await?;
         let name = Hostname::new(host.value.meta.name.as_str()).map_err(|e| {
             let message = format!(
                 "the name {} {e}: a machine cannot join under it",
@@ -113,7 +114,9 @@ impl Cloud {
             .once(caller, "hosts.join_token", json!(id), || {
                 let (record, answer) = (record.clone(), answer.clone());
                 async move {
-                    let host = self.get_host(caller, id).await?;
+                    let host = self
+                        .allowed::<Host>(caller, "host:join", Scope::System, id.uuid())
+                        .await?;
                     precondition(caller, host.modified)?;
                     let mut txn =
                         create(&authority::join_token(&record.hash), &record)?.guard(host.unchanged());
@@ -135,14 +138,13 @@ impl Cloud {
     /// Takes back all certificates that a host has, and its join tokens. It may join again with a new one.
     ///
     /// # Errors
-    /// `host.not_found`, `pki.disabled`, `precondition.failed`, `role.denied`.
+    /// `host.not_found`, `pki.disabled`, `precondition.failed`, `auth.forbidden`.
     pub async fn revoke_certificates(
         &self,
         caller: &Caller,
         id: HostId,
         request: RevokeCertificates,
     ) -> Result<CertificatesRevoked> {
-        caller.may_operate()?;
         let authority = self.issuing()?;
         if request.why.chars().nth(255).is_some() || request.why.chars().any(char::is_control) {
             let field = FieldError::new(
@@ -156,7 +158,9 @@ impl Cloud {
         let done = self
             .once(caller, "hosts.revoke_certificates", json!([id, request]), || {
                 async move {
-                    let mut host = self.get_host(caller, id).await?;
+                    let mut host = self
+                        .allowed::<Host>(caller, "host:join", Scope::System, id.uuid())
+                        .await?;
                     precondition(caller, host.modified)?;
                     let (epoch, txn) = self.raise_epoch(authority, id, &request.why).await?;
                     host.value.status.certificate_until = None;

@@ -2,21 +2,21 @@
 
 use futures::FutureExt as _;
 use serde_json::json;
-use skyloom_model::{Keypair, KeypairId, Meta, Resource as _, paths};
+use skyloom_model::{Keypair, KeypairId, Meta};
 use skyloom_store::Versioned;
 
 use super::Cloud;
 use super::once::Change;
-use super::records::{create_resource, precondition, prefix};
+use super::records::{create_resource, precondition};
 use crate::{Caller, CloudError, CreateKeypair, ListQuery, Listed, Result, checks};
 
 impl Cloud {
     /// Stores a public key.
     ///
     /// # Errors
-    /// `keypair.name_taken`, `keypair.invalid_key`, `name.invalid`, `role.denied`.
+    /// `keypair.name_taken`, `keypair.invalid_key`, `name.invalid`, `auth.forbidden`.
     pub async fn create_keypair(&self, caller: &Caller, request: CreateKeypair) -> Result<Keypair> {
-        caller.may_write()?;
+        caller.may_here("keypair:create")?;
         let name = checks::text::name("name", &request.name).map_err(CloudError::field)?;
         let spec = checks::keypair::parse(&request.public_key)?;
         let done = self
@@ -44,8 +44,7 @@ impl Cloud {
     /// # Errors
     /// `cursor.invalid`, `limit.invalid`, `label.invalid`.
     pub async fn list_keypairs(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<Keypair>> {
-        caller.may_read()?;
-        self.list_resources(&[prefix(&paths::scoped(Keypair::KIND, caller.scope()))?], query)
+        self.list_resources(caller, "keypair:read", &[caller.scope()], query)
             .await
     }
 
@@ -54,19 +53,17 @@ impl Cloud {
     /// # Errors
     /// `keypair.not_found`.
     pub async fn get_keypair(&self, caller: &Caller, id: KeypairId) -> Result<Versioned<Keypair>> {
-        caller.may_read()?;
-        self.own(caller, id.uuid(), "keypair").await
+        self.own(caller, "keypair:read", id.uuid()).await
     }
 
     /// Removes a keypair; servers made with it keep the key.
     ///
     /// # Errors
-    /// `keypair.not_found`, `precondition.failed`, `role.denied`.
+    /// `keypair.not_found`, `precondition.failed`, `auth.forbidden`.
     pub async fn delete_keypair(&self, caller: &Caller, id: KeypairId) -> Result<()> {
-        caller.may_write()?;
         self.once(caller, "keypairs.delete", json!(id), || {
             async move {
-                let keypair = self.get_keypair(caller, id).await?;
+                let keypair = self.own::<Keypair>(caller, "keypair:delete", id.uuid()).await?;
                 precondition(caller, keypair.modified)?;
                 Ok(Change::new(self.remove_named(&keypair).await?, ()))
             }

@@ -3,11 +3,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::DeserializeOwned;
-use skyloom_model::{Reason, Resource};
+use skyloom_model::{Reason, Resource, Scope, paths};
 use skyloom_store::{Key, ListOptions, Prefix, Store};
 
 use super::Cloud;
-use crate::{CloudError, FieldError, ListQuery, Listed, Result};
+use super::records::prefix;
+use crate::{Caller, CloudError, FieldError, ListQuery, Listed, Result};
 
 const DEFAULT_LIMIT: u32 = 100;
 const MAX_LIMIT: u32 = 1000;
@@ -103,18 +104,30 @@ fn position(cursor: &str, ranges: &[Range]) -> Result<(usize, Key)> {
 }
 
 impl Cloud {
-    /// A page of the resources below `prefixes`, one prefix after the other.
+    /// A page of the resources of `scopes` that the caller may see, one scope after the other.
     pub(crate) async fn list_resources<R: Resource>(
         &self,
-        prefixes: &[Prefix],
+        caller: &Caller,
+        permission: &'static str,
+        scopes: &[Scope],
         query: &ListQuery,
     ) -> Result<Listed<R>> {
+        if scopes == [caller.scope()] {
+            caller.here()?;
+        }
+        let shown = caller.list(permission)?;
         let wanted = Wanted::of(query)?;
         let page = PageOf {
             cursor: query.cursor.as_deref(),
             limit: query.limit,
         };
-        self.page(prefixes, page, |r: &R| wanted.fits(r)).await
+        let prefixes: Vec<Prefix> = scopes
+            .iter()
+            .filter(|scope| shown.covers(**scope))
+            .map(|scope| prefix(&paths::scoped(R::KIND, *scope)))
+            .collect::<Result<_>>()?;
+        let keep = |r: &R| wanted.fits(r) && shown.item(caller, r.meta());
+        self.page(&prefixes, page, keep).await
     }
 
     /// A page of the documents below `prefixes` that `keep` keeps. What cannot be decoded is left out.

@@ -36,8 +36,10 @@ mod tokens;
 mod wait;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use skyloom_flow::FlowRegistry;
+use skyloom_identity::{Directory, Snapshot};
 use skyloom_model::{Clock, Ids};
 use skyloom_scheduler::{FilterScheduler, Scheduler};
 use skyloom_store::DynBackend;
@@ -53,6 +55,9 @@ pub use self::join::{CertificatesRevoked, JoinTokenAccepted, RevokeCertificates}
 pub(crate) use self::list::{PageOf, Range, Source};
 pub use self::reconcile::{Reconciled, Suspects};
 pub(crate) use self::tasks::wanted_task;
+
+/// How long a call waits for the directory of identity.
+const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// What a cloud is made of.
 #[derive(Debug, Clone)]
@@ -74,6 +79,8 @@ pub struct Cloud {
     admission: Arc<Admission>,
     planner: Arc<Planner>,
     archive: Archive,
+    /// Of this process: what is asked of it right after a change of identity finds the change.
+    directory: Option<Directory>,
     /// Gives out certificates, if this cloud has any.
     authority: Option<Arc<HostAuthority>>,
     /// The shown plan that mutations of this value carry out.
@@ -95,6 +102,7 @@ impl Cloud {
             archive,
             admission,
             planner: Arc::new(planner),
+            directory: None,
             authority: None,
             applying: None,
         }
@@ -120,6 +128,27 @@ impl Cloud {
     pub fn with_archive(mut self, archive: Archive) -> Self {
         self.archive = archive;
         self
+    }
+
+    /// With the directory of identity that the door of this process asks: calls that change what it shows end when it does.
+    #[must_use]
+    pub fn with_directory(mut self, directory: Directory) -> Self {
+        self.directory = Some(directory);
+        self
+    }
+
+    /// Waits until the directory shows that a record is there, or is not. What it does not show in time it shows later.
+    async fn wait_for_identity(&self, path: &str, there: bool) {
+        if let Ok(key) = records::key(path) {
+            self.wait_for_directory(|now| now.modified(&key).is_some() == there)
+                .await;
+        }
+    }
+
+    async fn wait_for_directory(&self, condition: impl Fn(&Snapshot) -> bool) {
+        if let Some(directory) = &self.directory {
+            directory.until(CATCH_UP, condition).await;
+        }
     }
 
     /// Where finished tasks and old events go while [`Cloud::keep_tidy`] runs.

@@ -18,7 +18,10 @@ impl Cloud {
     /// # Errors
     /// `server.not_found`.
     pub async fn server_placement(&self, caller: &Caller, id: ServerId) -> Result<PlacementAnswer> {
-        let server = self.get_server(caller, id).await?.value;
+        let server = self
+            .own::<Server>(caller, "server:placement", id.uuid())
+            .await?
+            .value;
         let Some(task) = self.creation_of(&server).await? else {
             return Ok(PlacementAnswer {
                 task: None,

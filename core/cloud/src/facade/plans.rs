@@ -11,7 +11,7 @@ use super::Cloud;
 use super::draft::{Draft, Seen, address, changes, made_from, seen};
 use super::list::PageOf;
 use super::records::{create, prefix};
-use super::tasks::scopes;
+use super::tasks::listed_scopes;
 use crate::{
     Caller, CloudError, ErrorKind, ListQuery, Listed, PlanApplied, Preview, Result, ShownOnce, ShownPlan,
 };
@@ -123,13 +123,12 @@ impl Cloud {
         }
     }
 
-    /// A page of the project's shown plans, oldest first; for administrators also the cloud's own.
+    /// A page of the project's shown plans, oldest first; for who runs the cloud also the cloud's own.
     ///
     /// # Errors
     /// `cursor.invalid`, `limit.invalid`.
     pub async fn list_plans(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<ShownPlan>> {
-        caller.may_read()?;
-        let prefixes: Vec<Prefix> = scopes(caller)
+        let prefixes: Vec<Prefix> = listed_scopes(caller, "plan:read")?
             .into_iter()
             .map(|s| prefix(&format!("previews/{s}")))
             .collect::<Result<_>>()?;
@@ -156,7 +155,7 @@ impl Cloud {
     /// # Errors
     /// `plan.not_found`.
     pub async fn get_plan(&self, caller: &Caller, id: Uuid) -> Result<Versioned<ShownPlan>> {
-        let kept = self.kept_plan(caller, id).await?;
+        let kept = self.kept_plan(caller, "plan:read", id).await?;
         Ok(Versioned {
             value: plan_to(caller, kept.value.shown),
             key: kept.key,
@@ -165,12 +164,17 @@ impl Cloud {
         })
     }
 
-    async fn kept_plan(&self, caller: &Caller, id: Uuid) -> Result<Versioned<KeptPlan>> {
-        caller.may_read()?;
-        for scope in scopes(caller) {
+    async fn kept_plan(
+        &self,
+        caller: &Caller,
+        permission: &'static str,
+        id: Uuid,
+    ) -> Result<Versioned<KeptPlan>> {
+        for scope in [caller.scope(), Scope::System] {
             if let Some(found) = self.read::<KeptPlan>(&paths::preview(scope, id)).await?
                 && found.value.shown.expires_at > self.now()
             {
+                caller.may_in(permission, scope)?;
                 return Ok(found);
             }
         }
@@ -181,10 +185,9 @@ impl Cloud {
     /// jobs at once, if nothing that it was made from has changed.
     ///
     /// # Errors
-    /// `plan.not_found`, `plan.world_moved`, `plan.applied`, `tasks.too_many`, `role.denied`.
+    /// `plan.not_found`, `plan.world_moved`, `plan.applied`, `tasks.too_many`, `auth.forbidden`.
     pub async fn apply_plan(&self, caller: &Caller, id: Uuid) -> Result<PlanApplied> {
-        caller.may_write()?;
-        let kept = self.kept_plan(caller, id).await?.value;
+        let kept = self.kept_plan(caller, "plan:apply", id).await?.value;
         let applying = Self {
             applying: Some(Applying {
                 plan: id,
@@ -205,9 +208,11 @@ impl Cloud {
             }
             _ => error,
         })?;
+        let scopes = [caller.scope(), Scope::System];
+        let gone = || CloudError::not_found("task");
         Ok(PlanApplied {
             plan: id,
-            task: self.get_task(caller, task).await?.value,
+            task: self.task_in(&scopes, task).await?.ok_or_else(gone)?.value,
             password,
         })
     }
@@ -248,7 +253,7 @@ impl Cloud {
 
     /// The commit of a plan that was shown, if the world has not moved.
     pub(super) async fn applied(&self, caller: &Caller, id: Uuid, txn: Txn, task: &Task) -> Result<Txn> {
-        let kept = self.kept_plan(caller, id).await?;
+        let kept = self.kept_plan(caller, "plan:apply", id).await?;
         if let Some(task) = kept.value.shown.applied {
             let reason = Reason::new("plan.applied", format!("the plan was applied: task {task}"));
             return Err(CloudError::conflict(
@@ -278,7 +283,7 @@ fn moved(caller: &Caller, kept: &KeptPlan, draft: &Draft) -> Vec<String> {
             continue;
         }
         let what = match address(&key) {
-            Some((kind, _)) if kind == paths::LEDGERS && !caller.is_admin() => {
+            Some((kind, _)) if kind == paths::LEDGERS && !caller.sees_hosts() => {
                 "what is free on the chosen host has changed".to_owned()
             }
             Some((kind, Some(id))) if kind == paths::LEDGERS => {
@@ -325,7 +330,7 @@ fn keepable(operation: &str, request: &Json) -> Option<Json> {
 }
 
 fn shown_to(caller: &Caller, preview: Preview) -> Preview {
-    if caller.is_admin() {
+    if caller.sees_hosts() {
         preview
     } else {
         preview.for_tenant()

@@ -1,10 +1,9 @@
 //! Ports: NICs of servers. They come and go with their server.
 
-use skyloom_model::{Port, PortId, Resource as _, paths};
+use skyloom_model::{Port, PortId};
 use skyloom_store::Versioned;
 
 use super::Cloud;
-use super::records::prefix;
 use crate::{Caller, ListQuery, Listed, Result};
 
 impl Cloud {
@@ -13,8 +12,7 @@ impl Cloud {
     /// # Errors
     /// `cursor.invalid`, `limit.invalid`, `label.invalid`.
     pub async fn list_ports(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<Port>> {
-        caller.may_read()?;
-        self.list_resources(&[prefix(&paths::scoped(Port::KIND, caller.scope()))?], query)
+        self.list_resources(caller, "port:read", &[caller.scope()], query)
             .await
     }
 
@@ -23,7 +21,6 @@ impl Cloud {
     /// # Errors
     /// `port.not_found`.
     pub async fn get_port(&self, caller: &Caller, id: PortId) -> Result<Versioned<Port>> {
-        caller.may_read()?;
-        self.own(caller, id.uuid(), "port").await
+        self.own(caller, "port:read", id.uuid()).await
     }
 }

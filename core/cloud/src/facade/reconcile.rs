@@ -15,16 +15,17 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use skyloom_identity::Rights;
 use skyloom_model::{
-    Actor, Claim, Host, HostId, Lifecycle, PowerState, ProjectId, Role, Scope, Server, ServerId,
-    VmObservation, paths,
+    Claim, Host, HostId, Lifecycle, PowerState, Project, ProjectId, Scope, Server, ServerId, VmObservation,
+    paths,
 };
 use skyloom_store::{Document, ListOptions, Versioned};
 use tokio_util::sync::CancellationToken;
 
 use super::Cloud;
 use super::records::prefix;
-use crate::{Caller, Result, StopOptions};
+use crate::{Caller, CloudError, Result, StopOptions};
 
 /// Time between two looks.
 const PERIOD: Duration = Duration::from_secs(600);
@@ -114,7 +115,7 @@ impl Cloud {
                     && let Scope::Project(project) = meta.scope
                 {
                     let key = format!("server.stop/{id}/{}", meta.generation);
-                    self.stop_server(&asks(project, key), id, StopOptions::default())
+                    self.stop_server(&self.asks(project, key).await?, id, StopOptions::default())
                         .await?;
                     found.running += 1;
                 }
@@ -152,6 +153,19 @@ impl Cloud {
         Ok(found)
     }
 
+    /// The cloud itself, asking on behalf of a project, once for each key.
+    async fn asks(&self, id: ProjectId, key: String) -> Result<Caller> {
+        let rights = Rights::of_the_cloud().map_err(|e| CloudError::internal(e.to_string()))?;
+        let project = self.resource::<Project>(Scope::System, id.uuid()).await?;
+        let project = project.ok_or_else(|| CloudError::not_found("project"))?;
+        Ok(Caller {
+            request_id: format!("{WHO}-{key}"),
+            idempotency_key: Some(key),
+            lineage: self.lineage(&project.value).await?,
+            ..Caller::internal(WHO, rights, id)
+        })
+    }
+
     /// All documents below a path, in pages. What cannot be decoded is left out.
     async fn everything<T: Document + DeserializeOwned>(&self, below: &str) -> Result<Vec<Versioned<T>>> {
         let below = prefix(below)?;
@@ -171,20 +185,4 @@ impl Cloud {
 /// `claims/{host}/{server}` and `vms/{host}/{server}` both name the host.
 fn host_of<T>(found: &Versioned<T>) -> Option<HostId> {
     found.key.segments().nth(1)?.parse().ok()
-}
-
-/// The cloud itself, asking on behalf of a project, once for each key.
-fn asks(project: ProjectId, key: String) -> Caller {
-    Caller {
-        role: Role::Admin { project },
-        project,
-        actor: Actor {
-            id: WHO.to_owned(),
-            name: WHO.to_owned(),
-        },
-        request_id: format!("{WHO}-{key}"),
-        idempotency_key: Some(key),
-        if_match: None,
-        dry_run: false,
-    }
 }

@@ -5,13 +5,14 @@ use serde::Serialize;
 use serde_json::Value as Json;
 use skyloom_model::ablation::{Rule, kept};
 use skyloom_model::{
-    FORMAT, Name, Priority, Progress, Reason, Resource, Scope, Subject, Task, TaskId, TaskState, Timestamp,
-    paths,
+    Actor, FORMAT, Name, Priority, Progress, Reason, Resource, Scope, Subject, Task, TaskId, TaskState,
+    Timestamp, paths,
 };
 use skyloom_store::{Document, ErrorKind, Key, Outcome, Prefix, Revision, Txn, Value, Versioned, Write};
 use uuid::Uuid;
 
 use super::Cloud;
+use crate::caller::kind_of;
 use crate::{Caller, CloudError, ErrorKind as CloudErrorKind, Result, hash};
 
 /// The key of a path made of ids and fixed words.
@@ -56,16 +57,28 @@ impl Cloud {
         self.read(&paths::resource(R::KIND, scope, id)).await
     }
 
-    /// The caller's own resource.
+    /// The resource of `scope`, if the caller may do that to it.
+    pub(crate) async fn allowed<R: Resource>(
+        &self,
+        caller: &Caller,
+        permission: &'static str,
+        scope: Scope,
+        id: Uuid,
+    ) -> Result<Versioned<R>> {
+        let found = self.resource::<R>(scope, id).await?;
+        let found = found.ok_or_else(|| CloudError::not_found(kind_of(permission)))?;
+        caller.may_to(permission, found.value.meta())?;
+        Ok(found)
+    }
+
+    /// The caller's own resource, if it may do that to it.
     pub(crate) async fn own<R: Resource>(
         &self,
         caller: &Caller,
+        permission: &'static str,
         id: Uuid,
-        what: &str,
     ) -> Result<Versioned<R>> {
-        self.resource(caller.scope(), id)
-            .await?
-            .ok_or_else(|| CloudError::not_found(what))
+        self.allowed(caller, permission, caller.scope(), id).await
     }
 
     /// The id that has a unique name.
@@ -124,6 +137,22 @@ impl Cloud {
 
     /// A task as it is asked for.
     pub(crate) fn task<R: Resource>(&self, caller: &Caller, flow: &str, subject: &R, params: Json) -> Task {
+        let asked = self.task_of(&caller.actor, &caller.request_id, flow, subject, params);
+        Task {
+            idempotency_key: caller.idempotency_key.clone(),
+            ..asked
+        }
+    }
+
+    /// A task as `actor` asks for it.
+    pub(crate) fn task_of<R: Resource>(
+        &self,
+        actor: &Actor,
+        request_id: &str,
+        flow: &str,
+        subject: &R,
+        params: Json,
+    ) -> Task {
         let (meta, now) = (subject.meta(), self.now());
         Task {
             format: FORMAT,
@@ -136,9 +165,9 @@ impl Cloud {
                 name: meta.name.clone(),
             },
             params,
-            actor: caller.actor.clone(),
-            request_id: caller.request_id.clone(),
-            idempotency_key: caller.idempotency_key.clone(),
+            actor: actor.clone(),
+            request_id: request_id.to_owned(),
+            idempotency_key: None,
             state: TaskState::Queued,
             reason: None,
             progress: Progress::default(),

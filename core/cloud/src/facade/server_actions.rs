@@ -15,7 +15,7 @@ impl Cloud {
     ///
     /// # Errors
     /// `server.not_found`, `server.busy`, `server.wrong_power_state`, …: those of [`ServerAction::allowed`];
-    /// `precondition.failed`, `role.denied`.
+    /// `precondition.failed`, `auth.forbidden`.
     pub async fn start_server(&self, caller: &Caller, id: ServerId) -> Result<ServerTask> {
         self.act(caller, id, ServerAction::Start, StopOptions::default())
             .await
@@ -63,7 +63,6 @@ impl Cloud {
         action: ServerAction,
         options: StopOptions,
     ) -> Result<ServerTask> {
-        caller.may_write()?;
         let timeout_seconds = checks::server::stop_timeout(options.timeout_seconds)?;
         let stop = StopParams {
             force: options.force,
@@ -72,7 +71,7 @@ impl Cloud {
         let done = self
             .once(caller, action.flow(), json!([id, options]), || {
                 async move {
-                    let found = self.get_server(caller, id).await?;
+                    let found = self.own::<Server>(caller, permission(action), id.uuid()).await?;
                     precondition(caller, found.modified)?;
                     action
                         .allowed(&found.value.status)
@@ -104,5 +103,15 @@ impl Cloud {
             })
             .await?;
         Ok(done.answer)
+    }
+}
+
+/// What an action takes.
+const fn permission(action: ServerAction) -> &'static str {
+    match action {
+        ServerAction::Start => "server:start",
+        ServerAction::Stop => "server:stop",
+        ServerAction::Reboot => "server:reboot",
+        ServerAction::Delete => "server:delete",
     }
 }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use futures::FutureExt as _;
 use serde_json::{Value as Json, json};
+use skyloom_identity::Object;
 use skyloom_model::{
     Activity, Flavor, FlavorRef, Image, ImageRef, Keypair, Lifecycle, MacAddr, Meta, NicKind, Overlays, Port,
     PortSpec, PortStatus, PowerState, Resource as _, Scope, Secret, Server, ServerId, ServerSecrets,
@@ -13,7 +14,7 @@ use skyloom_store::{Guard, Versioned};
 
 use super::Cloud;
 use super::once::Change;
-use super::records::{create, create_resource, prefix};
+use super::records::{create, create_resource};
 use crate::flows::{BaseImage, CreateParams, PortPlan};
 use crate::{
     Caller, CloudError, CreateServer, ListQuery, Listed, Result, ServerAccepted, ShownOnce, checks, hash,
@@ -35,9 +36,13 @@ impl Cloud {
     /// Makes a server: the checks in their order, then server, ports, secrets and task in one commit.
     ///
     /// # Errors
-    /// The codes of the checks; `role.denied`.
+    /// The codes of the checks; `auth.forbidden`.
     pub async fn create_server(&self, caller: &Caller, request: CreateServer) -> Result<ServerAccepted> {
-        caller.may_write()?;
+        let place = caller.here()?;
+        caller.may(
+            "server:create",
+            &Object::all("server", place).labelled(&request.labels),
+        )?;
         let digest = digest(&request);
         let config_drive = checks::server::config_drive(request.config_drive);
         if let Some(password) = &request.password {
@@ -166,13 +171,15 @@ impl Cloud {
         let (mut ssh_keys, mut made_from) = (Vec::new(), Vec::new());
         for (i, asked) in request.keypairs.iter().enumerate() {
             let found = self.by_id_or_name::<Keypair>(caller.scope(), asked).await?;
+            let found = found.filter(|k| caller.may_to("keypair:read", &k.value.meta).is_ok());
             let keypair = checks::found(&format!("keypairs[{i}]"), "keypair", asked, found)?;
             made_from.push(keypair.unchanged());
             ssh_keys.push(keypair.value.spec.public_key);
         }
         let found = self
             .by_id_or_name::<Flavor>(Scope::System, &request.flavor)
-            .await?;
+            .await?
+            .filter(|f| caller.may_to("flavor:read", &f.value.meta).is_ok());
         let flavor = checks::found("flavor", "flavor", &request.flavor, found)?;
         made_from.push(flavor.unchanged());
         let found = self.image_by_id_or_name(caller, &request.image).await?;
@@ -225,8 +232,7 @@ impl Cloud {
     /// # Errors
     /// `cursor.invalid`, `limit.invalid`, `label.invalid`.
     pub async fn list_servers(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<Server>> {
-        caller.may_read()?;
-        self.list_resources(&[prefix(&paths::scoped(Server::KIND, caller.scope()))?], query)
+        self.list_resources(caller, "server:read", &[caller.scope()], query)
             .await
     }
 
@@ -235,8 +241,7 @@ impl Cloud {
     /// # Errors
     /// `server.not_found`.
     pub async fn get_server(&self, caller: &Caller, id: ServerId) -> Result<Versioned<Server>> {
-        caller.may_read()?;
-        self.own(caller, id.uuid(), "server").await
+        self.own(caller, "server:read", id.uuid()).await
     }
 }
 

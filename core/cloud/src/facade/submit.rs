@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use skyloom_model::{
-    ActiveTask, Actor, EventKind, Priority, ProjectId, Resource, Role, Scope, Task, TaskId, Timestamp, paths,
+    ActiveTask, Actor, EventKind, Priority, Resource, Scope, Task, TaskId, Timestamp, paths,
 };
 use skyloom_store::Txn;
 
@@ -11,7 +11,7 @@ use super::Cloud;
 use super::admission::Seat;
 use super::events::Told;
 use super::records::create;
-use crate::{Caller, CloudError, Result, hash};
+use crate::{CloudError, Result, hash};
 
 /// Tries of one submission before it gives up against others.
 const TRIES: usize = 8;
@@ -52,25 +52,14 @@ impl Cloud {
     /// A task that the cloud itself asks for, such as a reconciler's: of low priority, with the flow's deadline.
     #[must_use]
     pub fn own_task<R: Resource>(&self, who: &str, flow: &str, subject: &R, params: Json) -> Task {
-        let project = match subject.meta().scope {
-            Scope::Project(project) => project,
-            Scope::System => ProjectId::from_uuid(uuid::Uuid::nil()),
+        let actor = Actor {
+            id: who.to_owned(),
+            name: who.to_owned(),
         };
-        let caller = Caller {
-            role: Role::Engine,
-            project,
-            actor: Actor {
-                id: who.to_owned(),
-                name: who.to_owned(),
-            },
-            request_id: format!("{who}-{}", self.parts.ids.uuid()),
-            idempotency_key: None,
-            if_match: None,
-            dry_run: false,
-        };
+        let request = format!("{who}-{}", self.parts.ids.uuid());
         Task {
             priority: Priority::Low,
-            ..self.task(&caller, flow, subject, params)
+            ..self.task_of(&actor, &request, flow, subject, params)
         }
     }
 

@@ -18,17 +18,17 @@ use crate::archive::Archived;
 use crate::{Caller, CloudError, Listed, Result, TaskAccepted, TaskDetail, TaskQuery, preview};
 
 impl Cloud {
-    /// A page of the project's tasks, oldest first; for administrators also the cloud's own. Those that are archived are
+    /// A page of the project's tasks, oldest first; for who runs the cloud also the cloud's own. Those that are archived are
     /// listed on their own, by their ends.
     ///
     /// # Errors
     /// `cursor.invalid`, `limit.invalid`.
     pub async fn list_tasks(&self, caller: &Caller, query: &TaskQuery) -> Result<Listed<Task>> {
-        caller.may_read()?;
+        let scopes = listed_scopes(caller, "task:read")?;
         if query.archived {
-            return self.archive.list_tasks(&scopes(caller), query).await;
+            return self.archive.list_tasks(&scopes, query).await;
         }
-        let prefixes: Vec<Prefix> = scopes(caller)
+        let prefixes: Vec<Prefix> = scopes
             .into_iter()
             .map(|s| prefix(&paths::tasks(s)))
             .collect::<Result<_>>()?;
@@ -44,9 +44,20 @@ impl Cloud {
     /// # Errors
     /// `task.not_found`.
     pub async fn get_task(&self, caller: &Caller, id: TaskId) -> Result<Versioned<Task>> {
-        caller.may_read()?;
-        let found = self.task_in(&scopes(caller), id).await?;
-        found.ok_or_else(|| CloudError::not_found("task"))
+        self.task_for(caller, "task:read", id).await
+    }
+
+    /// The task of that id, if the caller may do that to it.
+    pub(super) async fn task_for(
+        &self,
+        caller: &Caller,
+        permission: &'static str,
+        id: TaskId,
+    ) -> Result<Versioned<Task>> {
+        let found = self.task_in(&[caller.scope(), Scope::System], id).await?;
+        let found = found.ok_or_else(|| CloudError::not_found("task"))?;
+        caller.may_in(permission, found.value.scope)?;
+        Ok(found)
     }
 
     /// The task of that id in one of these scopes, wherever it is.
@@ -77,13 +88,12 @@ impl Cloud {
     }
 
     /// One task with its plan and how far its jobs are, also one that is archived. What a plan says about other hosts is
-    /// only for administrators.
+    /// only for who may see hosts.
     ///
     /// # Errors
     /// `task.not_found`.
     pub async fn task_detail(&self, caller: &Caller, id: TaskId) -> Result<Versioned<TaskDetail>> {
-        caller.may_read()?;
-        let scopes = scopes(caller);
+        let scopes = scopes(caller, "task:read");
         for scope in &scopes {
             let at = paths::task(*scope, id);
             let Some(task) = self.read::<Task>(&at).await? else {
@@ -155,17 +165,13 @@ impl Cloud {
     /// Asks for a task's end: what has not begun is dropped, the rest is undone. Asking again changes nothing.
     ///
     /// # Errors
-    /// `task.not_found`, `task.ended`, `task.stuck`, `precondition.failed`, `role.denied`.
+    /// `task.not_found`, `task.ended`, `task.stuck`, `precondition.failed`, `auth.forbidden`.
     pub async fn cancel_task(&self, caller: &Caller, id: TaskId) -> Result<TaskAccepted> {
-        caller.may_write()?;
         let done = self
             .once(caller, "tasks.cancel", json!(id), || {
                 async move {
-                    let found = self.get_task(caller, id).await?;
+                    let found = self.task_for(caller, "task:cancel", id).await?;
                     precondition(caller, found.modified)?;
-                    if found.value.scope == Scope::System {
-                        caller.may_operate()?;
-                    }
                     cancellable(&found.value)?;
                     let task = Task {
                         cancel: true,
@@ -275,18 +281,26 @@ fn running(task: &Task, plan: &Plan, jobs: &[JobRecord]) -> Vec<JobId> {
         .collect()
 }
 
-/// Whose tasks a caller sees.
-pub(super) fn scopes(caller: &Caller) -> Vec<Scope> {
-    if caller.is_admin() {
-        vec![caller.scope(), Scope::System]
-    } else {
-        vec![caller.scope()]
-    }
+/// In which of the scopes that a caller can reach it may do that.
+pub(super) fn scopes(caller: &Caller, permission: &'static str) -> Vec<Scope> {
+    let all = [caller.scope(), Scope::System];
+    all.into_iter()
+        .filter(|scope| caller.may_in(permission, *scope).is_ok())
+        .collect()
 }
 
-/// A placement's explanation as the caller may see it. One that cannot be read is shown to administrators only.
+/// The same for a list, which is refused when there are none.
+pub(super) fn listed_scopes(caller: &Caller, permission: &'static str) -> Result<Vec<Scope>> {
+    let scopes = scopes(caller, permission);
+    if scopes.is_empty() {
+        caller.may_here(permission)?;
+    }
+    Ok(scopes)
+}
+
+/// A placement's explanation as the caller may see it. One that cannot be read is shown only to who may see hosts.
 pub(crate) fn rendered(caller: &Caller, placement: Option<serde_json::Value>) -> Option<serde_json::Value> {
-    if caller.is_admin() {
+    if caller.sees_hosts() {
         return placement;
     }
     preview::for_tenant(placement)

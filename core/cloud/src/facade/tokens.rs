@@ -1,147 +1,186 @@
-//! API tokens: shown once, kept as hashes.
+//! Tokens of the cloud's own machines: shown once, kept as hashes among the API tokens of identity.
 
 use futures::FutureExt as _;
 use serde_json::json;
+use skyloom_identity::{ApiToken, Holder, NewSecret, paths as identity_paths};
 use skyloom_model::{
-    Host, Meta, Name, Project, Reason, Role, Scope, Timestamp, Token, TokenId, TokenSpec, paths,
+    Host, HostId, Meta, Name, Reason, Scope, Timestamp, Token, TokenHolder, TokenId, TokenSpec,
 };
-use skyloom_store::{Txn, Versioned};
+use skyloom_store::{Guard, Table, Txn, Versioned};
 
 use super::Cloud;
+use super::list::PageOf;
 use super::once::Change;
 use super::records::{create, prefix};
 use crate::{
     Caller, CloudError, CreateToken, FieldError, ListQuery, Listed, Result, ShownOnce, TokenAccepted, checks,
-    hash,
 };
 
 /// Below what all tokens lie.
-const TOKENS: &str = "token-hashes";
+const TOKENS: &str = "identity/tokens";
+
+/// A new token, and the part of a commit that makes it valid.
+#[derive(Clone)]
+pub(crate) struct NewToken {
+    pub(crate) token: ApiToken,
+    pub(crate) secret: ShownOnce,
+    pub(crate) part: Txn,
+}
 
 impl Cloud {
-    /// Whose secret this is, if it is valid now. The look-up goes by the secret's hash, so nothing is compared byte by
-    /// byte that a caller could measure.
+    /// Makes a token of an engine or an agent. Those of users are made by identity.
     ///
     /// # Errors
-    /// Those of the store.
-    pub async fn authenticate(&self, secret: &str) -> Result<Option<Token>> {
-        if secret.len() > 256 || !secret.starts_with("sky_") {
-            return Ok(None);
-        }
-        let found = self
-            .read::<Token>(&paths::token_hash(&hash::sha256(secret.as_bytes())))
-            .await?;
-        let now = self.now();
-        Ok(found
-            .map(|t| t.value)
-            .filter(|t| t.spec.expires_at.is_none_or(|end| now < end)))
-    }
-
-    /// Makes a token. Administrators only.
-    ///
-    /// # Errors
-    /// `name.invalid`, `project.not_found`, `host.not_found`, `token.expired`, `role.denied`.
+    /// `name.invalid`, `host.not_found`, `token.expired`, `token.holder_invalid`, `auth.forbidden`.
     pub async fn create_token(&self, caller: &Caller, request: CreateToken) -> Result<TokenAccepted> {
-        caller.may_operate()?;
+        caller.may_in_cloud("token:create")?;
         let name = checks::text::name("name", &request.name).map_err(CloudError::field)?;
         if request.expires_at.is_some_and(|end| end <= self.now()) {
             let field = FieldError::new("expires_at", "token.expired", "it would have expired already");
             return Err(CloudError::field(field));
         }
-        let (token, secret, part) = self.new_token(name, request.role.clone(), request.expires_at)?;
+        // Nobody hands on more than they have.
+        let holder = match request.holder {
+            TokenHolder::Engine => {
+                caller.may_in_cloud("store:use")?;
+                Holder::Engine
+            }
+            TokenHolder::Agent { host } => {
+                caller.may_in_cloud("host:create")?;
+                Holder::Agent { host }
+            }
+            TokenHolder::User { .. } => {
+                let message = "tokens of users are not made here";
+                return Err(CloudError::field(FieldError::new(
+                    "holder",
+                    "token.holder_invalid",
+                    message,
+                )));
+            }
+        };
+        let new = self.new_token(&name, holder, request.expires_at)?;
         let done = self
             .once(caller, "tokens.create", json!(request), || {
-                let (token, part, role) = (token.clone(), part.clone(), request.role.clone());
+                let new = new.clone();
                 async move {
-                    let guard = self.role_exists(&role).await?;
+                    let guard = self.holder_exists(&new.token.holder).await?;
+                    let token = shown(&new.token)?;
                     let answer = TokenAccepted { token, secret: None };
-                    Ok(Change::new(part.and(guard), answer))
+                    Ok(Change::new(guard.into_iter().fold(new.part, Txn::guard), answer))
                 }
                 .boxed()
             })
             .await?;
+        if done.fresh {
+            self.wait_for_identity(&identity_paths::token(new.token.id), true)
+                .await;
+        }
         Ok(TokenAccepted {
-            secret: done.fresh.then_some(secret),
+            secret: done.fresh.then_some(new.secret),
             ..done.answer
         })
     }
 
-    /// A page of all tokens, in no particular order. Administrators only.
+    /// A page of all tokens.
     ///
     /// # Errors
-    /// `cursor.invalid`, `limit.invalid`, `label.invalid`, `role.denied`.
+    /// `cursor.invalid`, `limit.invalid`, `auth.forbidden`.
     pub async fn list_tokens(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<Token>> {
-        caller.may_operate()?;
-        self.list_resources(&[prefix(TOKENS)?], query).await
+        caller.may_in_cloud("token:read")?;
+        let page = PageOf {
+            cursor: query.cursor.as_deref(),
+            limit: query.limit,
+        };
+        let wanted = |t: &ApiToken| query.name.as_deref().is_none_or(|name| t.name == name);
+        let found = self.page(&[prefix(TOKENS)?], page, wanted).await?;
+        Ok(Listed {
+            items: found.items.iter().map(shown).collect::<Result<_>>()?,
+            next: found.next,
+        })
     }
 
-    /// Takes a token back. Administrators only.
+    /// Takes a token back.
     ///
     /// # Errors
-    /// `token.not_found`, `role.denied`.
+    /// `token.not_found`, `auth.forbidden`.
     pub async fn delete_token(&self, caller: &Caller, id: TokenId) -> Result<()> {
-        caller.may_operate()?;
-        self.once(caller, "tokens.delete", json!(id), || {
-            async move {
-                let found = self.tokens_where(|t| t.meta.id == id.uuid()).await?;
-                let token = found.first().ok_or_else(|| CloudError::not_found("token"))?;
-                Ok(Change::new(token.delete(), ()))
-            }
-            .boxed()
-        })
-        .await?;
+        caller.may_in_cloud("token:delete")?;
+        let at = identity_paths::token(id);
+        let path = &at;
+        let done = self
+            .once(caller, "tokens.delete", json!(id), || {
+                async move {
+                    let found = self.read::<ApiToken>(path).await?;
+                    let token = found.ok_or_else(|| CloudError::not_found("token"))?;
+                    Ok(Change::new(token.delete(), ()))
+                }
+                .boxed()
+            })
+            .await?;
+        if done.fresh {
+            self.wait_for_identity(&at, false).await;
+        }
         Ok(())
     }
 
     /// A token, its secret, and the part of a commit that makes it valid.
     pub(crate) fn new_token(
         &self,
-        name: Name,
-        role: Role,
+        name: &Name,
+        holder: Holder,
         expires_at: Option<Timestamp>,
-    ) -> Result<(Token, ShownOnce, Txn)> {
-        let secret = hash::token_secret(&*self.parts.ids);
-        let token = Token {
-            meta: Meta::new(self.parts.ids.uuid(), name, Scope::System, self.now()),
-            spec: TokenSpec {
-                role,
-                hint: secret.chars().take(8).collect(),
-                expires_at,
+    ) -> Result<NewToken> {
+        let secret = NewSecret::generate(&*self.parts.ids);
+        let token = ApiToken {
+            id: TokenId::fresh(&*self.parts.ids),
+            name: name.to_string(),
+            holder,
+            secret_hash: secret.hash,
+            hint: secret.hint,
+            expires_at,
+            last_used: None,
+            created_by: None,
+            created_at: self.now(),
+        };
+        Ok(NewToken {
+            part: create(&identity_paths::token(token.id), &token)?,
+            secret: ShownOnce::new(secret.secret.expose().clone()),
+            token,
+        })
+    }
+
+    /// The tokens of a host's agents. All tokens are few, and this is rare.
+    pub(crate) async fn tokens_of_host(&self, host: HostId) -> Result<Vec<Versioned<ApiToken>>> {
+        let table = Table::<ApiToken>::new(self.parts.backend.clone(), prefix(TOKENS)?);
+        let all = table.list_all().await?.items.into_iter();
+        Ok(all.filter(|t| t.value.holder == Holder::Agent { host }).collect())
+    }
+
+    /// Guards that what a token is for exists.
+    async fn holder_exists(&self, holder: &Holder) -> Result<Option<Guard>> {
+        let Holder::Agent { host } = holder else {
+            return Ok(None);
+        };
+        let found = self.resource::<Host>(Scope::System, host.uuid()).await?;
+        let missing = || CloudError::invalid(Reason::new("host.not_found", "holder: there is no such host"));
+        Ok(Some(found.ok_or_else(missing)?.unchanged()))
+    }
+}
+
+/// A token as it is shown.
+fn shown(token: &ApiToken) -> Result<Token> {
+    let name = Name::new(&token.name).or_else(|_| Name::new(token.id.to_string()));
+    let name = name.map_err(|e| CloudError::internal(e.to_string()))?;
+    Ok(Token {
+        meta: Meta::new(token.id.uuid(), name, Scope::System, token.created_at),
+        spec: TokenSpec {
+            holder: match &token.holder {
+                Holder::User { user, .. } => TokenHolder::User { user: user.uuid() },
+                Holder::Engine => TokenHolder::Engine,
+                Holder::Agent { host } => TokenHolder::Agent { host: *host },
             },
-        };
-        let part = create(&paths::token_hash(&hash::sha256(secret.as_bytes())), &token)?;
-        Ok((token, ShownOnce::new(secret), part))
-    }
-
-    /// All tokens that fit. They are few, and this is rare.
-    pub(crate) async fn tokens_where(&self, keep: impl Fn(&Token) -> bool) -> Result<Vec<Versioned<Token>>> {
-        let table = skyloom_store::Table::<Token>::new(self.parts.backend.clone(), prefix(TOKENS)?);
-        let all = table.list_all().await?;
-        Ok(all.items.into_iter().filter(|t| keep(&t.value)).collect())
-    }
-
-    /// Guards that what a role names exists.
-    async fn role_exists(&self, role: &Role) -> Result<Txn> {
-        let missing = |what: &str| {
-            let reason = Reason::new(
-                format!("{what}.not_found"),
-                format!("role: there is no such {what}"),
-            );
-            CloudError::invalid(reason)
-        };
-        let guard = match role {
-            Role::Engine => return Ok(Txn::new()),
-            Role::Admin { project } | Role::Member { project } | Role::Reader { project } => self
-                .resource::<Project>(Scope::System, project.uuid())
-                .await?
-                .ok_or_else(|| missing("project"))?
-                .unchanged(),
-            Role::Agent { host } => self
-                .resource::<Host>(Scope::System, host.uuid())
-                .await?
-                .ok_or_else(|| missing("host"))?
-                .unchanged(),
-        };
-        Ok(Txn::new().guard(guard))
-    }
+            hint: token.hint.clone(),
+            expires_at: token.expires_at,
+        },
+    })
 }

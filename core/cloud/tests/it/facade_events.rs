@@ -78,7 +78,7 @@ async fn each_request_leaves_an_event_in_the_same_commit() {
         .sweep_host(&member, host, SweepHost::default())
         .await
         .unwrap_err();
-    assert_eq!(denied.code(), "role.denied");
+    assert_eq!(denied.code(), "host.not_found");
 }
 
 #[tokio::test]

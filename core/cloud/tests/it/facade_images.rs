@@ -5,13 +5,13 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use skyloom_cloud::{Caller, ErrorKind};
 use skyloom_model::{
     FORMAT, HostId, ImageState, JobId, JobRecord, JobSpec, JobState, JobWant, Place, Resource as _,
-    RetryPolicy, Role, TaskState, paths,
+    RetryPolicy, TaskState, paths,
 };
 use skyloom_store::{Key, Txn, Value};
 use uuid::Uuid;
 
 use crate::engine::{Engine, FixedFetch};
-use crate::world::{DISK, World, bytes, caller, image, list, server, with_key};
+use crate::world::{DISK, World, bytes, image, list, server, with_key};
 
 #[tokio::test]
 async fn sent_content_becomes_an_image() {
@@ -64,9 +64,13 @@ async fn sent_content_becomes_an_image() {
         ErrorKind::NotFound
     );
     let host = HostId::from_uuid(Uuid::nil());
-    let agent = caller(Role::Agent { host }, other.project);
     assert_eq!(
-        world.cloud.open_image(&agent, id).await.unwrap_err().kind(),
+        world
+            .cloud
+            .open_image_for_host(Some(host), id)
+            .await
+            .unwrap_err()
+            .kind(),
         ErrorKind::NotFound,
         "a host without a job for it"
     );
@@ -104,7 +108,12 @@ async fn sent_content_becomes_an_image() {
     let put = Txn::new().create(key.clone(), Value::json(&job).unwrap());
     world.store.commit(put).await.unwrap();
     assert_eq!(
-        world.cloud.open_image(&agent, id).await.unwrap().size,
+        world
+            .cloud
+            .open_image_for_host(Some(host), id)
+            .await
+            .unwrap()
+            .size,
         1024,
         "hosts read what they need"
     );
@@ -285,7 +294,7 @@ async fn public_images_are_everybodys_to_use_and_administrators_to_change() {
             .await
             .unwrap_err()
             .code(),
-        "role.denied"
+        "auth.forbidden"
     );
     let shared = world.cloud.create_image(&admin, public).await.unwrap().image;
     let own = world.cloud.create_image(&one, image("mine")).await.unwrap().image;
@@ -305,14 +314,14 @@ async fn public_images_are_everybodys_to_use_and_administrators_to_change() {
             .await
             .unwrap_err()
             .code(),
-        "role.denied"
+        "auth.forbidden"
     );
     let sent = world
         .cloud
         .upload_image(&one, shared.id(), bytes(DISK), None)
         .await
         .unwrap_err();
-    assert_eq!(sent.code(), "role.denied");
+    assert_eq!(sent.code(), "auth.forbidden");
     assert!(world.files().is_empty());
     let pages = skyloom_cloud::ListQuery {
         limit: Some(1),

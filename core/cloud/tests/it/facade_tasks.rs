@@ -158,7 +158,7 @@ async fn orders_are_for_operators_and_for_stuck_tasks() {
                 .unwrap_err()
         }
     };
-    assert_eq!(order(&member, mine.id, "x").await.code(), "role.denied");
+    assert_eq!(order(&member, mine.id, "x").await.code(), "auth.forbidden");
     assert_eq!(
         order(&admin, mine.id, "x").await.code(),
         "task.not_found",

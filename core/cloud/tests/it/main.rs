@@ -17,6 +17,7 @@ mod flows;
 mod golden;
 mod limits;
 mod paging;
+mod permissions;
 mod plans;
 mod previews;
 mod query;

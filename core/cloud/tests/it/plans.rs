@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use skyloom_cloud::{Caller, CreateServer, ErrorKind, PlanApplied, Preview, StopOptions};
-use skyloom_model::{EventKind, FlavorId, ImageId, Plan, Role, Scope, ServerId, Task, TaskState, paths};
+use skyloom_identity::BuiltIn;
+use skyloom_model::{EventKind, FlavorId, ImageId, Plan, Scope, ServerId, Task, TaskState, paths};
 use uuid::Uuid;
 
 use crate::engine::Engine;
@@ -185,12 +186,7 @@ async fn a_world_that_moved_is_named_and_nothing_is_done() {
 #[tokio::test]
 async fn tenants_are_told_nothing_of_hosts() {
     let (world, admin, image) = ready().await;
-    let member = caller(
-        Role::Member {
-            project: admin.project,
-        },
-        admin.project,
-    );
+    let member = caller(BuiltIn::Member, admin.project);
     // Enough servers that both ledgers have moved.
     let plan = shown(&world, &member, image).await.plan.unwrap();
     for _ in 0..8 {
@@ -215,15 +211,10 @@ async fn tenants_are_told_nothing_of_hosts() {
 async fn plans_are_the_projects_own_and_last_a_day() {
     let (world, admin, image) = ready().await;
     let other = world.member(&admin, "other").await;
-    let reader = caller(
-        Role::Reader {
-            project: admin.project,
-        },
-        admin.project,
-    );
+    let reader = caller(BuiltIn::Reader, admin.project);
     let id = shown(&world, &admin, image).await.plan.unwrap();
     assert_eq!(refused(&world, &other, id).await.1, "plan.not_found");
-    assert_eq!(refused(&world, &reader, id).await.1, "role.denied");
+    assert_eq!(refused(&world, &reader, id).await.1, "auth.forbidden");
     assert!(
         world
             .cloud

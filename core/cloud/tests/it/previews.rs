@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use skyloom_cloud::{
     Caller, ChangeKind, CloudError, CreateServer, ErrorKind, PatchHost, Preview, StopOptions, SweepHost,
 };
-use skyloom_model::{ImageId, OrderVerb, Resource as _, Role, Secret, Server, TaskState};
+use skyloom_identity::BuiltIn;
+use skyloom_model::{ImageId, OrderVerb, Resource as _, Secret, Server, TaskState, TokenHolder};
 
 use crate::engine::{Engine, active_image};
 use crate::facade::{flavor, keypair};
@@ -131,12 +132,7 @@ async fn a_create_shows_its_steps_host_room_and_records_and_does_nothing() {
 #[tokio::test]
 async fn tenants_see_nothing_of_hosts() {
     let (world, admin, image) = ready().await;
-    let member = caller(
-        Role::Member {
-            project: admin.project,
-        },
-        admin.project,
-    );
+    let member = caller(BuiltIn::Member, admin.project);
     let preview = previewed(
         world
             .cloud
@@ -201,12 +197,7 @@ async fn what_would_be_refused_is_refused() {
         ..server("web", image)
     };
     assert_eq!(asked(wrong).await.code(), "flavor.not_found");
-    let reader = caller(
-        Role::Reader {
-            project: admin.project,
-        },
-        admin.project,
-    );
+    let reader = caller(BuiltIn::Reader, admin.project);
     let denied = world
         .cloud
         .create_server(&dry(&reader), server("web", image))
@@ -368,7 +359,7 @@ async fn every_other_mutation_shows_its_records_and_does_nothing() {
         name: "p".to_owned(),
         description: String::new(),
     };
-    let token = skyloom_cloud::CreateToken::new("t", Role::Engine);
+    let token = skyloom_cloud::CreateToken::new("t", TokenHolder::Engine);
     let tokens = cloud
         .list_tokens(&admin, &crate::world::list())
         .await

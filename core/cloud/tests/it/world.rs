@@ -12,9 +12,10 @@ use skyloom_cloud::{
 };
 use skyloom_flow::JobRegistry;
 use skyloom_hypervisor::FakeWorld;
+use skyloom_identity::{AuthScope, BuiltIn, Rights};
 use skyloom_model::{
-    Actor, DiskFormat, Host, HostId, Ids, ImageId, ManualClock, ProjectId, Resource as _, Role, Scope,
-    SeededIds, paths,
+    Actor, DiskFormat, Host, HostId, Ids, ImageId, ManualClock, ProjectId, Resource as _, Scope, SeededIds,
+    paths,
 };
 use skyloom_store::{DynBackend, Key, ListOptions, MemoryConfig, MemoryStore, Prefix, Txn, Value, Versioned};
 use tempfile::TempDir;
@@ -128,7 +129,7 @@ impl World {
     /// An administrator of a bootstrapped cloud, in the default project.
     pub(crate) async fn admin(&self) -> Caller {
         let project = self.cloud.bootstrap().await.unwrap().project.id();
-        caller(Role::Admin { project }, project)
+        caller(BuiltIn::Admin, project)
     }
 
     /// A member of a new project.
@@ -138,7 +139,7 @@ impl World {
             description: String::new(),
         };
         let project = self.cloud.create_project(admin, request).await.unwrap().id();
-        caller(Role::Member { project }, project)
+        caller(BuiltIn::Member, project)
     }
 
     /// A host that reports and is reachable.
@@ -200,22 +201,23 @@ impl World {
     }
 }
 
-pub(crate) fn caller(role: Role, project: ProjectId) -> Caller {
-    let name = serde_json::to_value(&role).unwrap()["type"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+/// Somebody with one built-in role: an administrator of the whole cloud, or whoever else in `project`.
+pub(crate) fn caller(role: BuiltIn, project: ProjectId) -> Caller {
+    let scope = match role {
+        BuiltIn::Admin => AuthScope::System,
+        _ => AuthScope::Project(project),
+    };
+    with_rights(role.name(), Rights::built_in(scope, role).unwrap(), project)
+}
+
+pub(crate) fn with_rights(name: &str, rights: Rights, project: ProjectId) -> Caller {
     Caller {
-        role,
-        project,
         actor: Actor {
             id: format!("{name}-{project}"),
-            name,
+            name: name.to_owned(),
         },
         request_id: "req-test".to_owned(),
-        idempotency_key: None,
-        if_match: None,
-        dry_run: false,
+        ..Caller::internal(name, rights, project)
     }
 }
 

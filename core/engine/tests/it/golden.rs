@@ -8,9 +8,10 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 use skyloom_cloud::{Caller, Cloud, CloudParts};
 use skyloom_hypervisor::{FakeWorld, HostStorage as _};
+use skyloom_identity::Rights;
 use skyloom_model::{
-    Actor, Claim, HostId, HostLedger, Image, ImageState, Lifecycle, OrderVerb, PowerState, Role, Scope,
-    Server, Task, TaskId, TaskState, paths,
+    Claim, HostId, HostLedger, Image, ImageState, Lifecycle, OrderVerb, PowerState, Scope, Server, Task,
+    TaskId, TaskState, paths,
 };
 use skyloom_scheduler::claim;
 use skyloom_store::{Key, Txn, Value};
@@ -117,18 +118,7 @@ fn operator(site: &Site, scope: Scope) -> (Cloud, Caller) {
         ids: site.ids.clone(),
         images: site.repo.clone(),
     });
-    let caller = Caller {
-        role: Role::Admin { project },
-        project,
-        actor: Actor {
-            id: "test".to_owned(),
-            name: "test".to_owned(),
-        },
-        request_id: "req-test".to_owned(),
-        idempotency_key: None,
-        if_match: None,
-        dry_run: false,
-    };
+    let caller = Caller::internal("test", Rights::of_the_cloud().unwrap(), project);
     (cloud, caller)
 }
 

@@ -78,7 +78,8 @@ impl Snapshot {
     }
 
     /// When what lies under `key` was last written, as far as this snapshot knows.
-    pub(crate) fn modified(&self, key: &Key) -> Option<Revision> {
+    #[must_use]
+    pub fn modified(&self, key: &Key) -> Option<Revision> {
         self.index.modified(key)
     }
 

@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::{Identity, Inner, Valid};
 use crate::{
     AccessRule, ApiToken, AuthError, AuthScope, Authenticator, ChangeResult, Denied, Grounds, Holder,
-    Identified, Lineage, Lineages, Method, Narrowed, Principal, Rights, Snapshot, TokenClaims, Via, Why,
-    parse_secret,
+    Identified, Lineage, Lineages, Method, Narrowed, Principal, Rights, Snapshot, TokenClaims, UserId, Via,
+    Why, parse_secret,
 };
 
 /// Who was let in, and the token's own end.
@@ -166,6 +166,11 @@ impl Authenticator for Identity {
     async fn authenticate(&self, bearer: &str, _source: &str) -> Result<Identified, AuthError> {
         self.0.fresh().await?;
         Ok(self.0.identify(bearer)?)
+    }
+
+    fn name_of(&self, user: UserId) -> Option<String> {
+        let at = self.0.directory.snapshot();
+        at.user(user).map(|user| user.value.name.clone())
     }
 }
 

@@ -105,7 +105,7 @@ pub(super) fn request(operation: &str) -> Option<Value> {
         "release_hold" => json!({"anyway": false}),
         "retry_task" | "skip_task" | "abandon_task" => json!({"why": "the disk was deleted by hand"}),
         "create_project" => json!({"name": "shop", "description": "The web shop."}),
-        "create_token" => json!({"name": "ci", "role": {"type": "member", "project": ID}}),
+        "create_token" => json!({"name": "engine-1", "holder": {"type": "engine"}}),
         "store_capability" => json!({}),
         "store_get" => json!({"key": "vms/h1/s1"}),
         "store_list" => json!({"prefix": "vms/h1", "limit": 100}),

@@ -14,8 +14,8 @@ use skyloom_model::{
     HostSpec, HostStatus, Hostname, Id, Image, ImageRef, ImageSource, ImageSpec, ImageState, ImageStatus,
     Incarnation, JobId, Keypair, KeypairSpec, Lifecycle, MacAddr, Meta, Name, NicKind, Order, OrderVerb,
     Overlays, Placement, Port, PortSpec, PortStatus, PowerState, Priority, Progress, Project, ProjectSpec,
-    Reason, Resources, RetryPolicy, Role, Scope, Server, ServerSpec, ServerStatus, Subject, Task, TaskState,
-    Timestamp, Token, TokenSpec,
+    Reason, Resources, RetryPolicy, Scope, Server, ServerSpec, ServerStatus, Subject, Task, TaskState,
+    Timestamp, Token, TokenHolder, TokenSpec,
 };
 use uuid::Uuid;
 
@@ -207,13 +207,10 @@ pub(super) fn project() -> Project {
 }
 
 pub(super) fn token() -> Token {
-    let role = Role::Member {
-        project: Id::from_uuid(id(9)),
-    };
     Token {
-        meta: meta(7, "ci", Scope::System),
+        meta: meta(7, "engine-1", Scope::System),
         spec: TokenSpec {
-            role,
+            holder: TokenHolder::Engine,
             hint: "sky_0000".to_owned(),
             expires_at: None,
         },

@@ -55,7 +55,7 @@ async fn capability(
     identity: Identity,
     StoreJson(CapabilityRequest {}): StoreJson<CapabilityRequest>,
 ) -> Result<WireCapability> {
-    StoreScope::of(&identity.role).map_err(ApiError::denied)?;
+    StoreScope::of(&identity.who).map_err(ApiError::denied)?;
     Ok(Answer(state.parts.backend.capability().into()))
 }
 
@@ -71,7 +71,7 @@ async fn get(
     identity: Identity,
     StoreJson(request): StoreJson<GetRequest>,
 ) -> Result<GetAnswer> {
-    let scope = StoreScope::of(&identity.role).map_err(ApiError::denied)?;
+    let scope = StoreScope::of(&identity.who).map_err(ApiError::denied)?;
     let found = async {
         scope.read(&request.key)?;
         state
@@ -100,7 +100,7 @@ async fn list(
     Extension(held): Extension<Held>,
     StoreJson(request): StoreJson<ListRequest>,
 ) -> std::result::Result<Response, ApiError> {
-    let scope = StoreScope::of(&identity.role).map_err(ApiError::denied)?;
+    let scope = StoreScope::of(&identity.who).map_err(ApiError::denied)?;
     let page = async {
         scope.below(&request.prefix, "list")?;
         let page = state
@@ -141,7 +141,7 @@ async fn commit(
     identity: Identity,
     StoreJson(request): StoreJson<CommitRequest>,
 ) -> Result<Outcome> {
-    let scope = StoreScope::of(&identity.role).map_err(ApiError::denied)?;
+    let scope = StoreScope::of(&identity.who).map_err(ApiError::denied)?;
     let outcome = scope.commit_through(&state.parts.backend, Txn::from(request));
     outcome.await.map(Answer).map_err(|e| ApiError::store(&e))
 }
@@ -168,7 +168,7 @@ async fn lease_grant(
     identity: Identity,
     StoreJson(request): StoreJson<GrantRequest>,
 ) -> Result<Grant> {
-    let scope = StoreScope::of(&identity.role).map_err(ApiError::denied)?;
+    let scope = StoreScope::of(&identity.who).map_err(ApiError::denied)?;
     let granted = async {
         scope.lease(&request.name, "grant lease")?;
         let ttl = ttl(request.ttl_ms, "grant lease")?;
@@ -192,7 +192,7 @@ async fn lease_renew(
     identity: Identity,
     StoreJson(request): StoreJson<RenewRequest>,
 ) -> Result<Renewal> {
-    let scope = StoreScope::of(&identity.role).map_err(ApiError::denied)?;
+    let scope = StoreScope::of(&identity.who).map_err(ApiError::denied)?;
     let renewed = async {
         scope.lease(&request.name, "renew lease")?;
         let ttl = ttl(request.ttl_ms, "renew lease")?;
@@ -212,7 +212,7 @@ async fn lease_revoke(
     identity: Identity,
     StoreJson(request): StoreJson<RevokeRequest>,
 ) -> Result<Done> {
-    let scope = StoreScope::of(&identity.role).map_err(ApiError::denied)?;
+    let scope = StoreScope::of(&identity.who).map_err(ApiError::denied)?;
     let revoked = async {
         scope.lease(&request.name, "revoke lease")?;
         state.parts.backend.revoke(&request.name, request.epoch).await
@@ -234,7 +234,7 @@ async fn leases(
     identity: Identity,
     StoreJson(request): StoreJson<LeasesRequest>,
 ) -> Result<LeasesAnswer> {
-    let scope = StoreScope::of(&identity.role).map_err(ApiError::denied)?;
+    let scope = StoreScope::of(&identity.who).map_err(ApiError::denied)?;
     let leases = async {
         scope.leases()?;
         state.parts.backend.leases(&request.prefix).await

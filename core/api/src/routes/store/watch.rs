@@ -45,7 +45,7 @@ pub(super) async fn watch(
     identity: Identity,
     StoreJson(request): StoreJson<WatchRequest>,
 ) -> Result<Response, ApiError> {
-    let scope = StoreScope::of(&identity.role).map_err(ApiError::denied)?;
+    let scope = StoreScope::of(&identity.who).map_err(ApiError::denied)?;
     scope
         .below(&request.prefix, "watch")
         .map_err(|e| ApiError::store(&e))?;

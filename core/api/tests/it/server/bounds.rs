@@ -215,7 +215,7 @@ async fn bytes_in_flight_are_bounded_for_each_and_all() {
     assert!(one.text().await.unwrap().len() > 100 << 10);
 
     // Together: while one caller's request is half there, another's finds too little left.
-    let engine = api.token(skyloom_model::Role::Engine).await;
+    let engine = api.token(crate::harness::Role::Engine).await;
     let (sender, body) = tokio::sync::mpsc::unbounded_channel::<Result<String, std::io::Error>>();
     let body = futures::stream::unfold(body, |mut body| async {
         let chunk = body.recv().await?;

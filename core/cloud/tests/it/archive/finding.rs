@@ -7,7 +7,8 @@ use serde_json::json;
 use skyloom_cloud::{
     Archive, ArchiveConfig, ArchiveParts, Caller, ErrorKind, EventQuery, OrderTask, TaskQuery,
 };
-use skyloom_model::{Clock as _, OrderVerb, Reason, Resource as _, Role, Scope, Task, TaskState, paths};
+use skyloom_identity::BuiltIn;
+use skyloom_model::{Clock as _, OrderVerb, Reason, Resource as _, Scope, Task, TaskState, paths};
 use skyloom_store::{DynBackend, Txn, Value, Versioned};
 
 use super::shared::{DAY, Fated, Fates, Fault, memory};
@@ -105,15 +106,7 @@ async fn an_archived_task_is_shown_as_it_was() {
     assert_eq!(after.value, same);
     // Who may not see it is told what he was told before.
     let stranger = world.member(&admin, "other").await;
-    for who in [
-        &stranger,
-        &caller(
-            Role::Admin {
-                project: stranger.project,
-            },
-            stranger.project,
-        ),
-    ] {
+    for who in [&stranger, &caller(BuiltIn::Admin, stranger.project)] {
         let refused = world.cloud.task_detail(who, made.task.id).await.unwrap_err();
         assert_eq!(refused.code(), "task.not_found");
         let refused = world.cloud.get_task(who, made.task.id).await.unwrap_err();
@@ -140,12 +133,7 @@ async fn an_archived_task_is_shown_as_it_was() {
     let refused = world.cloud.cancel_task(&stale, made.task.id).await.unwrap_err();
     assert_eq!(refused.code(), "task.ended");
     let order = OrderTask { why: "so".to_owned() };
-    let owner = caller(
-        Role::Admin {
-            project: member.project,
-        },
-        member.project,
-    );
+    let owner = caller(BuiltIn::Admin, member.project);
     let refused = world
         .cloud
         .order_task(&owner, made.task.id, OrderVerb::Retry, &order.why)
