@@ -206,7 +206,9 @@ impl Ask {
         let coverage = known.map(|permission| self.rights.coverage(permission));
         // From a project nothing is listed but what is for all: Keystone's lists are of domains and of the system.
         let wide = |scope| matches!(scope, Covered::Domain(_) | Covered::All);
-        let any = coverage.is_some_and(|c| wide(c.scope) || c.own.is_some());
+        // One's own credentials, grants and delegations everybody lists; that one is a user is no list of users.
+        let owns = !permission.starts_with("user:");
+        let any = coverage.is_some_and(|c| wide(c.scope) || (owns && c.own.is_some()));
         if any {
             return Ok(());
         }
