@@ -32,6 +32,7 @@ const LINE: &[(&str, &[&str])] = &[
     (
         "skyloom-cloud",
         &[
+            "skyloom-pki",
             "skyloom-model",
             "skyloom-identity",
             "skyloom-image",
@@ -44,6 +45,7 @@ const LINE: &[(&str, &[&str])] = &[
     (
         "skyloom-api",
         &[
+            "skyloom-pki",
             "skyloom-model",
             "skyloom-identity",
             "skyloom-store",

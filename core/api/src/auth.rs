@@ -29,6 +29,7 @@ use crate::observe::RequestId;
 use crate::parts::AppState;
 use crate::problem::ApiError;
 use crate::serve::Peer;
+use crate::shown;
 
 /// Picks the project that a caller of the whole system works in, by id or name.
 pub(crate) const PROJECT: HeaderName = HeaderName::from_static("x-skyloom-project");
@@ -39,11 +40,19 @@ pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempote
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
     /// To ask again, while a stream is open.
-    bearer: Secret<String>,
+    proof: Proof,
     source: Option<Source>,
     /// By what seats and bytes are counted: the token, the credential, the user, or the host.
     pub(crate) token: TokenId,
     pub(crate) who: Identified,
+}
+
+/// What somebody was let in by.
+#[derive(Debug, Clone)]
+enum Proof {
+    Bearer(Secret<String>),
+    /// The certificate that was shown on this connection.
+    Shown(Peer),
 }
 
 /// Lets through who is let in, and no more of them at a time than there are seats. What its body takes is
@@ -77,21 +86,31 @@ pub(crate) async fn authenticate(
     response
 }
 
-/// Whose bearer the request carries.
+/// Whose bearer the request carries; without any, whose certificate was shown on its connection.
 pub(crate) async fn identify(
     state: &AppState,
     headers: &HeaderMap,
     extensions: &Extensions,
 ) -> Result<Identity, ApiError> {
-    let bearer = bearer(headers).ok_or_else(ApiError::unauthenticated)?;
     let source = extensions.get::<Source>().cloned();
+    if !headers.contains_key(AUTHORIZATION)
+        && let Some((peer, who)) = shown::agent(state, extensions)?
+    {
+        return Ok(Identity {
+            proof: Proof::Shown(peer),
+            token: counted(&who),
+            source,
+            who,
+        });
+    }
+    let bearer = bearer(headers).ok_or_else(ApiError::unauthenticated)?;
     let asked = state
         .parts
         .authenticator
         .authenticate(bearer, name_of(source.as_ref()));
     let who = asked.await.map_err(refused)?;
     Ok(Identity {
-        bearer: Secret::new(bearer.to_owned()),
+        proof: Proof::Bearer(Secret::new(bearer.to_owned())),
         token: counted(&who),
         source,
         who,
@@ -113,8 +132,12 @@ fn refused(error: AuthError) -> ApiError {
 
 /// Whether what was good when a stream began still is. An authority that cannot be asked ends no streams.
 pub(crate) async fn still_good(state: &AppState, identity: &Identity) -> bool {
+    let bearer = match &identity.proof {
+        Proof::Bearer(bearer) => bearer,
+        Proof::Shown(peer) => return shown::still_good(state, peer),
+    };
     let authenticator = &state.parts.authenticator;
-    let asked = authenticator.authenticate(identity.bearer.expose(), name_of(identity.source.as_ref()));
+    let asked = authenticator.authenticate(bearer.expose(), name_of(identity.source.as_ref()));
     !matches!(asked.await, Err(AuthError::Denied(_)))
 }
 

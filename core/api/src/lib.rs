@@ -24,6 +24,7 @@ mod problem;
 mod routes;
 mod seats;
 mod serve;
+mod shown;
 mod sse;
 mod stream;
 

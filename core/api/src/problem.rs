@@ -109,6 +109,11 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, reason.retryable())
     }
 
+    /// What was shown of a host counts for nothing now.
+    pub(crate) fn uncertified(reason: Reason) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, reason)
+    }
+
     pub(crate) fn denied(reason: Reason) -> Self {
         Self::new(StatusCode::FORBIDDEN, reason)
     }

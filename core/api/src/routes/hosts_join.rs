@@ -99,7 +99,7 @@ async fn renew(
             "no certificate of a host was shown on this connection",
         )
         .hint("show the present certificate when the connection is made, or join with a join token");
-        return Err(ApiError::new(http::StatusCode::UNAUTHORIZED, reason));
+        return Err(ApiError::uncertified(reason));
     };
     Ok(Answer(cloud.renew_certificate(host, &request).await?))
 }

@@ -134,7 +134,7 @@ impl Cloud {
         Ok(done.answer)
     }
 
-    /// Removes a host that holds no server, with its agent's tokens and reports.
+    /// Removes a host that holds no server, with its agent's tokens, its certificates and its reports.
     ///
     /// # Errors
     /// `host.not_found`, `host.not_empty`, `precondition.failed`, `auth.forbidden`.
@@ -150,7 +150,9 @@ impl Cloud {
                 for token in tokens.iter().take(32) {
                     txn = txn.and(token.delete());
                 }
+                let ended = self.end_certificates(id, "the host was removed").await?;
                 let txn = txn
+                    .and(ended)
                     .delete(key(&paths::agent_status(id))?)
                     .delete(key(&paths::guests(id))?);
                 Ok(Change::new(txn, ()))

@@ -203,6 +203,14 @@ impl Cloud {
         Ok((epoch, txn))
     }
 
+    /// The same, where there is an authority: for a host that goes.
+    pub(crate) async fn end_certificates(&self, id: HostId, why: &str) -> Result<Txn> {
+        match self.authority.as_deref() {
+            Some(authority) => Ok(self.raise_epoch(authority, id, why).await?.1),
+            None => Ok(Txn::new()),
+        }
+    }
+
     /// A machine becomes a host: whoever presents the join token first, with a key, gets that key's certificate.
     ///
     /// # Errors
