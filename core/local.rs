@@ -165,7 +165,8 @@ impl LocalCloud {
     #[must_use]
     pub fn with_identity(mut self, identity: &Identity) -> Self {
         let cloud = (*self.cloud).clone();
-        self.cloud = Arc::new(cloud.with_directory(identity.directory().clone()));
+        let cloud = cloud.with_directory(identity.directory().clone());
+        self.cloud = Arc::new(cloud.with_audit(identity.audit().clone()));
         self
     }
 

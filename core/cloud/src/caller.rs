@@ -110,7 +110,7 @@ impl Caller {
         match self.effect(permission, object) {
             Effect::Allow => Ok(()),
             Effect::Forbidden => Err(forbidden(permission)),
-            Effect::Hidden => Err(CloudError::not_found(object.kind)),
+            Effect::Hidden => Err(CloudError::not_found(object.kind).for_want_of(permission)),
         }
     }
 
@@ -232,12 +232,11 @@ pub(crate) fn kind_of(permission: &'static str) -> &'static str {
     permission.split_once(':').map_or(permission, |(kind, _)| kind)
 }
 
-fn forbidden(permission: &str) -> CloudError {
+fn forbidden(permission: &'static str) -> CloudError {
     let reason = Reason::new(
         "auth.forbidden",
         format!("this takes the permission {permission}"),
-    );
-    CloudError::denied(
-        reason.hint("ask for a role that has it; `skyloom policy explain` says which rule decided"),
     )
+    .hint("ask for a role that has it; `skyloom policy explain` says which rule decided");
+    CloudError::denied(reason).for_want_of(permission)
 }

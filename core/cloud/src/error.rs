@@ -77,6 +77,7 @@ struct Inner {
     fields: Vec<FieldError>,
     retry_after: Option<Duration>,
     preview: Option<Preview>,
+    missing: Option<&'static str>,
 }
 
 impl CloudError {
@@ -89,6 +90,7 @@ impl CloudError {
             fields: Vec::new(),
             retry_after: None,
             preview: None,
+            missing: None,
         }))
     }
     /// [`ErrorKind::BadRequest`].
@@ -173,6 +175,17 @@ impl CloudError {
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.0.retry_after = Some(wait);
         self
+    }
+
+    /// For want of this permission.
+    pub(crate) fn for_want_of(mut self, permission: &'static str) -> Self {
+        self.0.missing = Some(permission);
+        self
+    }
+    /// The permission that the caller would have needed, if that is why.
+    #[must_use]
+    pub fn missing_permission(&self) -> Option<&'static str> {
+        self.0.missing
     }
 
     /// The sort.

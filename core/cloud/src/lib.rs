@@ -14,6 +14,7 @@
 //! * [`Query`] is how the API asks an agent something that is in no record, such as the end of a console log.
 
 mod agent_scoped;
+mod amounts;
 mod answers;
 mod archive;
 mod authority;
@@ -55,7 +56,7 @@ pub use images::{
 };
 pub use jobs::{EngineParts, HostParts, engine_jobs, host_jobs};
 pub use preview::{
-    ChangeKind, HostRoom, MadeFrom, Preview, PreviewStep, RecordChange, Reservation, ShownPlan,
+    ChangeKind, HostRoom, MadeFrom, Preview, PreviewStep, QuotaUse, RecordChange, Reservation, ShownPlan,
 };
 pub use query::{Answer, MAX_CONSOLE_BYTES, Query, Question, ResponderParts, answer_queries};
 pub use requests::{

@@ -35,6 +35,24 @@ pub struct Preview {
     pub risks: Vec<String>,
     /// The records that it was made from.
     pub made_from: Vec<MadeFrom>,
+    /// What would be taken of the project's quota.
+    #[serde(default)]
+    pub quota: Vec<QuotaUse>,
+}
+
+/// What would be taken of a quota.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct QuotaUse {
+    /// Of what.
+    #[cfg_attr(feature = "openapi", schema(example = "memory_mib"))]
+    pub resource: String,
+    /// What is used now.
+    pub used: u64,
+    /// What would be taken.
+    pub asked: u64,
+    /// How much there may be; `null`: any amount.
+    pub limit: Option<u64>,
 }
 
 /// One step of a plan.

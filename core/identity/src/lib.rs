@@ -58,8 +58,8 @@ pub use policy::{
 };
 pub use principal::{AuthScope, Method, Principal, Via};
 pub use quota::{
-    Amounts, BadResource, COUNTED, Correction, Drift, Exceeded, Ledger, Limit, Limits, Owner, QuotaError,
-    Quotas, ResourceName, Slot, Usage,
+    Amounts, BadResource, COUNTED, Correction, Drift, Exceeded, LEDGERS, Ledger, Limit, Limits, Owner,
+    QuotaError, Quotas, ResourceName, Slot, Usage, ledger_path,
 };
 pub use record::{
     AccessRule, Actor, ApiToken, ApplicationCredential, BuiltIn, Credential, CredentialId, CredentialKind,

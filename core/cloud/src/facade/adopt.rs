@@ -11,7 +11,7 @@ use futures::FutureExt as _;
 use serde_json::json;
 use skyloom_flow::Standing;
 use skyloom_model::{
-    Event, EventId, EventKind, FORMAT, PowerState, Reason, Resource as _, Server, Subject, paths,
+    Event, EventId, EventKind, FORMAT, PowerState, Reason, Resource as _, Scope, Server, Subject, paths,
 };
 use skyloom_store::{Txn, Value};
 
@@ -57,7 +57,8 @@ impl Cloud {
                             power: one.guest.power,
                         });
                     }
-                    Ok(Change::new(txn, Adopted { servers, more }))
+                    let change = Change::new(txn, Adopted { servers, more });
+                    Ok(change.told_of("hold:adopt", Some(hold.value.id), Scope::System))
                 }
                 .boxed()
             })

@@ -18,6 +18,7 @@ use skyloom_scheduler::{HostView, Inventory, Scheduler};
 use skyloom_store::{Guard, Key, Revision, Txn, Value, Write};
 
 use super::Cloud;
+use super::quotas::is_ledger;
 use super::records::key;
 use super::risks;
 use crate::preview::{ChangeKind, ENGINE, HostRoom, MadeFrom, RecordChange, Reservation};
@@ -95,6 +96,7 @@ impl Cloud {
 /// The revisions that a commit compares.
 pub(crate) fn seen(txn: &Txn) -> Seen {
     let revision = |guard: &Guard| match guard {
+        Guard::Revision(key, _) if is_ledger(key) => None,
         Guard::Revision(key, revision) => Some((key.clone(), *revision)),
         Guard::Absent(_) | Guard::Lease(..) => None,
     };
@@ -128,6 +130,7 @@ impl Draft {
             later: risks::later(&self.task.flow),
             risks: risks::of(&self.task, &self.plan.jobs),
             made_from: made_from(&self.seen),
+            quota: Vec::new(),
         }
     }
 

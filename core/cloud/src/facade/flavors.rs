@@ -45,7 +45,9 @@ impl Cloud {
                     let claim = self
                         .claim_name::<Flavor>("flavor", Scope::System, &flavor.meta.name, id)
                         .await?;
-                    Ok(Change::new(create_resource(&flavor)?.and(claim), flavor))
+                    let told = flavor.meta.clone();
+                    let change = Change::new(create_resource(&flavor)?.and(claim), flavor);
+                    Ok(change.told("flavor:create", &told))
                 }
                 .boxed()
             })
@@ -82,7 +84,8 @@ impl Cloud {
                     .allowed::<Flavor>(caller, "flavor:delete", Scope::System, id.uuid())
                     .await?;
                 precondition(caller, flavor.modified)?;
-                Ok(Change::new(self.remove_named(&flavor).await?, ()))
+                let change = Change::new(self.remove_named(&flavor).await?, ());
+                Ok(change.told("flavor:delete", &flavor.value.meta))
             }
             .boxed()
         })

@@ -120,7 +120,8 @@ impl Cloud {
                 };
                 let message = format!("held by {}: {reason}", caller.actor.name);
                 let told = self.fleet_event(caller, hold.incarnation, EventKind::FleetHeld, message)?;
-                Ok(Change::new(create(paths::HOLD, &hold)?.and(told), ()))
+                let change = Change::new(create(paths::HOLD, &hold)?.and(told), ());
+                Ok(change.told_of("hold:set", Some(hold.id), Scope::System))
             }
             .boxed()
         })
@@ -159,7 +160,8 @@ impl Cloud {
                     caller.actor.name
                 );
                 let told = self.fleet_event(caller, incarnation, EventKind::FleetReleased, message)?;
-                Ok(Change::new(hold.delete().and(told), ()))
+                let change = Change::new(hold.delete().and(told), ());
+                Ok(change.told_of("hold:release", Some(hold.value.id), Scope::System))
             }
             .boxed()
         })

@@ -27,7 +27,9 @@ impl Cloud {
                     let task = self.task(caller, "host.sweep", &host.value, params);
                     // A host that is deleted meanwhile is not swept.
                     let txn = skyloom_store::Txn::new().guard(host.unchanged());
-                    Ok(Change::new(txn, TaskAccepted { task: task.clone() }).task(task))
+                    Ok(Change::new(txn, TaskAccepted { task: task.clone() })
+                        .task(task)
+                        .told("host:sweep", &host.value.meta))
                 }
                 .boxed()
             })

@@ -58,7 +58,9 @@ impl Cloud {
                     let claim = self
                         .claim_name::<Host>("host", Scope::System, &host.meta.name, host.meta.id)
                         .await?;
-                    Ok(Change::new(part.and(claim), HostAccepted { host, token: None }))
+                    let told = host.meta.clone();
+                    let change = Change::new(part.and(claim), HostAccepted { host, token: None });
+                    Ok(change.told("host:create", &told))
                 }
                 .boxed()
             })
@@ -126,7 +128,7 @@ impl Cloud {
                     }
                     host.meta.generation += 1;
                     host.meta.updated_at = self.now();
-                    Ok(Change::new(found.replace(&host)?, host))
+                    Ok(Change::new(found.replace(&host)?, host).told("host:update", &found.value.meta))
                 }
                 .boxed()
             })
@@ -155,7 +157,7 @@ impl Cloud {
                     .and(ended)
                     .delete(key(&paths::agent_status(id))?)
                     .delete(key(&paths::guests(id))?);
-                Ok(Change::new(txn, ()))
+                Ok(Change::new(txn, ()).told("host:delete", &host.value.meta))
             }
             .boxed()
         })

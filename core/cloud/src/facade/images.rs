@@ -17,7 +17,9 @@ use super::records::{create_resource, precondition, prefix};
 use crate::flows::ImportParams;
 use crate::images::{ByteStream, PublishedContent, RepoError};
 use crate::jobs::CacheInput;
-use crate::{Caller, CloudError, CreateImage, ErrorKind, ImageAccepted, ListQuery, Listed, Result, checks};
+use crate::{
+    Caller, CloudError, CreateImage, ErrorKind, ImageAccepted, ListQuery, Listed, Result, amounts, checks,
+};
 
 /// Images that a look-up by name looks at.
 const MAX_NAME_SCAN: usize = 5000;
@@ -108,7 +110,13 @@ impl Cloud {
             image,
             task: task.clone(),
         };
-        Ok(Change::new(txn, answer).task(task))
+        let told = answer.image.meta.clone();
+        let change = Change::new(txn, answer).task(task).told("image:create", &told);
+        // What is everybody's is no project's to pay for.
+        Ok(match told.scope {
+            Scope::Project(_) => change.charge(amounts::of_image()),
+            Scope::System => change,
+        })
     }
 
     fn import_task(&self, caller: &Caller, image: &Image, upload: Uuid, url: Option<String>) -> Result<Task> {
@@ -191,7 +199,9 @@ impl Cloud {
                         image,
                         task: Some(task.clone()),
                     };
-                    Ok(Change::new(txn, answer).task(task))
+                    Ok(Change::new(txn, answer)
+                        .task(task)
+                        .told("image:upload", &found.value.meta))
                 }
                 .boxed()
             })
@@ -289,7 +299,9 @@ impl Cloud {
                         image,
                         task: Some(task.clone()),
                     };
-                    Ok(Change::new(txn, answer).task(task))
+                    Ok(Change::new(txn, answer)
+                        .task(task)
+                        .told("image:delete", &found.value.meta))
                 }
                 .boxed()
             })

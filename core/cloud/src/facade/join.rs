@@ -123,7 +123,7 @@ impl Cloud {
                     for before in self.join_tokens_of(id).await? {
                         txn = txn.and(before.delete());
                     }
-                    Ok(Change::new(txn, answer))
+                    Ok(Change::new(txn, answer).told("host:join", &host.value.meta))
                 }
                 .boxed()
             })
@@ -170,7 +170,8 @@ impl Cloud {
                         host: id,
                         not_before: epoch.not_before,
                     };
-                    Ok(Change::new(txn.and(host.replace(&host.value)?), answer))
+                    let change = Change::new(txn.and(host.replace(&host.value)?), answer);
+                    Ok(change.told("host:join", &host.value.meta))
                 }
                 .boxed()
             })

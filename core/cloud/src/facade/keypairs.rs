@@ -8,7 +8,7 @@ use skyloom_store::Versioned;
 use super::Cloud;
 use super::once::Change;
 use super::records::{create_resource, precondition};
-use crate::{Caller, CloudError, CreateKeypair, ListQuery, Listed, Result, checks};
+use crate::{Caller, CloudError, CreateKeypair, ListQuery, Listed, Result, amounts, checks};
 
 impl Cloud {
     /// Stores a public key.
@@ -31,7 +31,9 @@ impl Cloud {
                     let claim = self
                         .claim_name::<Keypair>("keypair", caller.scope(), &keypair.meta.name, id)
                         .await?;
-                    Ok(Change::new(create_resource(&keypair)?.and(claim), keypair))
+                    let told = keypair.meta.clone();
+                    let change = Change::new(create_resource(&keypair)?.and(claim), keypair);
+                    Ok(change.charge(amounts::of_keypair()).told("keypair:create", &told))
                 }
                 .boxed()
             })
@@ -65,7 +67,10 @@ impl Cloud {
             async move {
                 let keypair = self.own::<Keypair>(caller, "keypair:delete", id.uuid()).await?;
                 precondition(caller, keypair.modified)?;
-                Ok(Change::new(self.remove_named(&keypair).await?, ()))
+                let change = Change::new(self.remove_named(&keypair).await?, ());
+                Ok(change
+                    .give_back(amounts::of_keypair())
+                    .told("keypair:delete", &keypair.value.meta))
             }
             .boxed()
         })

@@ -6,6 +6,7 @@
 
 mod admission;
 mod adopt;
+mod audit;
 mod bootstrap;
 mod console;
 mod draft;
@@ -24,6 +25,7 @@ mod placement;
 mod plans;
 mod ports;
 mod projects;
+mod quotas;
 mod reconcile;
 mod records;
 mod risks;
@@ -39,7 +41,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skyloom_flow::FlowRegistry;
-use skyloom_identity::{Directory, Snapshot};
+use skyloom_identity::{AuditSink, Directory, Limits, Snapshot};
 use skyloom_model::{Clock, Ids};
 use skyloom_scheduler::{FilterScheduler, Scheduler};
 use skyloom_store::DynBackend;
@@ -47,6 +49,7 @@ use skyloom_store::DynBackend;
 use self::admission::Admission;
 use self::draft::Planner;
 use self::plans::Applying;
+use self::quotas::Turns;
 use crate::{Archive, HostAuthority, ImageRepo, cloud_flows};
 
 pub use self::admission::TaskLimits;
@@ -79,6 +82,11 @@ pub struct Cloud {
     admission: Arc<Admission>,
     planner: Arc<Planner>,
     archive: Archive,
+    /// What holds where neither a project nor its domain has limits.
+    limits: Limits,
+    turns: Arc<Turns>,
+    /// Where it is told what was done.
+    audit: Option<Arc<dyn AuditSink>>,
     /// Of this process: what is asked of it right after a change of identity finds the change.
     directory: Option<Directory>,
     /// Gives out certificates, if this cloud has any.
@@ -102,6 +110,9 @@ impl Cloud {
             archive,
             admission,
             planner: Arc::new(planner),
+            audit: None,
+            limits: Limits::new(),
+            turns: Arc::default(),
             directory: None,
             authority: None,
             applying: None,

@@ -7,11 +7,15 @@ use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
+use skyloom_identity::Amounts;
 use skyloom_model::ablation::{Rule, kept};
-use skyloom_model::{Reason, Task, Timestamp, crash_point, paths};
+use skyloom_model::{Meta, Reason, Scope, Task, Timestamp, crash_point, paths};
 use skyloom_store::{Guard, Txn};
+use uuid::Uuid;
 
 use super::Cloud;
+use super::audit::Told;
+use super::quotas::Quota;
 use super::records::create;
 use crate::{Caller, CloudError, Result, checks, hash};
 
@@ -26,6 +30,10 @@ pub(crate) struct Change<T> {
     task: Option<Task>,
     /// What else it was made from. A change goes through when that is gone meanwhile; a plan that was shown does not.
     made_from: Vec<Guard>,
+    /// What it takes of the quota of the caller's project, or gives back.
+    quota: Option<Quota>,
+    /// What the audit says of it.
+    told: Option<Told>,
     /// What is answered, without secrets.
     answer: T,
 }
@@ -37,6 +45,8 @@ impl<T> Change<T> {
             txn,
             task: None,
             made_from: Vec::new(),
+            quota: None,
+            told: None,
             answer,
         }
     }
@@ -44,6 +54,30 @@ impl<T> Change<T> {
     /// With what else it was made from.
     pub(crate) fn made_from(mut self, guards: Vec<Guard>) -> Self {
         self.made_from = guards;
+        self
+    }
+
+    /// What it takes of the quota of the caller's project.
+    pub(crate) fn charge(mut self, amounts: Amounts) -> Self {
+        self.quota = Some(Quota::Charge(amounts));
+        self
+    }
+
+    /// What it gives back to it.
+    pub(crate) fn give_back(mut self, amounts: Amounts) -> Self {
+        self.quota = Some(Quota::GiveBack(amounts));
+        self
+    }
+
+    /// What the audit says of it: the permission that was used, on what.
+    pub(crate) fn told(mut self, action: &'static str, meta: &Meta) -> Self {
+        self.told = Some(Told::of(action, meta));
+        self
+    }
+
+    /// The same of what has no name of its own.
+    pub(crate) fn told_of(mut self, action: &'static str, id: Option<Uuid>, scope: Scope) -> Self {
+        self.told = Some(Told::nameless(action, id, scope));
         self
     }
 
@@ -96,7 +130,11 @@ impl Cloud {
         if caller.dry_run {
             let change = make().await?;
             let txn = only_from(change.txn, change.made_from);
-            let preview = self.previewed(caller, operation, &request, txn, change.task.as_ref());
+            let quota = match &change.quota {
+                Some(quota) => self.would_charge(caller, quota).await?,
+                None => Vec::new(),
+            };
+            let preview = self.previewed(caller, operation, &request, txn, change.task.as_ref(), quota);
             return Err(CloudError::previewed(preview.await?));
         }
         let slot = match self.applying {
@@ -113,8 +151,21 @@ impl Cloud {
                 mut txn,
                 task,
                 made_from,
+                quota,
+                told,
                 answer,
             } = make().await?;
+            // Held until the commit has ended: the next in the project reads what this one writes.
+            let charged = match &quota {
+                Some(quota) => Some(self.charged(caller, quota).await?),
+                None => None,
+            };
+            if let Some(charged) = &charged {
+                txn = txn.and(charged.txn.clone());
+            }
+            if let Some(told) = told {
+                txn = txn.and(self.audited(caller, told, task.as_ref())?);
+            }
             let seat = task.as_ref().map(|t| self.admission.admit(t)).transpose()?;
             if let Some(slot) = &slot
                 && kept(Rule::IdempotencyRecord)

@@ -62,7 +62,8 @@ impl Cloud {
                         .replace(&task)?
                         .put(key(&paths::active(id))?, Value::json(&mark)?)
                         .and(self.event(&task, &caller.request_id, told)?);
-                    Ok(Change::new(txn, TaskAccepted { task }))
+                    let (id, scope) = (task.id.uuid(), task.scope);
+                    Ok(Change::new(txn, TaskAccepted { task }).told_of(permission(verb), Some(id), scope))
                 }
                 .boxed()
             })

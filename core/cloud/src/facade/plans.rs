@@ -13,7 +13,8 @@ use super::list::PageOf;
 use super::records::{create, prefix};
 use super::tasks::listed_scopes;
 use crate::{
-    Caller, CloudError, ErrorKind, ListQuery, Listed, PlanApplied, Preview, Result, ShownOnce, ShownPlan,
+    Caller, CloudError, ErrorKind, ListQuery, Listed, PlanApplied, Preview, QuotaUse, Result, ShownOnce,
+    ShownPlan,
 };
 
 /// How long a shown plan can be applied; then the sweep forgets it.
@@ -57,6 +58,7 @@ impl Cloud {
         request: &Json,
         txn: Txn,
         task: Option<&Task>,
+        quota: Vec<QuotaUse>,
     ) -> Result<Preview> {
         let Some(task) = task else {
             return Ok(shown_to(
@@ -73,11 +75,13 @@ impl Cloud {
                     later: Vec::new(),
                     risks: Vec::new(),
                     made_from: made_from(&seen(&txn)),
+                    quota,
                 },
             ));
         };
         let draft = self.draft(txn, task).await?;
         let mut preview = draft.preview(operation);
+        preview.quota = quota;
         if let Some(request) = keepable(operation, request) {
             let id = self.parts.ids.uuid();
             preview.plan = Some(id);
@@ -202,7 +206,9 @@ impl Cloud {
         let again = applying.ask_again(caller, &kept).await;
         let (task, password) = again.map_err(|error| match error.kind() {
             ErrorKind::Conflict | ErrorKind::NotFound | ErrorKind::Invalid
-                if !error.code().starts_with("plan.") && !error.code().starts_with("idempotency.") =>
+                if !error.code().starts_with("quota.")
+                    && !error.code().starts_with("plan.")
+                    && !error.code().starts_with("idempotency.") =>
             {
                 world_moved(&[error.reason().to_string()])
             }

@@ -48,10 +48,9 @@ impl Cloud {
                         .claim_name::<Project>("project", Scope::System, &project.meta.name, id)
                         .await?;
                     let taken = self.claim_in_domain(&project).await?;
-                    Ok(Change::new(
-                        create_resource(&project)?.and(claim).and(taken),
-                        project,
-                    ))
+                    let told = project.meta.clone();
+                    let change = Change::new(create_resource(&project)?.and(claim).and(taken), project);
+                    Ok(change.told("project:create", &told))
                 }
                 .boxed()
             })

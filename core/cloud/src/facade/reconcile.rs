@@ -167,7 +167,10 @@ impl Cloud {
     }
 
     /// All documents below a path, in pages. What cannot be decoded is left out.
-    async fn everything<T: Document + DeserializeOwned>(&self, below: &str) -> Result<Vec<Versioned<T>>> {
+    pub(super) async fn everything<T: Document + DeserializeOwned>(
+        &self,
+        below: &str,
+    ) -> Result<Vec<Versioned<T>>> {
         let below = prefix(below)?;
         let mut all = Vec::new();
         let mut options = ListOptions::default();

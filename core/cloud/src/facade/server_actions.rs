@@ -97,7 +97,9 @@ impl Cloud {
                         server,
                         task: task.clone(),
                     };
-                    Ok(Change::new(txn, answer).task(task))
+                    Ok(Change::new(txn, answer)
+                        .task(task)
+                        .told(permission(action), &found.value.meta))
                 }
                 .boxed()
             })

@@ -17,7 +17,8 @@ use super::once::Change;
 use super::records::{create, create_resource};
 use crate::flows::{BaseImage, CreateParams, PortPlan};
 use crate::{
-    Caller, CloudError, CreateServer, ListQuery, Listed, Result, ServerAccepted, ShownOnce, checks, hash,
+    Caller, CloudError, CreateServer, ListQuery, Listed, Result, ServerAccepted, ShownOnce, amounts, checks,
+    hash,
 };
 
 /// Most keypairs of one server.
@@ -149,6 +150,7 @@ impl Cloud {
             task: task.id,
             flow: task.flow.clone(),
         });
+        let told = server.meta.clone();
         let mut txn = create_resource(&server)?;
         for port in &ports {
             txn = txn.and(create_resource(port)?);
@@ -163,7 +165,12 @@ impl Cloud {
             task: task.clone(),
             password: None,
         };
-        Ok(Change::new(txn, answer).task(task).made_from(chosen.made_from))
+        let amounts = amounts::of_server(&answer.server);
+        let change = Change::new(txn, answer)
+            .task(task)
+            .made_from(chosen.made_from)
+            .charge(amounts);
+        Ok(change.told("server:create", &told))
     }
 
     /// Looks up what the request names.

@@ -182,7 +182,8 @@ impl Cloud {
                     let txn = found
                         .replace(&task)?
                         .put(key(&paths::active(id))?, Value::json(&mark)?);
-                    Ok(Change::new(txn, TaskAccepted { task }))
+                    let (id, scope) = (task.id.uuid(), task.scope);
+                    Ok(Change::new(txn, TaskAccepted { task }).told_of("task:cancel", Some(id), scope))
                 }
                 .boxed()
             })

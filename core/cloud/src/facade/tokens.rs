@@ -66,7 +66,9 @@ impl Cloud {
                     let guard = self.holder_exists(&new.token.holder).await?;
                     let token = shown(&new.token)?;
                     let answer = TokenAccepted { token, secret: None };
-                    Ok(Change::new(guard.into_iter().fold(new.part, Txn::guard), answer))
+                    let id = Some(new.token.id.uuid());
+                    let change = Change::new(guard.into_iter().fold(new.part, Txn::guard), answer);
+                    Ok(change.told_of("token:create", id, Scope::System))
                 }
                 .boxed()
             })
@@ -112,7 +114,11 @@ impl Cloud {
                 async move {
                     let found = self.read::<ApiToken>(path).await?;
                     let token = found.ok_or_else(|| CloudError::not_found("token"))?;
-                    Ok(Change::new(token.delete(), ()))
+                    Ok(Change::new(token.delete(), ()).told_of(
+                        "token:delete",
+                        Some(id.uuid()),
+                        Scope::System,
+                    ))
                 }
                 .boxed()
             })

@@ -4,8 +4,9 @@ use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settle
 use skyloom_model::{Image, ImageState, JobId, Place, Reason, Resource as _, StageOutcome, Task, TaskEnd};
 use skyloom_store::{Key, Txn};
 
-use super::records::subject_key;
+use super::records::{give_back, quota_reads, subject_key};
 use super::{ImportParams, Outputs, Step, output, params};
+use crate::amounts;
 use crate::jobs::{DeleteImageInput, FetchInput, InspectInput, Inspected, PublishInput};
 
 /// Fetches if need be and inspects; publishes what was found to be what was claimed.
@@ -151,8 +152,10 @@ impl TaskFlow for ImageDelete {
         "image.delete"
     }
 
-    fn reads(&self, task: &Task, _have: &Records, _outputs: &Outputs) -> Vec<Key> {
-        subject_key(task).into_iter().collect()
+    fn reads(&self, task: &Task, have: &Records, _outputs: &Outputs) -> Vec<Key> {
+        let mut keys: Vec<Key> = subject_key(task).into_iter().collect();
+        keys.extend(quota_reads(task, have).unwrap_or_default());
+        keys
     }
 
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
@@ -182,7 +185,8 @@ impl TaskFlow for ImageDelete {
             return Ok(Settled::default());
         };
         let changes = if cx.end == TaskEnd::Done {
-            cx.records.delete(Txn::new(), &at)
+            let txn = cx.records.delete(Txn::new(), &at);
+            give_back(txn, task, cx.records, &amounts::of_image())?
         } else {
             image.status.state = ImageState::Error;
             image.status.fault = cx.reason.cloned();

@@ -1,9 +1,10 @@
 //! The records that server flows read and write.
 
 use skyloom_flow::{PlanContext, Records, SettleContext};
+use skyloom_identity::{Amounts, DomainId, LEDGERS, Ledger, Owner, ledger_path};
 use skyloom_model::{
-    Claim, HostId, HostLedger, Port, PortId, Reason, Resource as _, Server, ServerId, Task, TaskEnd,
-    VmObservation, paths,
+    Claim, HostId, HostLedger, Port, PortId, Project, Reason, Resource as _, Scope, Server, ServerId, Task,
+    TaskEnd, VmObservation, paths,
 };
 use skyloom_scheduler::release;
 use skyloom_store::{Key, Txn};
@@ -96,6 +97,44 @@ pub(super) fn server_reads(task: &Task, have: &Records) -> Result<Vec<Key>, Reas
         }
     }
     Ok(keys)
+}
+
+/// Where the ledgers lie that what is in a task's project is charged to: the project first, then what is found by it.
+pub(super) fn quota_reads(task: &Task, have: &Records) -> Result<Vec<Key>, Reason> {
+    let Scope::Project(id) = task.scope else {
+        return Ok(Vec::new());
+    };
+    let project = key(&paths::resource(Project::KIND, Scope::System, id.uuid()))?;
+    let mut keys = vec![key(&ledger_path(Owner::Project(id)))?];
+    if let Some(project) = have.get::<Project>(&project)? {
+        let domain = DomainId::from_uuid(project.spec.domain);
+        keys.push(key(&ledger_path(Owner::Domain(domain)))?);
+    }
+    keys.push(project);
+    Ok(keys)
+}
+
+/// Adds: the project's quota has that back, and its domain's where it is kept. Nothing where nothing was ever charged.
+pub(super) fn give_back(
+    mut txn: Txn,
+    task: &Task,
+    records: &Records,
+    amounts: &Amounts,
+) -> Result<Txn, Reason> {
+    for at in quota_reads(task, records)? {
+        if at.segments().next() != Some(LEDGERS) {
+            continue;
+        }
+        let Some(mut ledger) = records.get::<Ledger>(&at)? else {
+            continue;
+        };
+        let of_project = matches!(task.scope, Scope::Project(id) if at.last() == id.to_string());
+        if of_project || ledger.counts_for_domain() {
+            ledger.give_back(amounts);
+            txn = records.put(txn, &at, &ledger)?;
+        }
+    }
+    Ok(txn)
 }
 
 /// Adds: the server's ports are bound, or not.

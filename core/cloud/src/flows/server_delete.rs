@@ -7,9 +7,11 @@ use skyloom_model::{
 use skyloom_store::{Key, Txn};
 
 use super::records::{
-    bind_ports, delete_ports, key, order, release_claim, seen, server_reads, subject_key, take_seen,
+    bind_ports, delete_ports, give_back, key, order, quota_reads, release_claim, seen, server_reads,
+    subject_key, take_seen,
 };
 use super::{Outputs, Step};
+use crate::amounts;
 use crate::jobs::{ServerInput, UndefineInput};
 
 /// Removes a server with everything that is its own.
@@ -22,7 +24,9 @@ impl TaskFlow for ServerDelete {
     }
 
     fn reads(&self, task: &Task, have: &Records, _outputs: &Outputs) -> Vec<Key> {
-        server_reads(task, have).unwrap_or_default()
+        let mut keys = server_reads(task, have).unwrap_or_default();
+        keys.extend(quota_reads(task, have).unwrap_or_default());
+        keys
     }
 
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
@@ -75,6 +79,7 @@ impl TaskFlow for ServerDelete {
                 let txn = cx.records.delete(Txn::new(), &at);
                 let txn = delete_ports(txn, task, &server, cx.records)?;
                 let txn = release_claim(txn, &server, cx.records)?;
+                let txn = give_back(txn, task, cx.records, &amounts::of_server(&server))?;
                 match task.scope {
                     // Not read here: nobody but the lender needs to see it.
                     Scope::Project(project) => txn.delete(key(&paths::server_secrets(project, server.id()))?),

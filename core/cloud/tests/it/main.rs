@@ -21,6 +21,7 @@ mod permissions;
 mod plans;
 mod previews;
 mod query;
+mod quotas;
 mod reconcile;
 mod settle;
 mod sweeps;

@@ -84,6 +84,17 @@ impl Amounts {
         *sum = sum.saturating_add(amount);
         self
     }
+    /// Both together.
+    #[must_use]
+    pub fn plus(mut self, more: &Self) -> Self {
+        self.add(more);
+        self
+    }
+    /// Whether nothing is named.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
     /// How much of `resource`.
     #[must_use]
     pub fn of(&self, resource: &ResourceName) -> u64 {

@@ -47,6 +47,19 @@ pub struct Ledger {
     pub each_project: Limits,
 }
 
+impl Ledger {
+    /// Less of each, never below 0.
+    pub fn give_back(&mut self, amounts: &Amounts) {
+        self.used.take(amounts);
+    }
+
+    /// Whether what is used is kept in the ledger of a domain: from its first limit on.
+    #[must_use]
+    pub fn counts_for_domain(&self) -> bool {
+        !self.limits.is_empty()
+    }
+}
+
 /// The place of a ledger, and what was read there.
 #[derive(Debug, Clone)]
 pub struct Slot {
@@ -110,7 +123,7 @@ impl Slot {
 
     /// Whether what is used is kept here: always for a project, for a domain when it has limits.
     pub(super) fn counts(&self) -> bool {
-        matches!(self.owner, Owner::Project(_)) || self.ledger().is_some_and(|l| !l.limits.is_empty())
+        matches!(self.owner, Owner::Project(_)) || self.ledger().is_some_and(Ledger::counts_for_domain)
     }
 
     pub(super) fn short_of(&self, amounts: &Amounts) -> Vec<Drift> {

@@ -242,8 +242,17 @@ impl Quotas {
     }
 }
 
+/// Below it all ledgers lie.
+pub const LEDGERS: &str = "quotas";
+
+/// Where a ledger lies.
+#[must_use]
+pub fn ledger_path(owner: Owner) -> String {
+    format!("{LEDGERS}/{}", owner.id())
+}
+
 fn key(owner: Owner) -> Result<Key> {
-    Key::parse(&format!("quotas/{}", owner.id()))
+    Key::parse(&ledger_path(owner))
         .map_err(|e| Error::new(ErrorKind::Internal, "make the key of a ledger").because(e))
 }
 

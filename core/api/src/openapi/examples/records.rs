@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde_json::json;
 use skyloom_cloud::custody::{Difference, DifferenceKind, SilentHost};
 use skyloom_cloud::{
-    Adopted, AdoptedServer, ChangeKind, HoldStatus, HostRoom, MadeFrom, Preview, PreviewStep, RecordChange,
-    Reservation, ShownPlan,
+    Adopted, AdoptedServer, ChangeKind, HoldStatus, HostRoom, MadeFrom, Preview, PreviewStep, QuotaUse,
+    RecordChange, Reservation, ShownPlan,
 };
 use skyloom_model::{
     Actor, DiskFormat, Event, EventKind, FORMAT, Flavor, FlavorRef, FlavorSpec, Hold, Host, HostFacts,
@@ -378,6 +378,12 @@ pub(super) fn plan() -> ShownPlan {
         actor: task.actor,
         applied: None,
         preview: Preview {
+            quota: vec![QuotaUse {
+                resource: "servers".to_owned(),
+                used: 3,
+                asked: 1,
+                limit: Some(10),
+            }],
             operation: "servers.create".to_owned(),
             plan: Some(id(1)),
             flow: Some(task.flow),

@@ -1,0 +1,107 @@
+//! What the audit says: of a change in the change's own commit, of what was not allowed by itself.
+
+use std::sync::Arc;
+
+use skyloom_identity::AuditSink;
+use skyloom_identity::audit::{
+    AuditActor, AuditObject, AuditOutcome, AuditScope, Entry, EntryId, Text, Word,
+};
+use skyloom_model::{Meta, Scope, Task, TaskId};
+use skyloom_store::Txn;
+use uuid::Uuid;
+
+use super::Cloud;
+use crate::caller::kind_of;
+use crate::{Caller, CloudError, Result};
+
+/// What was done to what.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    action: &'static str,
+    id: Option<Uuid>,
+    name: Option<Text>,
+    scope: Scope,
+}
+
+impl Told {
+    pub(crate) fn of(action: &'static str, meta: &Meta) -> Self {
+        Self {
+            name: Some(Text::new(meta.name.as_str())),
+            ..Self::nameless(action, Some(meta.id), meta.scope)
+        }
+    }
+
+    pub(crate) fn nameless(action: &'static str, id: Option<Uuid>, scope: Scope) -> Self {
+        Self {
+            action,
+            id,
+            name: None,
+            scope,
+        }
+    }
+}
+
+impl Cloud {
+    /// With an audit: each change is told in its own commit.
+    #[must_use]
+    pub fn with_audit(mut self, audit: Arc<dyn AuditSink>) -> Self {
+        self.audit = Some(audit);
+        self
+    }
+
+    fn entry(&self, caller: &Caller, told: Told, outcome: AuditOutcome, task: Option<TaskId>) -> Entry {
+        let principal = &*caller.rights.principal;
+        Entry {
+            id: EntryId::fresh(&*self.parts.ids),
+            at: self.now(),
+            request_id: Text::new(&caller.request_id),
+            actor: AuditActor::from(principal),
+            source: caller.source,
+            action: Word::new(told.action),
+            object: AuditObject {
+                kind: Word::new(kind_of(told.action)),
+                id: told.id,
+                name: told.name,
+                scope: match told.scope {
+                    Scope::System => AuditScope::System,
+                    Scope::Project(id) => AuditScope::Project {
+                        id,
+                        domain: caller.lineage.domain,
+                    },
+                },
+            },
+            outcome,
+            task,
+            changes: Vec::new(),
+            token_audit_ids: principal.audit_ids.clone(),
+            repeated: None,
+        }
+    }
+
+    /// The part of a commit that tells of it.
+    pub(super) fn audited(&self, caller: &Caller, told: Told, task: Option<&Task>) -> Result<Txn> {
+        let Some(audit) = &self.audit else {
+            return Ok(Txn::new());
+        };
+        let entry = self.entry(caller, told, AuditOutcome::Done, task.map(|task| task.id));
+        Ok(audit.part(&entry)?)
+    }
+
+    /// Tells of a change that was not allowed. For the door, which knows which calls are changes.
+    pub async fn audit_denied(&self, caller: &Caller, error: &CloudError) {
+        let (Some(audit), Some(permission)) = (&self.audit, error.missing_permission()) else {
+            return;
+        };
+        let scope = match caller.place() {
+            None => Scope::System,
+            Some(_) => caller.scope(),
+        };
+        let code = Word::new("auth.forbidden");
+        let told = Told::nameless(permission, None, scope);
+        let entry = self.entry(caller, told, AuditOutcome::Denied { code }, None);
+        if let Err(error) = audit.record(entry).await {
+            let error = skyloom_model::report(&error);
+            tracing::error!(error, "what was not allowed is not in the audit");
+        }
+    }
+}
