@@ -11,6 +11,8 @@ pub mod exit;
 pub mod health;
 pub mod identity;
 pub mod nearest;
+pub mod oidc;
+pub mod openstack;
 pub mod process;
 pub mod signals;
 pub mod store;
