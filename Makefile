@@ -12,10 +12,10 @@ PACKAGES := gcc libc6-dev make qemu-system-x86 qemu-utils linux-image-cloud-amd6
             protobuf-compiler libprotobuf-dev etcd-server postgresql mariadb-server
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help deps demo test lint unit contract sim ablations bench doc deny guest secantus openapi
+.PHONY: help deps demo test lint unit contract test-openstack sim ablations bench doc deny guest secantus openapi
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
 deps: ## install the Debian packages that builds and tests need
 	@missing=(); for p in $(PACKAGES); do \
@@ -38,7 +38,7 @@ demo: deps guest $(if $(filter postgres,$(STORE)),secantus) ## a real virtual ma
 	KEEP=$(KEEP) STORE=$(STORE) SECANTUS=$(TARGET)/venv-secantus/bin/secantusd-py \
 	  tools/demo/demo.sh $(TARGET)/debug/skyloom $(GUEST)
 
-test: deps lint guest unit contract sim ablations ## everything, from a bare machine
+test: deps lint guest unit contract test-openstack sim ablations ## everything, from a bare machine
 
 lint: ## formatting and lints
 	$(CARGO) fmt --all --check
@@ -51,6 +51,13 @@ unit: guest secantus ## every test and conformance suite
 contract: unit ## the OpenAPI document against the running API
 	[ -x $(VENV)/bin/schemathesis ] || { python3 -m venv $(VENV) && $(VENV)/bin/pip install -q schemathesis==4.32.5; }
 	tools/contract/run.sh $(TARGET)/debug/skyloom $(VENV)/bin/schemathesis
+
+OPENSTACK := $(TARGET)/openstack/tempest
+test-openstack: deps ## Tempest's identity tests and the openstack command against skyloom-api
+	$(CARGO) build --locked -p skyloom-api-bin
+	[ -x $(OPENSTACK)/bin/openstack ] || { python3 -m venv $(OPENSTACK) && \
+	  $(OPENSTACK)/bin/pip install -q tempest==47.0.0 stestr==4.2.1 python-openstackclient==10.5.0; }
+	tools/openstack/run.sh $(TARGET)/debug/skyloom-api $(OPENSTACK)
 
 SEEDS ?= 20000
 FROM ?= 0

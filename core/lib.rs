@@ -11,6 +11,7 @@
 //! | keep records in etcd | [`etcd`] | `etcd` |
 //! | keep records in MongoDB | [`mongo`] | `mongo` |
 //! | share one store between processes | [`remote`] | `remote` |
+//! | answer OpenStack's clients | [`openstack`] | `openstack` |
 //! | run real guests | [`qmp`], [`pool`] | `qmp` |
 //! | write my own store, hypervisor, flow | [`store`], [`hypervisor`], [`flow`] | - |
 //!
@@ -31,6 +32,8 @@ pub use skyloom_hypervisor as hypervisor;
 pub use skyloom_identity as identity;
 pub use skyloom_image as image;
 pub use skyloom_model as model;
+#[cfg(feature = "openstack")]
+pub use skyloom_openstack as openstack;
 pub use skyloom_pki as pki;
 #[cfg(feature = "qmp")]
 pub use skyloom_pool as pool;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use skyloom::api::{ApiLimits, EdgeConfig, Network, NotANetwork, RateLimits, ServeLimits};
 use skyloom::cloud::TaskLimits;
+use skyloom::openstack::identity::OpenstackConfig;
 use skyloom_bin::archive::ArchiveSection;
 use skyloom_bin::identity::IdentitySection;
 use skyloom_bin::store::StoreConfig;
@@ -29,6 +30,8 @@ pub(crate) struct ApiConfig {
     pub(crate) pki: PkiSection,
     pub(crate) bootstrap: BootstrapConfig,
     pub(crate) identity: IdentitySection,
+    /// OpenStack's Keystone API at `/identity`.
+    pub(crate) openstack: OpenstackConfig,
 }
 
 /// Where the API listens.

@@ -8,7 +8,9 @@ use skyloom::api::{ApiParts, router, serve};
 use skyloom::cloud::{Cloud, CloudParts, DirImageRepo};
 use skyloom::image::Limits;
 use skyloom::model::{OsIds, Phase, Readiness, Resource as _, SystemClock};
+use skyloom::openstack::identity::OpenstackConfig;
 use skyloom_bin::exit::MainError;
+use skyloom_bin::openstack;
 use skyloom_bin::store::write_token;
 use skyloom_bin::telemetry::RenderMetrics;
 use tokio::net::TcpListener;
@@ -105,6 +107,18 @@ pub(crate) async fn run(
     let address = listener
         .local_addr()
         .map_err(|e| MainError::failed("the listener has no address", e))?;
+    let keystone = openstack::Parts {
+        identity: identity.clone(),
+        backend: store.backend.clone(),
+        clock: clock.clone(),
+        ids: ids.clone(),
+        edge: edge.clone(),
+    };
+    let said = OpenstackConfig {
+        tls: config.openstack.tls || tls.is_some(),
+        ..config.openstack
+    };
+    let keystone = openstack::routes(keystone, said).await?;
     let routes = router(ApiParts {
         cloud: cloud.clone(),
         backend: store.backend.clone(),
@@ -117,7 +131,8 @@ pub(crate) async fn run(
         limits: config.limits.api(),
         edge,
         shutdown: shutdown.clone(),
-    });
+    })
+    .merge(keystone);
     readiness.done("api", Phase::Health, format!("listening on {address}"));
     readiness.done("api", Phase::Watch, "streams are served from the store");
     if let Some(first) = first {

@@ -17,7 +17,9 @@ use skyloom::pool::{DirPool, PoolConfig};
 use skyloom::qmp::{QmpConfig, QmpHypervisor};
 use skyloom::{LocalCloud, LocalHost, LocalParts, StoreOptions, open_store};
 use skyloom_bin::archive::ArchiveSection;
+use skyloom::openstack::identity::OpenstackConfig;
 use skyloom_bin::exit::MainError;
+use skyloom_bin::openstack;
 use skyloom_bin::identity::IdentitySection;
 use skyloom_bin::store::{read_token, write_token};
 use skyloom_bin::telemetry::RenderMetrics;
@@ -143,6 +145,14 @@ pub(super) async fn run(
     let address = listener
         .local_addr()
         .map_err(|e| MainError::failed("the listener has no address", e))?;
+    let keystone = openstack::Parts {
+        identity: identity.clone(),
+        backend: store.backend.clone(),
+        clock: clock.clone(),
+        ids: ids.clone(),
+        edge: EdgeConfig::default(),
+    };
+    let keystone = openstack::routes(keystone, OpenstackConfig::default()).await?;
     let routes = router(ApiParts {
         cloud: cloud.clone(),
         backend: store.backend.clone(),
@@ -155,7 +165,8 @@ pub(super) async fn run(
         limits: ApiLimits::default(),
         edge: EdgeConfig::default(),
         shutdown: shutdown.clone(),
-    });
+    })
+    .merge(keystone);
 
     let mut parts: JoinSet<Result<(), MainError>> = JoinSet::new();
     let stop = shutdown.clone();
