@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use skyloom::model::{Clock, HostId, Secret, Timestamp};
 use skyloom::pki::{
-    HostFolder, HostJoined, JoinHost, KeptIdentity, Live as _, PkiError, PrivateKey, ReloadingClient,
-    RenewCertificate,
+    HostFolder, HostJoined, JoinHost, KeptIdentity, Live as _, Material, PkiError, PrivateKey,
+    ReloadingClient, RenewCertificate,
 };
 use skyloom::remote::{JoinClient, JoinFailed, LiveTls};
 use skyloom_bin::exit::MainError;
@@ -82,7 +82,18 @@ impl HostIdentity {
         };
         let join = JoinClient::new(&config.store.uri, live)
             .map_err(|e| MainError::usage("store.uri cannot be used", e))?;
-        let (folder, join) = (&folder, &join);
+        // Who joins shows nothing: a certificate that was taken back would end the handshake.
+        let nothing = ReloadingClient::new(&Material {
+            identity: None,
+            roots: material.roots.clone(),
+        });
+        let nothing = LiveTls {
+            client: nothing.map_err(unusable)?,
+            clock: clock.clone(),
+        };
+        let stranger = JoinClient::new(&config.store.uri, nothing)
+            .map_err(|e| MainError::usage("store.uri cannot be used", e))?;
+        let (folder, join, stranger) = (&folder, &join, &stranger);
         let token = match token {
             Some(token) if folder.joined_with(&token).map_err(unusable)? => None,
             token => token,
@@ -95,10 +106,10 @@ impl HostIdentity {
                 )
                 .hint("make another one: `skyloom host join-token NAME`"));
             }
-            (None, Some(token)) => joined(config, folder, join, &token, shutdown)
+            (None, Some(token)) => joined(config, folder, stranger, &token, shutdown)
                 .await
                 .map_err(Ended::error)?,
-            (Some(kept), Some(token)) => match joined(config, folder, join, &token, shutdown).await {
+            (Some(kept), Some(token)) => match joined(config, folder, stranger, &token, shutdown).await {
                 Ok(kept) => kept,
                 Err(Ended::Refused(error)) => {
                     let error = skyloom::model::report(&error);

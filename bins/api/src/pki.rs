@@ -87,7 +87,8 @@ impl PkiSection {
         }
         let failed = |e| MainError::failed("the cloud's authority does not open", e);
         if !self.key_file.exists() {
-            if HostAuthority::exists(&backend).await.map_err(failed)? {
+            // One that takes over from older ones is made; one that was there has to come back.
+            if self.older_key_files.is_empty() && HostAuthority::exists(&backend).await.map_err(failed)? {
                 return Err(MainError::usage(
                     format!("pki.key_file {} is not there", self.key_file.display()),
                     "the cloud has roots whose keys are sealed with it",
