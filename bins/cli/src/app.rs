@@ -41,7 +41,12 @@ impl App {
     /// The cloud that flags, environment and files name.
     pub(crate) fn client(&self) -> Result<Client> {
         let connection = context::connection(&self.globals, Files::of_user().as_ref())?;
-        let client = Client::new(connection, self.ids.clone(), self.globals.debug)?;
+        let client = Client::new(
+            connection,
+            self.clock.clone(),
+            self.ids.clone(),
+            self.globals.debug,
+        )?;
         Ok(if self.globals.dry_run {
             client.dry_run(self.print())
         } else {

@@ -1,5 +1,6 @@
 //! What can be typed. Each noun's verbs are in its module of [`crate::nouns`].
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -9,7 +10,8 @@ use crate::dev::DevArgs;
 #[cfg(feature = "sim")]
 use crate::nouns::sim;
 use crate::nouns::{
-    context, event, flavor, hold, host, image, keypair, kind, plan, port, project, server, store, task, token,
+    audit, context, credential, domain, event, flavor, grant, group, hold, host, image, keypair, kind, login,
+    plan, policy, port, project, quota, role, server, store, task, token, user,
 };
 use crate::out::Format;
 use crate::text::{parse_duration, parse_pair};
@@ -45,6 +47,9 @@ pub(crate) struct Globals {
     /// Who you are; better set in a context or by [env: SKYLOOM_TOKEN], where other users cannot see it
     #[arg(long, global = true, value_name = "TOKEN", help_heading = "Global options")]
     pub(crate) token: Option<String>,
+    /// File with the roots (PEM) that the cloud's certificate must be signed by, instead of the system's [env: SKYLOOM_CA_FILE]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub(crate) ca_file: Option<PathBuf>,
     /// Work in this project (name or id) instead of the token's own; admins only [env: SKYLOOM_PROJECT]
     #[arg(long, global = true, value_name = "PROJECT", help_heading = "Global options")]
     pub(crate) project: Option<String>,
@@ -76,6 +81,11 @@ impl Globals {
         use skyloom_bin::environment::text;
         self.endpoint = self.endpoint.or_else(|| text("SKYLOOM_ENDPOINT"));
         self.token = self.token.or_else(|| text("SKYLOOM_TOKEN"));
+        self.ca_file = self.ca_file.or_else(|| {
+            text("SKYLOOM_CA_FILE")
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from)
+        });
         self.project = self.project.or_else(|| text("SKYLOOM_PROJECT"));
         self.context = self.context.or_else(|| text("SKYLOOM_CONTEXT"));
         self
@@ -109,12 +119,48 @@ pub(crate) enum Command {
     /// Plans that --dry-run has shown
     #[command(subcommand)]
     Plan(plan::Verb),
+    /// Log in with a password; the token is kept in a context
+    #[command(after_help = login::EXAMPLES)]
+    Login(login::Login),
+    /// End the session, and forget its token
+    #[command(after_help = login::LOGOUT)]
+    Logout,
+    /// Show as whom commands work, and where the roles count
+    #[command(after_help = login::WHOAMI)]
+    Whoami,
     /// API tokens
     #[command(subcommand)]
     Token(token::Verb),
+    /// Organisations
+    #[command(subcommand)]
+    Domain(domain::Verb),
     /// Projects
     #[command(subcommand)]
     Project(project::Verb),
+    /// People and service accounts
+    #[command(subcommand)]
+    User(user::Verb),
+    /// What programs act with in a user's name
+    #[command(subcommand)]
+    Credential(credential::Verb),
+    /// Users who are given roles together
+    #[command(subcommand)]
+    Group(group::Verb),
+    /// Lists of permissions
+    #[command(subcommand)]
+    Role(role::Verb),
+    /// Who has which role where
+    #[command(subcommand)]
+    Grant(grant::Verb),
+    /// How much a project may have
+    #[command(subcommand)]
+    Quota(quota::Verb),
+    /// Who did what, when, from where
+    #[command(subcommand)]
+    Audit(audit::Verb),
+    /// What can be allowed, and why something is
+    #[command(subcommand)]
+    Policy(policy::Verb),
     /// What happened, and what changes as it changes
     #[command(subcommand)]
     Event(event::Verb),

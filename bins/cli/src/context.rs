@@ -24,6 +24,8 @@ pub(crate) struct Connection {
     pub(crate) endpoint: Url,
     pub(crate) token: Option<Secret<String>>,
     pub(crate) project: Option<String>,
+    /// File with the roots that are believed instead of the system's.
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 /// `config.toml`.
@@ -47,6 +49,9 @@ pub(crate) struct Context {
     /// The project to work in, where it is not the token's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) project: Option<String>,
+    /// File with the roots that its certificate must be signed by, where those are not the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 /// `credentials.toml`.
@@ -219,10 +224,16 @@ pub(crate) fn connection(globals: &Globals, files: Option<&Files>) -> Result<Con
             .filter(|_| same_cloud)
             .and_then(|context| context.project.clone())
     });
+    let ca_file = globals.ca_file.clone().or_else(|| {
+        context
+            .filter(|_| same_cloud)
+            .and_then(|context| context.ca_file.clone())
+    });
     Ok(Connection {
         endpoint,
         token,
         project,
+        ca_file,
     })
 }
 
@@ -243,6 +254,7 @@ mod tests {
                 Context {
                     endpoint: endpoint.into(),
                     project: Some(format!("{name}-project")),
+                    ca_file: Some(format!("/{name}.pem").into()),
                 },
             );
         }
@@ -267,6 +279,7 @@ mod tests {
             (token(&got), got.project.as_deref()),
             (Some("sky_home"), Some("home-project"))
         );
+        assert_eq!(got.ca_file, Some("/home.pem".into()));
 
         let globals = Globals {
             context: Some("work".into()),
@@ -289,7 +302,10 @@ mod tests {
             ..Globals::default()
         };
         let got = connection(&globals, Some(&files)).unwrap();
-        assert_eq!((token(&got), got.project.as_deref()), (None, None));
+        assert_eq!(
+            (token(&got), got.project.as_deref(), got.ca_file.as_deref()),
+            (None, None, None)
+        );
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod nouns;
 mod out;
 mod preview;
 mod resolve;
+mod secret;
 mod steps;
 mod text;
 mod wait;
@@ -38,8 +39,9 @@ fn main() -> ExitCode {
         }
     };
     if cli.globals.dry_run && !nouns::can_be_shown(&cli.command) {
-        let why =
-            error::CliError::usage("--dry-run goes with commands that change the cloud, and with no others");
+        let why = error::CliError::usage(
+            "--dry-run goes with commands that change the cloud's resources, and with no others",
+        );
         return app::fail(&why);
     }
     match cli.command {

@@ -9,6 +9,7 @@ pub(crate) mod sse;
 mod stream;
 pub(crate) mod types;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ use reqwest::{Method, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use skyloom_model::{Ids, Resource, Secret};
+use skyloom::pki::{Material, Oldest, ReloadingClient, client_config};
+use skyloom_model::{Clock, Ids, Resource, Secret};
 use uuid::Uuid;
 
 use crate::context::Connection;
@@ -96,7 +98,12 @@ pub(crate) fn one(kind: &str, id: Uuid) -> Target {
 }
 
 impl Client {
-    pub(crate) fn new(connection: Connection, ids: Arc<dyn Ids>, debug: bool) -> Result<Self> {
+    pub(crate) fn new(
+        connection: Connection,
+        clock: Arc<dyn Clock>,
+        ids: Arc<dyn Ids>,
+        debug: bool,
+    ) -> Result<Self> {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("skyloom/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from_secs(5))
@@ -105,6 +112,9 @@ impl Client {
         if is_loopback(&connection.endpoint) {
             // A cloud on this machine is never behind a proxy.
             builder = builder.no_proxy();
+        }
+        if let Some(file) = &connection.ca_file {
+            builder = builder.tls_backend_preconfigured(tls(file, clock)?);
         }
         let http = builder
             .build()
@@ -118,6 +128,22 @@ impl Client {
             debug,
             dry_run: None,
         })
+    }
+
+    /// Nobody yet: who logs in. Nothing of its requests is shown, they hold a password.
+    pub(crate) fn anonymous(
+        endpoint: Url,
+        ca_file: Option<PathBuf>,
+        clock: Arc<dyn Clock>,
+        ids: Arc<dyn Ids>,
+    ) -> Result<Self> {
+        let connection = Connection {
+            endpoint,
+            token: None,
+            project: None,
+            ca_file,
+        };
+        Self::new(connection, clock, ids, false)
     }
 
     /// Has no change made from now on: each request for one shows what would be done, and ends quietly.
@@ -156,6 +182,12 @@ impl Client {
         self.json(answer).await
     }
 
+    /// Asks for a change whose answer says nothing more.
+    pub(crate) async fn command(&self, method: Method, target: Target, body: Option<&Value>) -> Result<()> {
+        let answer = self.send(method, target, body).await?;
+        self.body(answer).await.map(drop)
+    }
+
     /// `POST` with a body.
     pub(crate) async fn post<T: DeserializeOwned>(
         &self,
@@ -177,12 +209,15 @@ impl Client {
         query: &[(&'static str, String)],
         limit: usize,
     ) -> Result<Vec<T>> {
+        self.pages(self::kind(kind).queries(query), limit).await
+    }
+
+    /// All items of a list, up to `limit`, page by page.
+    pub(crate) async fn pages<T: DeserializeOwned>(&self, list: Target, limit: usize) -> Result<Vec<T>> {
         let mut items: Vec<T> = Vec::new();
         let mut cursor: Option<String> = None;
         loop {
-            let mut target = self::kind(kind)
-                .queries(query)
-                .query("limit", PAGE.min(limit - items.len()));
+            let mut target = list.clone().query("limit", PAGE.min(limit - items.len()));
             if let Some(cursor) = &cursor {
                 target = target.query("cursor", cursor);
             }
@@ -352,6 +387,27 @@ impl Client {
     }
 }
 
+/// TLS that believes the roots of this file alone.
+fn tls(file: &Path, clock: Arc<dyn Clock>) -> Result<rustls::ClientConfig> {
+    let unusable = |e: &(dyn std::error::Error + 'static)| {
+        CliError::usage(format!(
+            "cannot use the roots in {}: {}",
+            file.display(),
+            skyloom_model::report(e)
+        ))
+        .hint("give a file of authorities in PEM: --ca-file, SKYLOOM_CA_FILE or the context's")
+    };
+    let roots = std::fs::read(file).map_err(|e| unusable(&e))?;
+    let material = Material {
+        identity: None,
+        roots: Some(roots),
+    };
+    let client = ReloadingClient::new(&material).map_err(|e| unusable(&e))?;
+    let mut config = client_config(client, clock, Oldest::Tls12).map_err(|e| unusable(&e))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
 /// When a cloud with too much to do wants to be asked again, in seconds.
 fn busy_for(answer: &Response) -> Option<u64> {
     if answer.status() != StatusCode::TOO_MANY_REQUESTS {
@@ -389,8 +445,16 @@ mod tests {
             endpoint: endpoint.parse().unwrap(),
             token: Some(Secret::new("sky_x".into())),
             project: None,
+            ca_file: None,
         };
-        Client::new(connection, Arc::new(SeededIds::new(ManualClock::new(), 1)), false).unwrap()
+        let clock = Arc::new(ManualClock::new());
+        Client::new(
+            connection,
+            clock.clone(),
+            Arc::new(SeededIds::new(clock, 1)),
+            false,
+        )
+        .unwrap()
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use skyloom_model::{Host, Image, JobId, JobRecord, Plan, Role, Server, Task, TaskId, Timestamp, Token};
+use skyloom_model::{Host, HostId, Image, JobId, JobRecord, Plan, Server, Task, TaskId, Timestamp};
 use uuid::Uuid;
 
 /// One page of a list.
@@ -72,12 +72,15 @@ pub(crate) struct HostAdded {
     pub(crate) token: Option<String>,
 }
 
-/// The answer to a new token.
+/// The answer to a join token.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct TokenMade {
-    pub(crate) token: Token,
+pub(crate) struct JoinTokenMade {
+    pub(crate) host: HostId,
+    pub(crate) name: String,
     /// The token itself, shown this once; `None` when the request was a repeated one.
-    pub(crate) secret: Option<String>,
+    pub(crate) token: Option<String>,
+    pub(crate) until: Timestamp,
+    pub(crate) roots: String,
 }
 
 /// The answer to a plan's application.
@@ -203,13 +206,4 @@ pub(crate) struct CreateHost {
     pub(crate) memory_ratio: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) disk_ratio: Option<f64>,
-}
-
-/// `POST /v1/tokens`.
-#[derive(Debug, Serialize)]
-pub(crate) struct CreateToken {
-    pub(crate) name: String,
-    pub(crate) role: Role,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) expires_at: Option<Timestamp>,
 }

@@ -34,6 +34,7 @@ pub(crate) enum Verb {
     #[command(after_help = "Examples:
   skyloom context set home --endpoint http://127.0.0.1:8780 --token-file token
   skyloom context set work --endpoint https://cloud.example.org --project shop
+  skyloom context set lab --endpoint https://lab.example.org --ca-file roots.pem
   echo $SKYLOOM_TOKEN | skyloom context set home --endpoint $SKYLOOM_ENDPOINT --token-file -")]
     Set {
         /// Which one; the first that is made becomes the current one
@@ -130,12 +131,24 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
                 .project
                 .clone()
                 .or_else(|| old.and_then(|old| old.project.clone()));
+            let ca_file =
+                match &app.globals.ca_file {
+                    Some(file) => Some(std::path::absolute(file).map_err(|e| {
+                        CliError::usage(format!("cannot tell where {} is: {e}", file.display()))
+                    })?),
+                    None => old.and_then(|old| old.ca_file.clone()),
+                };
             let token = token_file.map(|path| read_secret(&path, "token")).transpose()?;
             let moved = old.is_some_and(|old| old.endpoint != endpoint);
             config.current.get_or_insert_with(|| name.clone());
-            config
-                .contexts
-                .insert(name.clone(), Context { endpoint, project });
+            config.contexts.insert(
+                name.clone(),
+                Context {
+                    endpoint,
+                    project,
+                    ca_file,
+                },
+            );
             files.save_config(&config)?;
             match token {
                 Some(token) => files.save_token(&name, Some(&Secret::new(token)))?,

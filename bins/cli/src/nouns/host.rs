@@ -1,18 +1,21 @@
 //! `skyloom host …`
 
+use std::path::{Path, PathBuf};
+
 use clap::Subcommand;
 use reqwest::Method;
 use serde_json::json;
+use skyloom_bin::store::write_token;
 use skyloom_model::{Host, Resource as _};
 
 use super::{list, removal, show, task};
 use crate::app::App;
 use crate::args::{ListArgs, WaitArgs, YesArg};
-use crate::client::types::{CreateHost, HostAdded, TaskAccepted};
+use crate::client::types::{CreateHost, HostAdded, JoinTokenMade, TaskAccepted};
 use crate::client::{kind, one};
-use crate::error::Result;
+use crate::error::{CliError, Result};
 use crate::out::{self, Format};
-use crate::text::parse_pair;
+use crate::text::{clean, parse_pair};
 use crate::{resolve, wait};
 
 /// Verbs.
@@ -83,6 +86,33 @@ pub(crate) enum Verb {
         #[command(flatten)]
         wait: WaitArgs,
     },
+    /// Make a join token: with it a machine becomes this host, once
+    #[command(after_help = "Examples:
+  skyloom host join-token rack1-n3
+  skyloom host join-token rack1-n3 --token-file join-token --roots-file roots.pem")]
+    JoinToken {
+        /// Name, id or beginning of an id
+        host: String,
+        /// Write the token here, readable by you alone, instead of showing it
+        #[arg(long, value_name = "FILE")]
+        token_file: Option<PathBuf>,
+        /// Write the cloud's roots here; the machine needs them beside the token
+        #[arg(long, value_name = "FILE")]
+        roots_file: Option<PathBuf>,
+    },
+    /// Take back all certificates that a host has; it may join again
+    #[command(after_help = "Examples:
+  skyloom host revoke-certificates rack1-n3
+  skyloom host revoke-certificates rack1-n3 --why 'the machine was stolen' --yes")]
+    RevokeCertificates {
+        /// Name, id or beginning of an id
+        host: String,
+        /// Why, for those who ask later
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        why: String,
+        #[command(flatten)]
+        yes: YesArg,
+    },
     /// Forget hosts; refused while servers are on them
     #[command(
         visible_alias = "rm",
@@ -123,6 +153,12 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
         Verb::Enable { host } => enable(app, &host, true).await,
         Verb::Disable { host } => enable(app, &host, false).await,
         Verb::Sweep { host, remove, wait } => sweep(app, &host, remove, &wait).await,
+        Verb::JoinToken {
+            host,
+            token_file,
+            roots_file,
+        } => join_token(app, &host, token_file.as_deref(), roots_file.as_deref()).await,
+        Verb::RevokeCertificates { host, why, yes } => revoke(app, &host, &why, yes).await,
         Verb::Remove { hosts, yes } => {
             removal::run::<Host>(app, &hosts, "remove", yes, &WaitArgs::default()).await
         }
@@ -140,6 +176,61 @@ fn added_host(app: &App, added: &HostAdded) -> Result<()> {
             let value = out::json(added)?;
             app.print().document(&value, added.host.meta.name.as_str())
         }
+    }
+}
+
+async fn join_token(app: &App, name: &str, token: Option<&Path>, roots: Option<&Path>) -> Result<()> {
+    let client = app.client()?;
+    let host: Host = resolve::one(&client, name).await?;
+    let target = one(Host::KIND, host.meta.id).then("actions").then("join-token");
+    let mut made: JoinTokenMade = client.post(target, &json!({})).await?;
+    let unwritten =
+        |path: &Path, e: std::io::Error| CliError::usage(format!("cannot write {}: {e}", path.display()));
+    if let Some(path) = roots {
+        std::fs::write(path, &made.roots).map_err(|e| unwritten(path, e))?;
+    }
+    if let (Some(path), Some(secret)) = (token, &made.token) {
+        write_token(path, secret).map_err(|e| unwritten(path, e))?;
+        // It is where it was wanted; nobody else is to see it.
+        made.token = None;
+    }
+    match app.globals.output {
+        Format::Table | Format::Wide => {
+            out::message(&format!(
+                "agent.name of that machine must be {}; the token ends at {}",
+                clean(&made.name),
+                made.until
+            ));
+            if token.is_none() {
+                out::shown_once("the join token", made.token.as_deref());
+            }
+            Ok(())
+        }
+        _ => app.print().document(&out::json(&made)?, host.meta.name.as_str()),
+    }
+}
+
+async fn revoke(app: &App, name: &str, why: &str, yes: YesArg) -> Result<()> {
+    let client = app.client()?;
+    let host: Host = resolve::one(&client, name).await?;
+    app.confirm(
+        yes.yes,
+        &format!("take back all certificates of {}", host.meta.name),
+    )
+    .await?;
+    let target = one(Host::KIND, host.meta.id)
+        .then("actions")
+        .then("revoke-certificates");
+    let done: serde_json::Value = client.post(target, &json!({ "why": why })).await?;
+    match app.globals.output {
+        Format::Table | Format::Wide => {
+            out::message(&format!(
+                "{} has to join again, with a new join token",
+                host.meta.name
+            ));
+            Ok(())
+        }
+        _ => app.print().document(&done, host.meta.name.as_str()),
     }
 }
 

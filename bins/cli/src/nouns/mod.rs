@@ -1,36 +1,50 @@
 //! The verbs of each noun.
 
+pub(crate) mod audit;
 pub(crate) mod context;
 mod create;
+pub(crate) mod credential;
+mod directory;
+pub(crate) mod domain;
 pub(crate) mod event;
 pub(crate) mod flavor;
+pub(crate) mod grant;
+pub(crate) mod group;
 mod help;
 pub(crate) mod hold;
 pub(crate) mod host;
 pub(crate) mod image;
 pub(crate) mod keypair;
 pub(crate) mod kind;
+pub(crate) mod login;
 mod logs;
 pub(crate) mod plan;
+pub(crate) mod policy;
 pub(crate) mod port;
 pub(crate) mod project;
+pub(crate) mod quota;
 mod removal;
+pub(crate) mod role;
 pub(crate) mod server;
 #[cfg(feature = "sim")]
 pub(crate) mod sim;
 pub(crate) mod store;
 pub(crate) mod task;
 pub(crate) mod token;
+pub(crate) mod user;
 
 use std::io::Read as _;
 
-use skyloom_model::Resource;
+use serde_json::Value;
+use skyloom_model::{Resource, Timestamp};
 
 use crate::app::App;
 use crate::args::{Command, ListArgs};
 use crate::client::Client;
 use crate::error::{CliError, Result};
-use crate::out::Row;
+use crate::out::loose::Columns;
+use crate::out::{self, Format, Row};
+use crate::text::parse_duration;
 
 /// Runs one command.
 pub(crate) async fn run(app: &App, command: Command) -> Result<()> {
@@ -43,8 +57,20 @@ pub(crate) async fn run(app: &App, command: Command) -> Result<()> {
         Command::Port(verb) => port::run(app, verb).await,
         Command::Task(verb) => task::run(app, verb).await,
         Command::Plan(verb) => plan::run(app, verb).await,
+        Command::Login(args) => login::login(app, args).await,
+        Command::Logout => login::logout(app).await,
+        Command::Whoami => login::whoami(app).await,
         Command::Token(verb) => token::run(app, verb).await,
+        Command::Domain(verb) => domain::run(app, verb).await,
         Command::Project(verb) => project::run(app, verb).await,
+        Command::User(verb) => user::run(app, verb).await,
+        Command::Credential(verb) => credential::run(app, verb).await,
+        Command::Group(verb) => group::run(app, verb).await,
+        Command::Role(verb) => role::run(app, verb).await,
+        Command::Grant(verb) => grant::run(app, verb).await,
+        Command::Quota(verb) => quota::run(app, verb).await,
+        Command::Audit(verb) => audit::run(app, verb).await,
+        Command::Policy(verb) => policy::run(app, verb).await,
         Command::Event(verb) => event::run(app, verb).await,
         Command::Kind(verb) => kind::run(app, verb).await,
         Command::Context(verb) => context::run(app, verb).await,
@@ -79,12 +105,25 @@ pub(crate) fn can_be_shown(command: &Command) -> bool {
             verb,
             task::Verb::List { .. } | task::Verb::Show { .. } | task::Verb::Wait { .. }
         ),
-        Command::Token(verb) => !matches!(verb, token::Verb::List(_)),
-        Command::Project(verb) => matches!(verb, project::Verb::Create { .. }),
         Command::Plan(verb) => matches!(verb, plan::Verb::Apply { .. }),
         Command::Hold(verb) => !matches!(verb, hold::Verb::Show),
         #[cfg(feature = "sim")]
         Command::Sim(_) => false,
+        Command::Project(verb) => matches!(verb, project::Verb::Create { .. }),
+        // What identity holds changes at once: there is no plan of it.
+        Command::Login(_)
+        | Command::Logout
+        | Command::Whoami
+        | Command::Token(_)
+        | Command::Domain(_)
+        | Command::User(_)
+        | Command::Credential(_)
+        | Command::Group(_)
+        | Command::Role(_)
+        | Command::Grant(_)
+        | Command::Quota(_)
+        | Command::Audit(_)
+        | Command::Policy(_) => false,
         Command::Port(_)
         | Command::Event(_)
         | Command::Kind(_)
@@ -128,6 +167,34 @@ async fn the_project(app: &App, client: &Client) -> Result<skyloom_model::Projec
     }
 }
 
+/// A moment as people write it: after a duration (days too), or in full.
+fn moment(text: &str, now: Timestamp) -> Result<Timestamp> {
+    let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
+    let after = match days {
+        Some(days) => Some(std::time::Duration::from_secs(u64::from(days) * 86_400)),
+        None => parse_duration(text).ok(),
+    };
+    after
+        .and_then(|after| now.checked_add(after).ok())
+        .or_else(|| text.parse().ok())
+        .ok_or_else(|| {
+            CliError::usage(format!("--expires \"{text}\" is no time"))
+                .hint("write 12h, 30d or 2027-01-01T00:00:00Z")
+        })
+}
+
+/// A record that was made with a secret: for people the secret apart, for programs all in one document.
+fn show_secret(app: &App, columns: Columns, made: &Value, noun: &str, what: &str) -> Result<()> {
+    match app.globals.output {
+        Format::Table | Format::Wide => {
+            app.print().records(columns, std::slice::from_ref(&made[noun]))?;
+            out::shown_once(what, made["secret"].as_str());
+            Ok(())
+        }
+        _ => app.print().document(made, &out::loose::name(&made[noun])),
+    }
+}
+
 /// The text of a file that the user named; `-` is stdin.
 fn read_text(path: &str, what: &str, limit: u64) -> Result<String> {
     let read = || -> std::io::Result<String> {
@@ -151,7 +218,7 @@ fn read_text(path: &str, what: &str, limit: u64) -> Result<String> {
 }
 
 /// A secret of one line.
-fn read_secret(path: &str, what: &str) -> Result<String> {
+pub(crate) fn read_secret(path: &str, what: &str) -> Result<String> {
     let text = read_text(path, what, 4096)?;
     let secret = text.strip_suffix('\n').unwrap_or(&text);
     let secret = secret.strip_suffix('\r').unwrap_or(secret);
@@ -161,4 +228,20 @@ fn read_secret(path: &str, what: &str) -> Result<String> {
         )));
     }
     Ok(secret.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_after_now_or_in_full() {
+        let now = Timestamp::from_second(0).unwrap();
+        assert_eq!(moment("30d", now).unwrap().as_second(), 30 * 86_400);
+        assert_eq!(moment("12h", now).unwrap().as_second(), 12 * 3600);
+        assert_eq!(moment("1970-01-01T00:01:00Z", now).unwrap().as_second(), 60);
+        for bad in ["", "soon", "99999999999999999d"] {
+            assert!(moment(bad, now).is_err(), "{bad}");
+        }
+    }
 }

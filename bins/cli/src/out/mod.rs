@@ -1,5 +1,6 @@
 //! Printing: data to stdout in the format that was asked for, messages to stderr.
 
+pub(crate) mod loose;
 mod rows;
 mod yaml;
 

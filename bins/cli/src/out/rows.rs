@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 use skyloom_model::{
-    Event, Flavor, Host, Image, ImageSource, Keypair, Meta, Order, Port, Project, Resources, Role, Scope,
-    Server, Task, Timestamp, Token,
+    Event, Flavor, Host, Image, ImageSource, Keypair, Meta, Order, Port, Project, Resources, Scope, Server,
+    Task, Timestamp,
 };
 
 use crate::text::{age, bytes, mib, word};
@@ -224,18 +224,22 @@ impl Row for Host {
         "ID",
     ];
     fn cells(&self, now: Timestamp) -> Vec<String> {
-        let state = match (self.status.reachable, self.spec.enabled) {
-            (true, true) => "up",
-            (true, false) => "up, disabled",
-            (false, true) => "unreachable",
-            (false, false) => "unreachable, disabled",
-        };
+        let mut state = String::from(match self.status.reachable {
+            true => "up",
+            false => "unreachable",
+        });
+        if self.status.certificate_expired {
+            state.push_str(", certificate expired");
+        }
+        if !self.spec.enabled {
+            state.push_str(", disabled");
+        }
         let facts = self.status.facts.as_ref();
         let fact = |get: &dyn Fn(&skyloom_model::HostFacts) -> String| facts.map(get).unwrap_or_default();
         let spec = &self.spec;
         vec![
             self.meta.name.to_string(),
-            state.to_owned(),
+            state,
             fact(&|f| f.capacity.vcpus.to_string()),
             fact(&|f| mib(f.capacity.memory_mib)),
             fact(&|f| format!("{} GiB", f.capacity.disk_gib)),
@@ -350,34 +354,6 @@ impl Row for Event {
     }
     fn name(&self) -> String {
         self.id.to_string()
-    }
-}
-
-impl Row for Token {
-    const HEAD: &'static [&'static str] = &["NAME", "ROLE", "FOR", "BEGINS", "EXPIRES", "AGE"];
-    const WIDE: &'static [&'static str] = &["ID"];
-    fn cells(&self, now: Timestamp) -> Vec<String> {
-        let (role, of) = match &self.spec.role {
-            Role::Admin { project } => ("admin", project.to_string()),
-            Role::Member { project } => ("member", project.to_string()),
-            Role::Reader { project } => ("reader", project.to_string()),
-            Role::Engine => ("engine", String::new()),
-            Role::Agent { host } => ("agent", host.to_string()),
-        };
-        vec![
-            self.meta.name.to_string(),
-            role.to_owned(),
-            of,
-            self.spec.hint.clone(),
-            self.spec
-                .expires_at
-                .map_or_else(|| "never".to_owned(), |at| at.to_string()),
-            age(now, self.meta.created_at),
-            id(&self.meta),
-        ]
-    }
-    fn name(&self) -> String {
-        self.meta.name.to_string()
     }
 }
 

@@ -9,6 +9,7 @@
 )]
 
 mod archive;
+mod certificates;
 mod chaos;
 #[cfg(feature = "failpoints")]
 mod crash;

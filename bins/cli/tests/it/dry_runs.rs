@@ -196,14 +196,6 @@ async fn what_changes_nothing_takes_no_dry_run() {
             vec!["task", "abandon", TASK, "--why", "x"],
             format!("POST /v1/tasks/{TASK}/actions/abandon"),
         ),
-        (
-            vec!["token", "create", "t", "--role", "engine"],
-            "POST /v1/tokens".to_owned(),
-        ),
-        (
-            vec!["token", "revoke", "ci"],
-            format!("DELETE /v1/tokens/{}", id(600)),
-        ),
         (vec!["project", "create", "p"], "POST /v1/projects".to_owned()),
         (
             vec!["plan", "apply", PLAN],

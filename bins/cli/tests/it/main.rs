@@ -7,6 +7,7 @@ mod commands;
 mod contexts;
 mod dry_runs;
 mod errors;
+mod identity;
 mod images;
 mod lists;
 mod orders;

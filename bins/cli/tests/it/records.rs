@@ -57,8 +57,8 @@ pub(crate) fn project(name: &str) -> Value {
 }
 
 pub(crate) fn token(n: u32, name: &str) -> Value {
-    json!({"meta": meta(&id(n), name),
-        "spec": {"holder": {"type": "engine"}, "hint": "sky_abcd"}})
+    json!({"id": id(n), "name": name, "holder": {"type": "engine"}, "hint": "sky_abcd",
+        "created_at": "2026-01-01T00:00:00Z"})
 }
 
 pub(crate) fn task(state: &str, reason: Value) -> Value {

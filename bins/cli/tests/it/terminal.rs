@@ -135,3 +135,46 @@ async fn errors_have_colour_only_where_it_is_wanted() {
         .await;
     assert!(!screen.contains('\x1b'), "{screen:?}");
 }
+
+#[tokio::test]
+async fn a_password_is_asked_for_unseen_and_a_code_when_it_alone_does_not_do() {
+    let stub = Stub::furnished().await;
+    let refused = crate::records::problem("auth.denied", "the credentials were not accepted");
+    stub.on("POST /v1/auth/login", Reply::Json(401, refused));
+    let session =
+        json!({"token": "sky_session", "expires_at": "2027-01-01T00:00:00Z", "scope": {"type": "system"}});
+    stub.on("POST /v1/auth/login", Reply::Json(200, session));
+    let home = tempfile::tempdir().unwrap();
+    let home = [("XDG_CONFIG_HOME", home.path().to_str().unwrap())];
+    let mut terminal = AtTerminal::start(&stub, &["login"], &home);
+    terminal.answer("User: ", "alice\n").await;
+    terminal.answer("Password: ", "hidden horse\n").await;
+    terminal.answer("(empty: none): ", "123456\n").await;
+    let (code, _, screen) = terminal.finish().await;
+    assert_eq!(code, Some(0), "{screen}");
+    assert!(
+        !screen.contains("horse") && !screen.contains("123456"),
+        "{screen}"
+    );
+    let seen = stub.seen("POST /v1/auth/login");
+    assert_eq!(seen[0].json().get("code"), None);
+    assert_eq!(
+        (&seen[1].json()["password"], &seen[1].json()["code"]),
+        (&json!("hidden horse"), &json!("123456"))
+    );
+}
+
+#[tokio::test]
+async fn an_interrupted_question_leaves_the_terminal_as_it_was() {
+    use rustix::termios::{LocalModes, tcgetattr};
+    let stub = Stub::furnished().await;
+    let mut terminal = AtTerminal::start(&stub, &["login", "alice"], &[("XDG_CONFIG_HOME", "/nonexistent")]);
+    terminal.answer("Password: ", "").await;
+    let screen = terminal.screen.try_clone().unwrap();
+    let echo = || tcgetattr(&screen).unwrap().local_modes.contains(LocalModes::ECHO);
+    assert!(!echo(), "what is typed now is not shown");
+    let pid = rustix::process::Pid::from_raw(i32::try_from(terminal.child.id().unwrap()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(terminal.child.wait().await.unwrap().code(), Some(130));
+    assert!(echo());
+}
