@@ -14,8 +14,10 @@ use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use skyloom_cloud::FieldError;
+use skyloom_identity::Identified;
 use skyloom_model::Id;
 
+use crate::auth::Identity;
 use crate::edge::depth;
 use crate::held::Held;
 use crate::parts::AppState;
@@ -25,6 +27,8 @@ use crate::problem::ApiError;
 const MAX_DEPTH: usize = 25;
 /// Deepest nesting of a body of the store protocol: of a document as deep as parsers go, in its envelope.
 const MAX_STORE_DEPTH: usize = 128 + 4;
+/// The same from an agent: its reports are as flat as anybody's, and its host may be in a stranger's hands.
+const MAX_AGENT_DEPTH: usize = MAX_DEPTH + 4;
 /// Longest text of a parser's complaint that is repeated.
 const MAX_COMPLAINT: usize = 300;
 
@@ -61,8 +65,16 @@ impl<T: DeserializeOwned> FromRequest<AppState> for StoreJson<T> {
     type Rejection = ApiError;
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let limit = skyloom_store::wire::MAX_REQUEST_BYTES;
+        let who = request
+            .extensions()
+            .get::<Identity>()
+            .map(|identity| &identity.who);
+        let depth = match who {
+            Some(Identified::Agent { .. }) => MAX_AGENT_DEPTH,
+            _ => MAX_STORE_DEPTH,
+        };
         let body = json_body(request, state, limit).await?.ok_or_else(missing)?;
-        parse(&body, MAX_STORE_DEPTH).map(Self)
+        parse(&body, depth).map(Self)
     }
 }
 

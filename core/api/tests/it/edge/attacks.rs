@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Api, Reply, operations};
+use crate::harness::{Api, Reply, Role, operations};
 
 const FLAVORS: &str = "/v1/flavors";
 
@@ -91,6 +91,24 @@ async fn attack_25_nesting_ends_at_25_in_every_body() {
         seen += u32::from(reply.status == 400);
     }
     assert!(seen > 10, "{seen} operations have looked at their bodies");
+}
+
+#[tokio::test]
+async fn attack_25_an_agents_documents_are_as_flat_as_anybodys() {
+    let api = Api::new().await;
+    let (host, agent) = api.host("h").await;
+    let commit = |token: &str, n: usize| {
+        let value = format!("{}{}", "[".repeat(n), "]".repeat(n));
+        let body =
+            format!("{{\"writes\": [{{\"put\": {{\"key\": \"agents/{host}/x\", \"value\": {value}}}}}]}}");
+        let call = api.call("POST", "/v1/store/commit", token);
+        call.header("content-type", "application/json").body(body).send()
+    };
+    commit(&agent, 26).await.refused(400, "body.too_deep");
+    let deep = commit(&agent, 25).await;
+    assert_ne!(deep.code(), "body.too_deep", "{}", deep.text);
+    let engine = api.token(Role::Engine).await;
+    commit(&engine, 120).await.ok(200);
 }
 
 #[tokio::test]
