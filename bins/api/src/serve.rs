@@ -80,7 +80,8 @@ pub(crate) async fn run(
     let mut cloud = cloud
         .with_limits(config.tasks.into())
         .with_archive(archive.archive.clone())
-        .with_directory(identity.directory().clone());
+        .with_directory(identity.directory().clone())
+        .with_audit(identity.audit().clone());
     if let Some(authority) = &authority {
         cloud = cloud.with_authority(authority.clone());
     }
@@ -122,7 +123,8 @@ pub(crate) async fn run(
     let routes = router(ApiParts {
         cloud: cloud.clone(),
         backend: store.backend.clone(),
-        authenticator: Arc::new(identity),
+        authenticator: Arc::new(identity.clone()),
+        identity: Some(identity),
         clock: clock.clone(),
         ids,
         readiness: readiness.clone(),

@@ -56,7 +56,8 @@ async fn api(images: &std::path::Path) -> (axum::Router, String, JoinSet<()>) {
     let routes = router(ApiParts {
         cloud: Arc::new(cloud),
         backend,
-        authenticator: Arc::new(identity),
+        authenticator: Arc::new(identity.clone()),
+        identity: Some(identity),
         clock,
         ids,
         readiness: Readiness::new(),

@@ -276,6 +276,24 @@ impl FromRequestParts<AppState> for User {
     }
 }
 
+/// Where a request comes from, for those who have not proven who they are.
+pub(crate) struct Origin {
+    /// What wrong answers are counted by.
+    pub(crate) source: String,
+    /// The request.
+    pub(crate) request_id: String,
+}
+
+impl FromRequestParts<AppState> for Origin {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
+        Ok(Self {
+            source: name_of(parts.extensions.get::<Source>()).to_owned(),
+            request_id: RequestId::of(&parts.extensions),
+        })
+    }
+}
+
 /// As whom records name a principal.
 fn actor(state: &AppState, principal: &Principal) -> Actor {
     let id = principal.user.to_string();

@@ -63,6 +63,7 @@ pub(crate) async fn serve_until_stdin_ends() -> std::result::Result<(), AnyError
             cloud: cloud.clone(),
             backend: backend.clone(),
             authenticator: authenticator.clone(),
+            identity: None,
             clock: clock.clone(),
             ids: ids.clone(),
             readiness: Readiness::new(),

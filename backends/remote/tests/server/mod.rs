@@ -71,6 +71,7 @@ impl ApiServer {
             cloud: Arc::new(cloud),
             backend: store,
             authenticator,
+            identity: None,
             clock,
             ids,
             readiness: Readiness::new(),

@@ -13,14 +13,14 @@ use skyloom::identity::{AuthScope, Call, FIRST_ADMIN, Holder, Identity, NewApiTo
 use skyloom::image::Limits;
 use skyloom::image::fetch::{FetchPolicy, Fetcher};
 use skyloom::model::{Ids, OsIds, ProjectId, Readiness, SystemClock};
+use skyloom::openstack::identity::OpenstackConfig;
 use skyloom::pool::{DirPool, PoolConfig};
 use skyloom::qmp::{QmpConfig, QmpHypervisor};
 use skyloom::{LocalCloud, LocalHost, LocalParts, StoreOptions, open_store};
 use skyloom_bin::archive::ArchiveSection;
-use skyloom::openstack::identity::OpenstackConfig;
 use skyloom_bin::exit::MainError;
-use skyloom_bin::openstack;
 use skyloom_bin::identity::IdentitySection;
+use skyloom_bin::openstack;
 use skyloom_bin::store::{read_token, write_token};
 use skyloom_bin::telemetry::RenderMetrics;
 use tokio::net::TcpListener;
@@ -156,7 +156,8 @@ pub(super) async fn run(
     let routes = router(ApiParts {
         cloud: cloud.clone(),
         backend: store.backend.clone(),
-        authenticator: Arc::new(identity),
+        authenticator: Arc::new(identity.clone()),
+        identity: Some(identity),
         clock,
         ids,
         readiness: readiness.clone(),

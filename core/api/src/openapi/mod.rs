@@ -1,6 +1,7 @@
 //! The OpenAPI 3.1 document: from the handlers and their types, completed by rules and checked examples.
 
 mod examples;
+mod permissions;
 mod rules;
 
 use utoipa::OpenApi as _;
@@ -37,6 +38,16 @@ use skyloom_cloud::Preview;
         (name = "hosts", description = "The machines that run servers."),
         (name = "hold", description = "Whether the fleet is held."),
         (name = "projects", description = "The units of tenancy."),
+        (name = "auth", description = "Logging in and out, and who one is."),
+        (name = "domains", description = "Organisations, each with users, groups and projects of its own."),
+        (name = "users", description = "People and programs, and what they prove themselves with."),
+        (name = "groups", description = "Users who are given roles together."),
+        (name = "roles", description = "Lists of what is allowed."),
+        (name = "grants", description = "Who has which role where."),
+        (name = "trusts", description = "Delegations of roles from one user to another."),
+        (name = "quotas", description = "How much may be used, and how much is."),
+        (name = "audit", description = "What was done, by whom, to what, and how it ended. For auditors."),
+        (name = "policy", description = "What permissions there are, and why something is allowed or not."),
         (name = "tokens", description = "Who may call."),
         (name = "store", description = "The store protocol, for engines and agents."),
         (name = "health", description = "Health, metrics, versions."),

@@ -10,7 +10,7 @@ use utoipa::openapi::{
     ResponseBuilder, SchemaFormat, Type,
 };
 
-use super::examples;
+use super::{examples, permissions};
 
 const BEARER: &str = "bearer";
 
@@ -26,13 +26,16 @@ pub(super) fn complete(document: &mut OpenApi) {
         .responses
         .extend(ERRORS.map(|(status, about)| (name(status), shared(status, about))));
     document.security = Some(vec![SecurityRequirement::new(BEARER, [""; 0])]);
+    // Examples that are made of schemas need all of them.
+    let known = document.components.clone().unwrap_or_default();
     for (path, item) in &mut document.paths.paths {
         for (method, operation) in operations(item) {
             let form = Form::of(path, method, operation);
             parameters(path, &form, operation);
             errors(&form, operation);
-            examples::fill(operation);
-            if form.change {
+            examples::fill(operation, &known);
+            permissions::declare(operation);
+            if form.change && !form.immediate {
                 preview(operation);
             }
             if path == "/metrics" {
@@ -69,6 +72,8 @@ struct Form {
     change: bool,
     /// Honours `If-Match`.
     guarded: bool,
+    /// Is a change of identity: done at once, without a plan to be shown.
+    immediate: bool,
     /// Has a body.
     body: bool,
     /// Has something in the path.
@@ -97,11 +102,25 @@ impl Form {
             user: !public && !store && !path.starts_with("/v1/kinds"),
             change,
             guarded: change && path.contains("{id}"),
+            immediate: immediate(path, method, operation),
             body: operation.request_body.is_some(),
             id: path.contains('{'),
             below: path.contains("}/"),
             query,
         }
+    }
+}
+
+/// Whether a change is made at once. Projects are made by the facade, all else of identity is not.
+fn immediate(path: &str, method: &str, operation: &Operation) -> bool {
+    let tag = operation.tags.iter().flatten().next().map(String::as_str);
+    match tag {
+        Some(
+            "auth" | "domains" | "users" | "groups" | "roles" | "grants" | "trusts" | "tokens" | "quotas"
+            | "audit" | "policy",
+        ) => true,
+        Some("projects") => !(method == "post" && path == "/v1/projects"),
+        _ => false,
     }
 }
 
@@ -122,7 +141,7 @@ fn header(name: &str, description: &str, schema: Object) -> RefOr<Parameter> {
 fn parameters(path: &str, form: &Form, operation: &mut Operation) {
     let mut added = Vec::new();
     for name in path.split('{').skip(1).filter_map(|rest| rest.split('}').next()) {
-        let (description, schema) = if name == "id" {
+        let (description, schema) = if name != "name" {
             let uuid = Some(SchemaFormat::KnownFormat(KnownFormat::Uuid));
             (
                 "Its id.",
@@ -152,7 +171,7 @@ fn parameters(path: &str, form: &Form, operation: &mut Operation) {
             text(),
         ));
     }
-    if form.change {
+    if form.change && !form.immediate {
         let key = ObjectBuilder::from(text())
             .min_length(Some(1))
             .max_length(Some(128))
@@ -161,7 +180,7 @@ fn parameters(path: &str, form: &Form, operation: &mut Operation) {
             "Do this once: the same key with the same request gets the same answer, without its secrets.";
         added.push(header("Idempotency-Key", about, key));
     }
-    if form.change {
+    if form.change && !form.immediate {
         let plan = ObjectBuilder::from(text()).enum_values(Some(["plan"])).build();
         let parameter = ParameterBuilder::new()
             .name("dry_run")
@@ -262,13 +281,15 @@ fn errors(form: &Form, operation: &mut Operation) {
         id,
         below,
         query,
+        ..
     } = *form;
     let metrics = operation.operation_id.as_deref() == Some("metrics");
-    let limited = !public || metrics || joins;
+    let login = operation.operation_id.as_deref() == Some("login");
+    let limited = !public || metrics || joins || login;
     for (status, _) in ERRORS {
         let can_happen = match status {
             401 | 403 | 503 => limited,
-            404 => user || id,
+            404 => user || id || login,
             408 | 413 | 415 => body,
             409 => change || joins || (user && below),
             412 => guarded,

@@ -6,6 +6,7 @@ mod health;
 mod hold;
 mod hosts;
 mod hosts_join;
+mod identity;
 mod images;
 mod keypairs;
 pub(crate) mod kinds;
@@ -15,7 +16,6 @@ mod projects;
 mod servers;
 mod store;
 mod tasks;
-mod tokens;
 mod watch;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -24,7 +24,9 @@ use crate::parts::AppState;
 
 /// Routes without a token.
 pub(crate) fn public() -> OpenApiRouter<AppState> {
-    health::router().merge(hosts_join::public())
+    health::router()
+        .merge(hosts_join::public())
+        .merge(identity::public())
 }
 
 /// Routes with a token whose answers begin in bounded time.
@@ -43,7 +45,7 @@ pub(crate) fn timed() -> OpenApiRouter<AppState> {
         .merge(plans::router())
         .merge(kinds::router())
         .merge(projects::router())
-        .merge(tokens::router())
+        .merge(identity::router())
         .merge(watch::router())
         .merge(store::router())
 }

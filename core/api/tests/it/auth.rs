@@ -19,6 +19,10 @@ async fn without_a_token_nothing_answers_but_what_is_public() {
     let api = Api::new().await;
     let mut seen = 0;
     for (method, path, _) in operations() {
+        // Where one proves who one is, nobody has yet.
+        if path == LOGIN {
+            continue;
+        }
         let reply = api.call(&method, &concrete(path), "").send().await;
         if PUBLIC.contains(&path) {
             reply.ok(200);
@@ -74,12 +78,17 @@ fn api_call<'a>(api: &'a Api, token: &str) -> crate::harness::Call<'a> {
         .header("x-request-id", "same")
 }
 
+const LOGIN: &str = "/v1/auth/login";
+
 /// Operations that users make, without the store's and the public ones.
 fn user_operations() -> impl Iterator<Item = (String, &'static str)> {
     operations()
         .map(|(method, path, _)| (method, path))
         .filter(|(_, path)| {
-            !PUBLIC.contains(path) && !path.starts_with("/v1/store/") && !path.starts_with("/v1/kinds")
+            !PUBLIC.contains(path)
+                && *path != LOGIN
+                && !path.starts_with("/v1/store/")
+                && !path.starts_with("/v1/kinds")
         })
 }
 
@@ -128,12 +137,18 @@ async fn readers_read_and_members_do_not_operate() {
     let reader = api.token(Role::Reader { project: api.project }).await;
     let member = api.member().await;
     // Whoever may not know of something is told that there is none: so it is with all of one host, and never with all of a kind.
-    let operators = ["/v1/hosts", "/v1/hold", "/v1/tokens"];
-    for (method, path) in user_operations() {
+    let operators = ["/v1/hosts", "/v1/hold"];
+    // What of identity each role may is in the matrix.
+    let of_identity = |path: &str| {
+        let kinds = [
+            "auth", "domains", "users", "groups", "roles", "grants", "trusts", "tokens", "quotas", "audit",
+            "policy", "catalog", "projects",
+        ];
+        path.split('/').nth(2).is_some_and(|kind| kinds.contains(&kind))
+    };
+    for (method, path) in user_operations().filter(|(_, path)| !of_identity(path)) {
         let one = path.contains('{');
-        let operating = !one && operators.iter().any(|o| path.starts_with(o))
-            || path == "/v1/tokens/{id}"
-            || path.starts_with("/v1/hold");
+        let operating = !one && operators.iter().any(|o| path.starts_with(o)) || path.starts_with("/v1/hold");
         let flavors = path == "/v1/flavors" && method != "GET";
         let as_member = try_as(&api, &method, path, &member).await;
         assert_eq!(

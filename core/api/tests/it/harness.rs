@@ -148,6 +148,7 @@ impl Api {
             cloud: cloud.clone(),
             backend: backend.clone(),
             authenticator: Arc::new(identity.clone()),
+            identity: Some(identity.clone()),
             clock: shared,
             ids,
             readiness: setup.readiness,

@@ -5,12 +5,14 @@
 
 mod agent_scoped;
 mod auth;
+mod certificates;
 mod dry_runs;
 mod edge;
 mod errors;
 mod follow;
 mod harness;
 mod hold;
+mod identity;
 mod limits;
 mod openapi;
 mod resources;

@@ -27,12 +27,17 @@ async fn flavor(api: &Api, name: &str) -> Reply {
 
 /// An image as an import leaves it.
 pub(crate) async fn active_image(api: &Api, name: &str) -> Uuid {
+    active_image_in(api, name, api.project).await
+}
+
+/// The same in another project.
+pub(crate) async fn active_image_in(api: &Api, name: &str, project: skyloom_model::ProjectId) -> Uuid {
     let id = api.cloud.parts().ids.uuid();
     let image = Image {
         meta: Meta::new(
             id,
             Name::new(name).unwrap(),
-            Scope::Project(api.project),
+            Scope::Project(project),
             api.clock.now(),
         ),
         spec: ImageSpec {

@@ -1,11 +1,12 @@
 //! An example for every operation, made of the real types, so that none can be out of date.
 
 mod records;
+mod sample;
 
 use serde_json::{Value, json};
 use skyloom_model::OrderVerb;
 use utoipa::openapi::path::Operation;
-use utoipa::openapi::{Content, RefOr};
+use utoipa::openapi::{Components, Content, RefOr};
 
 use self::records as r;
 use crate::problem::Problem;
@@ -13,31 +14,32 @@ use crate::problem::Problem;
 pub(super) const ID: &str = "01980c2e-7b7a-7000-8000-000000000001";
 
 /// Writes an operation's examples into its request body and its good answer.
-pub(super) fn fill(operation: &mut Operation) {
+pub(super) fn fill(operation: &mut Operation, known: &Components) {
     let Some(id) = operation.operation_id.clone() else {
         return;
     };
-    if let Some(RefOr::T(body)) = &mut operation.request_body
-        && let Some(example) = request(&id)
-    {
+    if let Some(RefOr::T(body)) = &mut operation.request_body {
+        let written = request(&id);
         body.content
             .values_mut()
-            .for_each(|content| put(content, &example));
+            .for_each(|content| put(content, written.as_ref(), known));
     }
-    let Some(example) = answer(&id) else { return };
+    let written = answer(&id);
     for (status, response) in &mut operation.responses.responses {
         if let (true, RefOr::T(response)) = (status.starts_with('2'), response) {
             response
                 .content
                 .values_mut()
-                .for_each(|content| put(content, &example));
+                .for_each(|content| put(content, written.as_ref(), known));
         }
     }
 }
 
-fn put(content: &mut RefOr<Content>, example: &Value) {
+/// The example that is written, or one of the schema.
+fn put(content: &mut RefOr<Content>, written: Option<&Value>, known: &Components) {
     if let RefOr::T(content) = content {
-        content.example = Some(example.clone());
+        let of_schema = || content.schema.as_ref().map(|schema| sample::of(schema, known, 0));
+        content.example = written.cloned().or_else(of_schema);
     }
 }
 
