@@ -10,7 +10,7 @@ use axum::routing::get;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use skyloom_identity::{
-    Actor, Credential, CredentialId, CredentialKind, Doomed, Ec2Key, Sealed, User, UserId, paths,
+    Actor, Credential, CredentialId, CredentialKind, Doomed, Ec2Key, Sealed, User, UserId, Via, paths,
 };
 use skyloom_model::{Id, ProjectId, Secret};
 use skyloom_store::{Key, Versioned};
@@ -74,7 +74,12 @@ fn may_use(ask: &Ask, user: &User) -> bool {
 
 async fn required(ask: &Ask, user: &User) -> Answer<()> {
     ask.require("credential:create", &of(user, None, CALLED)).await?;
-    if may_use(ask, user) {
+    // A key counts in every project that it names, so nothing narrower than a user makes one.
+    let narrow = matches!(
+        ask.rights.principal.via,
+        Via::ApplicationCredential { .. } | Via::Trust { .. }
+    );
+    if !narrow && may_use(ask, user) {
         return Ok(());
     }
     Err(Refusal::not_allowed("identity:create_credential"))

@@ -9,7 +9,9 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post, put};
 use bytes::Bytes;
 use serde_json::json;
-use skyloom_identity::{Actor, DomainId, Doomed, Group, GroupId, User, UserId, UserOptions, UserRef};
+use skyloom_identity::{
+    Actor, AuthScope, DomainId, Doomed, Group, GroupId, User, UserId, UserOptions, UserRef,
+};
 use skyloom_model::{ProjectId, Secret};
 use skyloom_store::Versioned;
 
@@ -80,15 +82,16 @@ impl Ask {
         Ok(named.unwrap_or_else(|| self.own_domain()))
     }
 
-    /// The domain of the token's scope.
+    /// The domain of the token's scope; the user's where that has none.
     pub(crate) fn own_domain(&self) -> DomainId {
-        match self.valid.rights.principal.scope {
-            skyloom_identity::AuthScope::Domain(id) => id,
-            skyloom_identity::AuthScope::Project(id) => {
+        let principal = &self.valid.rights.principal;
+        match principal.scope {
+            AuthScope::Domain(id) => id,
+            AuthScope::Project(id) => {
                 let found = self.at.project(id).map(|found| found.value.spec.domain);
-                found.map_or(skyloom_identity::DEFAULT_DOMAIN, DomainId::from_uuid)
+                found.map_or(principal.domain, DomainId::from_uuid)
             }
-            _ => skyloom_identity::DEFAULT_DOMAIN,
+            AuthScope::System | AuthScope::None => principal.domain,
         }
     }
 }

@@ -134,13 +134,13 @@ async fn groups_give_their_roles_to_who_is_in_them() {
             .await
             .is(200)
             .ids("groups"),
-        [group.clone()]
+        [group.as_str()]
     );
     let of_group = world
         .get(&world.admin, &format!("/v3/groups/{group}/users"))
         .await
         .is(200);
-    assert_eq!(of_group.ids("users"), [user.clone()]);
+    assert_eq!(of_group.ids("users"), [user.as_str()]);
     world.delete(&world.admin, &member).await.is(204);
     world.get(&token, "/v3/auth/projects").await.is(401);
     world

@@ -71,6 +71,21 @@ async fn a_credential_of_who_runs_the_cloud_is_for_its_project_alone() {
         .await
         .is(403);
     world.get(&robot, "/v3/users").await.is(403);
+    // Nor does it make keys that reach further than itself.
+    let keys = format!("/v3/users/{user}/credentials/OS-EC2");
+    world.post(&robot, &keys, json!({})).await.is(403);
+}
+
+#[tokio::test]
+async fn the_first_domain_is_for_its_own_people() {
+    let world = World::new().await;
+    let domain = world.domain("one").await;
+    let (user, _) = world.of_domain("anna", &domain, BuiltIn::Reader).await;
+    let person = json!({"id": user, "password": PASSWORD});
+    let identity = json!({"methods": ["password"], "password": {"user": person}});
+    let bare = world.log_in(identity, json!("unscoped")).await.is(201).token();
+    world.get(&bare, "/v3/domains/default").await.is(403);
+    world.get(&bare, &format!("/v3/domains/{domain}")).await.is(200);
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ async fn projects_lie_below_one_another_and_below_their_domain() {
         .get(&world.admin, &format!("/v3/projects?parent_id={top}"))
         .await
         .is(200);
-    assert_eq!(below.ids("projects"), [middle.clone()]);
+    assert_eq!(below.ids("projects"), [middle.as_str()]);
     world
         .delete(&world.admin, &format!("/v3/projects/{top}"))
         .await

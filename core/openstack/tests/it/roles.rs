@@ -39,7 +39,7 @@ async fn a_role_is_given_on_everything_to_everybody_and_taken_back() {
                 .await
                 .is(200)
                 .ids("roles"),
-            [role.clone()],
+            [role.as_str()],
             "{one}"
         );
     }
@@ -176,7 +176,7 @@ async fn roles_of_a_domain_stay_in_it_and_out_of_tokens() {
         .get(&world.admin, &format!("/v3/roles?domain_id={one}"))
         .await
         .is(200);
-    assert_eq!(listed.ids("roles"), [own.clone()]);
+    assert_eq!(listed.ids("roles"), [own.as_str()]);
     assert!(
         !world
             .get(&world.admin, "/v3/roles")

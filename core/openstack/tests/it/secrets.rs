@@ -231,7 +231,7 @@ async fn a_trust_lends_what_it_names_as_often_as_it_says() {
         .get(&token, &format!("/v3/OS-TRUST/trusts/?trustor_user_id={anna}"))
         .await
         .is(200);
-    assert_eq!(mine.ids("trusts"), [id.clone()]);
+    assert_eq!(mine.ids("trusts"), [id.as_str()]);
     let member = World::built_in(BuiltIn::Member);
     world
         .call(&token, "HEAD", &format!("{path}/roles/{member}"), None)
