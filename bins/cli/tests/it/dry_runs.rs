@@ -24,7 +24,7 @@ fn preview(plan: Value) -> Value {
         "changes": [{"change": "created", "kind": "servers", "id": null, "name": "web-1"},
             {"change": "changed", "kind": "ledgers", "id": HOST, "name": null}],
         "later": ["the next best host is tried"], "risks": ["the step vm.start is risky"],
-        "made_from": [{"kind": "images", "id": id(800), "revision": 7}]})
+        "made_from": [{"kind": "images", "id": id(800), "revision": 7}], "quota": []})
 }
 
 fn plan() -> Value {
