@@ -80,8 +80,18 @@ pub(crate) async fn authenticate(
     }
     let held = state.bytes.hold(identity.token);
     request.extensions_mut().insert(held.clone());
+    let tried = (!matches!(*request.method(), Method::GET | Method::HEAD)).then(|| {
+        let source = identity.source.as_ref().and_then(Source::address);
+        (identity.who.clone(), source, RequestId::of(request.extensions()))
+    });
     request.extensions_mut().insert(identity);
     let response = next.run(request).await;
+    if let Some((Identified::Person(rights), source, request_id)) = tried
+        && let Some(missing) = response.extensions().get::<ApiError>().and_then(ApiError::missing_permission)
+    {
+        let cloud = &state.parts.cloud;
+        cloud.audit_denied(&rights, source, &request_id, missing).await;
+    }
     drop(held);
     response
 }

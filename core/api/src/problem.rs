@@ -65,6 +65,8 @@ struct Inner {
     retry_after: Option<Duration>,
     /// Of a dry run: no failure at all, but it comes the same way.
     preview: Option<Box<Preview>>,
+    /// For want of which permission, if that is why.
+    missing: Option<&'static str>,
 }
 
 impl ApiError {
@@ -76,6 +78,7 @@ impl ApiError {
             store: None,
             retry_after: None,
             preview: None,
+            missing: None,
         }))
     }
 
@@ -233,6 +236,11 @@ impl ApiError {
         this
     }
 
+    /// For want of which permission, if that is why.
+    pub(crate) fn missing_permission(&self) -> Option<&'static str> {
+        self.0.missing
+    }
+
     pub(crate) fn retry_after(mut self, wait: Duration) -> Self {
         self.0.retry_after = Some(wait);
         self
@@ -247,6 +255,7 @@ impl ApiError {
             store,
             retry_after,
             preview,
+            missing: _,
         } = *self.0;
         if let Some(preview) = preview {
             return (status, Json(preview)).into_response();
@@ -315,6 +324,7 @@ impl From<CloudError> for ApiError {
         let mut this = Self::new(status, error.reason().clone());
         this.0.fields = error.wrong_fields().to_vec();
         this.0.retry_after = error.wait();
+        this.0.missing = error.missing_permission();
         this.0.preview = error.preview().cloned().map(Box::new);
         this
     }

@@ -1,18 +1,19 @@
 //! What the audit says: of a change in the change's own commit, of what was not allowed by itself.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use skyloom_identity::AuditSink;
 use skyloom_identity::audit::{
     AuditActor, AuditObject, AuditOutcome, AuditScope, Entry, EntryId, Text, Word,
 };
+use skyloom_identity::{AuditSink, AuthScope, Rights};
 use skyloom_model::{Meta, Scope, Task, TaskId};
 use skyloom_store::Txn;
 use uuid::Uuid;
 
 use super::Cloud;
 use crate::caller::kind_of;
-use crate::{Caller, CloudError, Result};
+use crate::{Caller, Result};
 
 /// What was done to what.
 #[derive(Debug, Clone)]
@@ -87,18 +88,35 @@ impl Cloud {
         Ok(audit.part(&entry)?)
     }
 
-    /// Tells of a change that was not allowed. For the door, which knows which calls are changes.
-    pub async fn audit_denied(&self, caller: &Caller, error: &CloudError) {
-        let (Some(audit), Some(permission)) = (&self.audit, error.missing_permission()) else {
+    /// Tells of a change that was not allowed for want of a permission ([`crate::CloudError::missing_permission`]). For the door,
+    /// which knows which calls are changes. It lies where the credential counts.
+    pub async fn audit_denied(
+        &self,
+        rights: &Rights,
+        source: Option<IpAddr>,
+        request_id: &str,
+        permission: &'static str,
+    ) {
+        let Some(audit) = &self.audit else {
             return;
         };
-        let scope = match caller.place() {
-            None => Scope::System,
-            Some(_) => caller.scope(),
+        let scope = rights.principal.scope;
+        let project = match scope {
+            AuthScope::Project(project) => project,
+            _ => Caller::NO_PROJECT,
         };
+        let caller = Caller {
+            source,
+            request_id: request_id.to_owned(),
+            ..Caller::internal("door", rights.clone(), project)
+        };
+        let lies = caller.place().map_or(Scope::System, |_| caller.scope());
         let code = Word::new("auth.forbidden");
-        let told = Told::nameless(permission, None, scope);
-        let entry = self.entry(caller, told, AuditOutcome::Denied { code }, None);
+        let told = Told::nameless(permission, None, lies);
+        let mut entry = self.entry(&caller, told, AuditOutcome::Denied { code }, None);
+        if let AuthScope::Domain(id) = scope {
+            entry.object.scope = AuditScope::Domain { id };
+        }
         if let Err(error) = audit.record(entry).await {
             let error = skyloom_model::report(&error);
             tracing::error!(error, "what was not allowed is not in the audit");
