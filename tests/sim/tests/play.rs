@@ -183,7 +183,7 @@ fn users_are_told_when_nobody_answers_and_what_is_refused() {
     tells(
         &day,
         &[
-            "! 2 × start refused: server-1, server-2\n",
+            "! 2 × start refused: server-2, server-1\n",
             "[server.wrong_power_state]",
             "start: 2 asked, 2 refused",
             "delete refused: servers\n",
