@@ -387,7 +387,7 @@ async fn credentials_and_tokens_show_their_secrets_once() {
     assert_eq!(found.json["items"].as_array().unwrap().len(), 1);
     let lists = api.call("GET", &path, &anna).send().await.ok(200).text + &found.text;
     assert!(!lists.contains(&secret) && !lists.contains(&secret_of_token));
-    let gone = format!("/v1/tokens/{}", text(&token["token"]["id"]));
+    let gone = format!("/v1/tokens/{}", text(&token["token"]["meta"]["id"]));
     api.call("DELETE", &gone, &anna).send().await.ok(204);
     api.call("GET", "/v1/servers", &secret_of_token)
         .send()
