@@ -87,7 +87,10 @@ pub(crate) async fn authenticate(
     request.extensions_mut().insert(identity);
     let response = next.run(request).await;
     if let Some((Identified::Person(rights), source, request_id)) = tried
-        && let Some(missing) = response.extensions().get::<ApiError>().and_then(ApiError::missing_permission)
+        && let Some(missing) = response
+            .extensions()
+            .get::<ApiError>()
+            .and_then(ApiError::missing_permission)
     {
         let cloud = &state.parts.cloud;
         cloud.audit_denied(&rights, source, &request_id, missing).await;

@@ -43,7 +43,8 @@ impl Edit<'_> {
                 self.may_make_tokens(by)?;
                 // Who is here by a login could choose each scope of its own as well.
                 let own = *user == by.user && by.via == Via::User;
-                if !own && !(self.at.covers(by, *scope) && self.at.commands(by, Actor::User(*user))) {
+                let may = own || self.at.covers(by, *scope) && self.at.commands(by, Actor::User(*user));
+                if !may {
                     return Err(ChangeError::Forbidden(
                         "nobody makes tokens of somebody who may do more than themselves",
                     ));

@@ -228,7 +228,7 @@ fn page<T>(
     items.sort_by_cached_key(|item| id(item));
     let more = items.len() > limit;
     items.truncate(limit);
-    let next = items.last().filter(|_| more).map(|item| id(item));
+    let next = items.last().filter(|_| more).map(id);
     Ok(Listed { items, next })
 }
 

@@ -194,10 +194,8 @@ async fn a_token_outlives_a_restart_and_the_rotation_of_keys() {
     )
     .await
     .unwrap();
-    let kid = |session: &skyloom_identity::Session| {
-        let header = session.token.expose().split('.').next().unwrap().to_owned();
-        header
-    };
+    let kid =
+        |session: &skyloom_identity::Session| session.token.expose().split('.').next().unwrap().to_owned();
     assert_eq!(kid(&first), kid(&last));
     let keys = |count: usize| {
         let (site, restarted) = (&site, &restarted);
