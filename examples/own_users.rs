@@ -183,6 +183,7 @@ pub(crate) async fn show() -> Result<(Vec<u16>, Vec<String>), Box<dyn Error>> {
         }),
         // No users of the cloud's own: its routes for them say so.
         identity: None,
+        providers: Vec::new(),
         clock,
         ids,
         readiness: Readiness::new(),

@@ -10,6 +10,7 @@ use skyloom::cloud::TaskLimits;
 use skyloom::openstack::identity::OpenstackConfig;
 use skyloom_bin::archive::ArchiveSection;
 use skyloom_bin::identity::IdentitySection;
+use skyloom_bin::oidc::OidcSection;
 use skyloom_bin::store::StoreConfig;
 use skyloom_bin::telemetry::LogConfig;
 
@@ -30,6 +31,8 @@ pub(crate) struct ApiConfig {
     pub(crate) pki: PkiSection,
     pub(crate) bootstrap: BootstrapConfig,
     pub(crate) identity: IdentitySection,
+    /// Identity providers on whose word users log in.
+    pub(crate) oidc: Vec<OidcSection>,
     /// OpenStack's Keystone API at `/identity`.
     pub(crate) openstack: OpenstackConfig,
 }

@@ -120,11 +120,14 @@ pub(crate) async fn run(
         ..config.openstack
     };
     let keystone = openstack::routes(keystone, said).await?;
+    let providers = config.oidc.iter().map(|one| one.open(clock.clone()));
+    let providers = providers.collect::<Result<_, _>>()?;
     let routes = router(ApiParts {
         cloud: cloud.clone(),
         backend: store.backend.clone(),
         authenticator: Arc::new(identity.clone()),
         identity: Some(identity),
+        providers,
         clock: clock.clone(),
         ids,
         readiness: readiness.clone(),

@@ -58,6 +58,7 @@ async fn api(images: &std::path::Path) -> (axum::Router, String, JoinSet<()>) {
         backend,
         authenticator: Arc::new(identity.clone()),
         identity: Some(identity),
+        providers: Vec::new(),
         clock,
         ids,
         readiness: Readiness::new(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use skyloom_cloud::Cloud;
-use skyloom_identity::{Authenticator, Identity};
+use skyloom_identity::{Authenticator, Identity, Oidc};
 use skyloom_model::{Clock, Ids, Readiness};
 use skyloom_store::DynBackend;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,8 @@ pub struct ApiParts {
     pub authenticator: Arc<dyn Authenticator>,
     /// The users that the cloud keeps itself; `None` where a product has its own: then the routes of identity answer 404.
     pub identity: Option<Identity>,
+    /// The identity providers on whose word users log in.
+    pub providers: Vec<Oidc>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Request ids.

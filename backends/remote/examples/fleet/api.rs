@@ -64,6 +64,7 @@ pub(crate) async fn serve_until_stdin_ends() -> std::result::Result<(), AnyError
             backend: backend.clone(),
             authenticator: authenticator.clone(),
             identity: None,
+            providers: Vec::new(),
             clock: clock.clone(),
             ids: ids.clone(),
             readiness: Readiness::new(),

@@ -72,6 +72,7 @@ impl ApiServer {
             backend: store,
             authenticator,
             identity: None,
+            providers: Vec::new(),
             clock,
             ids,
             readiness: Readiness::new(),

@@ -158,6 +158,7 @@ pub(super) async fn run(
         backend: store.backend.clone(),
         authenticator: Arc::new(identity.clone()),
         identity: Some(identity),
+        providers: Vec::new(),
         clock,
         ids,
         readiness: readiness.clone(),

@@ -103,7 +103,7 @@ pub(crate) enum Verb {
     /// Take back all certificates that a host has; it may join again
     #[command(after_help = "Examples:
   skyloom host revoke-certificates rack1-n3
-  skyloom host revoke-certificates rack1-n3 --why 'the machine was stolen' --yes")]
+  skyloom host revoke-certificates rack1-n3 --why stolen --yes")]
     RevokeCertificates {
         /// Name, id or beginning of an id
         host: String,

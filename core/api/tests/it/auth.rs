@@ -78,7 +78,7 @@ fn api_call<'a>(api: &'a Api, token: &str) -> crate::harness::Call<'a> {
         .header("x-request-id", "same")
 }
 
-const PROVING: [&str; 2] = ["/v1/auth/login", "/v1/join"];
+const PROVING: [&str; 3] = ["/v1/auth/login", "/v1/join", "/v1/join/renew"];
 
 /// Operations that users make, without the store's and the public ones.
 fn user_operations() -> impl Iterator<Item = (String, &'static str)> {

@@ -108,6 +108,7 @@ impl Secure {
             backend: api.backend.clone(),
             authenticator: Arc::new(api.identity.clone()),
             identity: Some(api.identity.clone()),
+            providers: Vec::new(),
             clock: clock.clone(),
             ids,
             readiness: Readiness::new(),

@@ -14,7 +14,8 @@ use skyloom_api::{ApiLimits, ApiParts, EdgeConfig, RateLimits, router};
 use skyloom_cloud::{Caller, Cloud, CloudParts, CreateProject, DirImageRepo, TaskLimits};
 use skyloom_identity::{
     Actor, AuthScope, Authenticator as _, BuiltIn, DEFAULT_DOMAIN, FileKeys, HashCost, HasherConfig, Holder,
-    Identified, Identity, IdentityConfig, IdentityParts, NewApiToken, Rights, Target, Vault,
+    Identified, Identity, IdentityConfig, IdentityParts, NewApiToken, Oidc, OidcConfig, ProviderKeys, Rights,
+    Target, Vault,
 };
 use skyloom_model::{HostId, ManualClock, Phase, ProjectId, Readiness, Resource as _, SeededIds, TokenId};
 use skyloom_store::{DynBackend, MemoryConfig, MemoryStore};
@@ -62,6 +63,7 @@ pub(crate) struct Setup {
     pub(crate) readiness: Readiness,
     pub(crate) metrics: Arc<dyn Fn() -> String + Send + Sync>,
     pub(crate) tasks: TaskLimits,
+    pub(crate) providers: Vec<(OidcConfig, Arc<dyn ProviderKeys>)>,
 }
 
 impl Default for Setup {
@@ -78,6 +80,7 @@ impl Default for Setup {
             readiness,
             metrics: Arc::new(|| "up 1\n".to_owned()),
             tasks: TaskLimits::default(),
+            providers: Vec::new(),
         }
     }
 }
@@ -144,11 +147,14 @@ impl Api {
         // From here on the directory is known to hear the store, and nobody waits for that.
         let asked = identity.authenticate(first.token.expose(), "test").await;
         assert!(matches!(asked, Ok(Identified::Person(_))));
+        let provider = |(config, keys)| Oidc::new(config, keys, shared.clone());
+        let providers = setup.providers.into_iter().map(provider).collect();
         let router = router(ApiParts {
             cloud: cloud.clone(),
             backend: backend.clone(),
             authenticator: Arc::new(identity.clone()),
             identity: Some(identity.clone()),
+            providers,
             clock: shared,
             ids,
             readiness: setup.readiness,

@@ -14,6 +14,8 @@ mod harness;
 mod hold;
 mod identity;
 mod limits;
+mod matrix;
+mod oidc;
 mod openapi;
 mod resources;
 mod scopes;

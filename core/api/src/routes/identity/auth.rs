@@ -1,12 +1,15 @@
 //! `/v1/auth`: logging in and out, and who one is.
 
+use std::sync::Arc;
+
 use axum::Json as Answer;
 use axum::extract::State;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use skyloom_cloud::ShownOnce;
 use skyloom_identity::{
-    AuthScope, CredentialRef, Deed, DomainRef, LogIn, Method, ProjectRef, Proof, ScopeAsked, UserRef, Via,
+    AuthScope, CredentialRef, Deed, DomainRef, LogIn, Method, Oidc, ProjectRef, Proof, ScopeAsked, UserRef,
+    Via,
 };
 use skyloom_model::{Secret, Timestamp};
 use utoipa::ToSchema;
@@ -30,7 +33,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(whoami))
 }
 
-/// A login: a password (with a code where there is a second factor), a bearer token, or an application credential.
+/// A login: a password (with a code where there is a second factor), a bearer token, an application credential, or the word of an identity provider.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct LoginRequest {
@@ -51,6 +54,14 @@ struct LoginRequest {
     /// A bearer token that was given before, or an API token.
     #[schema(value_type = Option<String>)]
     token: Option<Secret<String>>,
+    /// An ID token of an identity provider that the cloud is set up with.
+    #[schema(value_type = Option<String>)]
+    id_token: Option<Secret<String>>,
+    /// The random text that the ID token was made for.
+    #[schema(value_type = Option<String>)]
+    nonce: Option<Secret<String>>,
+    /// Which identity provider; not needed where there is one.
+    issuer: Option<String>,
     /// The name (with `user`) or id of an application credential.
     credential: Option<String>,
     /// The application credential's secret.
@@ -230,21 +241,39 @@ impl LoginRequest {
                 code: code.clone(),
             });
         }
-        if proofs.is_empty() {
-            return Err(field(
-                "password",
-                "field.missing",
-                "a password, a token or a secret is needed",
-            ));
-        }
         Ok(proofs)
+    }
+
+    /// What an identity provider says, if its word is brought.
+    async fn external(&self, providers: &[Oidc]) -> Result<Option<Proof>> {
+        let Some(token) = &self.id_token else {
+            return Ok(None);
+        };
+        let nonce = self.nonce.as_ref();
+        let nonce = nonce.ok_or_else(|| field("nonce", "field.missing", "is needed with an ID token"))?;
+        let provider = match &self.issuer {
+            Some(issuer) => providers.iter().find(|one| one.config().issuer == *issuer),
+            None => providers.first().filter(|_| providers.len() == 1),
+        };
+        let provider = provider.ok_or_else(|| {
+            field(
+                "issuer",
+                "provider.not_found",
+                "names no identity provider of this cloud",
+            )
+        })?;
+        let said = provider.verify(token.expose(), nonce.expose()).await?;
+        Ok(Some(Proof::External {
+            said: Box::new(said),
+            provider: Arc::new(provider.config().clone()),
+        }))
     }
 }
 
 /// Log in
 ///
 /// Gives a bearer token for a password (with a code of the second factor, where there is one), for a token, or for an application
-/// credential. What was wrong is not said. Too many wrong ones are held back, by user and by where they come from. A token made
+/// credential, or on the word of an identity provider. What was wrong is not said. Too many wrong ones are held back, by user and by where they come from. A token made
 /// from a token ends with it.
 #[utoipa::path(post, path = "/v1/auth/login", operation_id = "login", tag = "auth", security(()),
     request_body = LoginRequest,
@@ -258,9 +287,18 @@ async fn login(
     let life = request
         .life_seconds
         .map(|seconds| std::time::Duration::from_secs(u64::from(seconds)));
+    let mut proofs = request.proofs()?;
+    proofs.extend(request.external(&state.parts.providers).await?);
+    if proofs.is_empty() {
+        return Err(field(
+            "password",
+            "field.missing",
+            "a password, a token, a secret or an ID token is needed",
+        ));
+    }
     let asked = LogIn {
         life,
-        ..LogIn::new(request.proofs()?, request.scope()).in_request(origin.request_id)
+        ..LogIn::new(proofs, request.scope()).in_request(origin.request_id)
     };
     let session = identity.log_in(asked, &origin.source).await?;
     Ok(Answer(LoggedIn {
