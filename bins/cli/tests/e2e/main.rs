@@ -9,6 +9,7 @@
 )]
 
 mod archive;
+mod canary;
 mod certificates;
 mod chaos;
 #[cfg(feature = "failpoints")]

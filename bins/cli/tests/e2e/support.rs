@@ -127,6 +127,11 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// What the kernel tells of it.
+    pub(crate) fn proc(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}", self.child.id()))
+    }
+
     /// Asks it to end, and waits.
     pub(crate) fn end(mut self) {
         self.signal(Signal::TERM);
