@@ -22,4 +22,5 @@ mod scopes;
 mod server;
 mod store;
 mod tasks;
+mod tenancy;
 mod watch;
