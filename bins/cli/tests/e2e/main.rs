@@ -18,6 +18,7 @@ mod dev;
 #[cfg(feature = "failpoints")]
 mod etcd;
 mod http;
+mod identity;
 mod processes;
 mod rest;
 mod secantus;
