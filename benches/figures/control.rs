@@ -79,6 +79,24 @@ impl Hypervisor for Noting {
     fn as_console(&self) -> Option<&dyn Console> {
         self.inner.as_console()
     }
+    fn as_pause(&self) -> Option<&dyn skyloom_hypervisor::Pause> {
+        self.inner.as_pause()
+    }
+    fn as_suspend(&self) -> Option<&dyn skyloom_hypervisor::Suspend> {
+        self.inner.as_suspend()
+    }
+    fn as_snapshots(&self) -> Option<&dyn skyloom_hypervisor::Snapshots> {
+        self.inner.as_snapshots()
+    }
+    fn as_hotplug(&self) -> Option<&dyn skyloom_hypervisor::Hotplug> {
+        self.inner.as_hotplug()
+    }
+    fn as_screen(&self) -> Option<&dyn skyloom_hypervisor::Screen> {
+        self.inner.as_screen()
+    }
+    fn as_guest_agent(&self) -> Option<&dyn skyloom_hypervisor::GuestAgent> {
+        self.inner.as_guest_agent()
+    }
 }
 
 /// The tasks of a store as they end.

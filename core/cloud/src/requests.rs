@@ -241,16 +241,22 @@ pub struct PatchHost {
 }
 
 /// Makes a project.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CreateProject {
-    /// Display name, unique.
+    /// Display name, unique in its domain.
     #[cfg_attr(feature = "openapi", schema(example = "shop"))]
     pub name: String,
     /// Free text, at most 1024 bytes.
     #[serde(default)]
     pub description: String,
+    /// Id of the domain that it is for; by default its parent's, or the caller's own, or the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<Uuid>,
+    /// Id of the project that it stands below; by default it stands at the top of its domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Uuid>,
 }
 
 /// Makes an API token.

@@ -16,6 +16,7 @@
 //! [`HostStorage`] is the host's disks: image cache, overlays, config drives. What one host's hypervisor and storage have
 //! in common is only the paths in [`VmSpec`].
 
+mod ability;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
@@ -31,13 +32,14 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use skyloom_model::{HostFacts, PowerState, ServerId};
 
+pub use ability::{GuestAgent, Hotplug, Pause, Screen, SnapshotFound, SnapshotOrder, Snapshots, Suspend};
 pub use error::{Class, Error, ErrorKind, Result};
 pub use event::{VmEvent, VmEventKind};
 pub use fake::{
     Effect, EffectKind, Executions, FakeDomain, FakeHypervisor, FakeOptions, FakeStorage, FakeWorld, Fault,
     FaultPoint, Holding, never_two_running,
 };
-pub use spec::{DiskSpec, NicSpec, VmSpec};
+pub use spec::{Boot, DiskSpec, NicSpec, VmSpec};
 pub use storage::{CachedImage, DiskInfo, HostStorage, ImageSpec, OverlaySpec, ProgressFn};
 
 /// The virtual machines of one host.
@@ -94,6 +96,24 @@ pub trait Hypervisor: Send + Sync + Debug + 'static {
 
     /// Serial console and its log, if this hypervisor has them.
     fn as_console(&self) -> Option<&dyn Console>;
+
+    /// Holding CPUs, if this hypervisor can.
+    fn as_pause(&self) -> Option<&dyn Pause>;
+
+    /// Memory kept on disk, if this hypervisor can.
+    fn as_suspend(&self) -> Option<&dyn Suspend>;
+
+    /// Snapshots, if this hypervisor can.
+    fn as_snapshots(&self) -> Option<&dyn Snapshots>;
+
+    /// Disks and NICs that come and go, if this hypervisor can.
+    fn as_hotplug(&self) -> Option<&dyn Hotplug>;
+
+    /// A picture of the screen, if this hypervisor can.
+    fn as_screen(&self) -> Option<&dyn Screen>;
+
+    /// The agent in the guest, if this hypervisor can reach it.
+    fn as_guest_agent(&self) -> Option<&dyn GuestAgent>;
 }
 
 /// Ability: the serial console.
@@ -116,9 +136,44 @@ pub struct Capability {
     pub durable_generation: bool,
     /// A serial console log is kept.
     pub console_log: bool,
+    /// Guests can be paused.
+    pub pause: bool,
+    /// Guests can be suspended to disk.
+    pub suspend: bool,
+    /// Disks of qcow2 can keep snapshots.
+    pub snapshots: bool,
+    /// A snapshot can keep the guest's memory.
+    pub memory_snapshots: bool,
+    /// Disks and NICs can come and go while the guest runs.
+    pub hotplug: bool,
+    /// The guest's screen can be seen.
+    pub screenshot: bool,
+    /// The agent in the guest can be reached.
+    pub guest_agent: bool,
+    /// A domain can boot a kernel that the host loads.
+    pub kernel_boot: bool,
 }
 
 impl Capability {
+    /// The verbs of [`Hypervisor`] with a console, and no further ability.
+    #[must_use]
+    pub const fn basic() -> Self {
+        Self {
+            graceful_stop: true,
+            guests_outlive_agent: true,
+            durable_generation: true,
+            console_log: true,
+            pause: false,
+            suspend: false,
+            snapshots: false,
+            memory_snapshots: false,
+            hotplug: false,
+            screenshot: false,
+            guest_agent: false,
+            kernel_boot: false,
+        }
+    }
+
     /// All abilities.
     #[must_use]
     pub const fn full() -> Self {
@@ -127,6 +182,14 @@ impl Capability {
             guests_outlive_agent: true,
             durable_generation: true,
             console_log: true,
+            pause: true,
+            suspend: true,
+            snapshots: true,
+            memory_snapshots: true,
+            hotplug: true,
+            screenshot: true,
+            guest_agent: true,
+            kernel_boot: true,
         }
     }
 }

@@ -204,6 +204,24 @@ impl Hypervisor for Broken {
     fn as_console(&self) -> Option<&dyn Console> {
         Some(self)
     }
+    fn as_pause(&self) -> Option<&dyn skyloom_hypervisor::Pause> {
+        None
+    }
+    fn as_suspend(&self) -> Option<&dyn skyloom_hypervisor::Suspend> {
+        None
+    }
+    fn as_snapshots(&self) -> Option<&dyn skyloom_hypervisor::Snapshots> {
+        None
+    }
+    fn as_hotplug(&self) -> Option<&dyn skyloom_hypervisor::Hotplug> {
+        None
+    }
+    fn as_screen(&self) -> Option<&dyn skyloom_hypervisor::Screen> {
+        None
+    }
+    fn as_guest_agent(&self) -> Option<&dyn skyloom_hypervisor::GuestAgent> {
+        None
+    }
 }
 
 #[async_trait]

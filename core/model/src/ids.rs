@@ -27,6 +27,16 @@ pub type ImageId = Id<crate::Image>;
 pub type KeypairId = Id<crate::Keypair>;
 /// Id of a port.
 pub type PortId = Id<crate::Port>;
+/// Id of a volume.
+pub type VolumeId = Id<crate::Volume>;
+/// Id of a snapshot.
+pub type SnapshotId = Id<crate::Snapshot>;
+/// Id of a network.
+pub type NetworkId = Id<crate::Network>;
+/// Id of a subnet.
+pub type SubnetId = Id<crate::Subnet>;
+/// Id of a security group.
+pub type SecurityGroupId = Id<crate::SecurityGroup>;
 /// Id of a project.
 pub type ProjectId = Id<crate::Project>;
 /// Id of an API token (not its secret).

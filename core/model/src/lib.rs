@@ -18,6 +18,7 @@ mod ids;
 mod job;
 mod meta;
 mod name;
+mod network;
 pub mod paths;
 mod plan;
 mod readiness;
@@ -27,6 +28,7 @@ mod secret;
 mod server;
 pub mod state;
 mod task;
+mod volume;
 
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use crash::crash_point;
@@ -34,12 +36,16 @@ pub use custody::{Copying, Custody, Guest, GuestReport, Hold, Incarnation, Kinsh
 pub use error::report;
 pub use event::{Event, EventKind};
 pub use ids::{
-    EventId, FlavorId, HostId, Id, Ids, ImageId, KeypairId, OsIds, PortId, ProjectId, SeededIds, ServerId,
-    TaskId, TokenId, UserId,
+    EventId, FlavorId, HostId, Id, Ids, ImageId, KeypairId, NetworkId, OsIds, PortId, ProjectId,
+    SecurityGroupId, SeededIds, ServerId, SnapshotId, SubnetId, TaskId, TokenId, UserId, VolumeId,
 };
 pub use job::{JobRecord, JobState, JobWant, StepRecord, WorkerMark};
 pub use meta::{Meta, Resource, Scope};
 pub use name::{Hostname, MAX_NAME_LEN, Name, NameError};
+pub use network::{
+    AddressRange, Direction, Family, Network, NetworkSpec, Protocol, Remote, SecurityGroup,
+    SecurityGroupSpec, SecurityRule, Subnet, SubnetSpec,
+};
 pub use plan::{JobId, JobSpec, MAIN_STAGE, Place, Plan, RetryPolicy, Stage, StageOutcome};
 pub use readiness::{Phase, PhaseReport, PhaseState, Readiness};
 pub use reason::Reason;
@@ -54,6 +60,10 @@ pub use server::{Activity, FlavorRef, ImageRef, Overlays, Placement, Server, Ser
 pub use state::{Lifecycle, PowerState, ServerAction};
 pub use task::{
     ActiveTask, Actor, Order, OrderVerb, Owner, Priority, Progress, Run, Subject, Task, TaskEnd, TaskState,
+};
+pub use volume::{
+    Attachment, IoLimits, Pool, Snapshot, SnapshotDisk, SnapshotOf, SnapshotSpec, SnapshotState,
+    SnapshotStatus, Volume, VolumeSource, VolumeSpec, VolumeState, VolumeStatus, disk_of,
 };
 
 /// The format version that this build writes into Task, Plan and Job records.

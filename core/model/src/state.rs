@@ -32,6 +32,8 @@ pub enum PowerState {
     Paused,
     /// Off.
     Stopped,
+    /// Off, with its memory kept on disk: the next start goes on from there.
+    Suspended,
     /// Its process ended by itself, not by the guest's own shutdown.
     Crashed,
 }
@@ -66,11 +68,12 @@ impl Lifecycle {
 
 impl PowerState {
     /// All values.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Unknown,
         Self::Running,
         Self::Paused,
         Self::Stopped,
+        Self::Suspended,
         Self::Crashed,
     ];
     /// Whether a guest executes, or may.
@@ -78,7 +81,7 @@ impl PowerState {
     pub const fn may_execute(self) -> bool {
         match self {
             Self::Running | Self::Paused | Self::Unknown => true,
-            Self::Stopped | Self::Crashed => false,
+            Self::Stopped | Self::Suspended | Self::Crashed => false,
         }
     }
 }
@@ -113,14 +116,14 @@ impl ServerAction {
     #[must_use]
     pub const fn fits(self, power: PowerState) -> bool {
         match (self, power) {
-            (Self::Start, PowerState::Stopped | PowerState::Crashed) => true,
+            (Self::Start, PowerState::Stopped | PowerState::Suspended | PowerState::Crashed) => true,
             (Self::Start, PowerState::Running | PowerState::Paused | PowerState::Unknown) => false,
             (Self::Stop | Self::Reboot, PowerState::Running | PowerState::Paused | PowerState::Unknown) => {
                 true
             }
             (Self::Stop, PowerState::Stopped) => false,
-            (Self::Stop, PowerState::Crashed) => true,
-            (Self::Reboot, PowerState::Stopped | PowerState::Crashed) => false,
+            (Self::Stop, PowerState::Suspended | PowerState::Crashed) => true,
+            (Self::Reboot, PowerState::Stopped | PowerState::Suspended | PowerState::Crashed) => false,
             (Self::Delete, _) => true,
         }
     }

@@ -186,6 +186,7 @@ mod tests {
 
     fn spec() -> VmSpec {
         let disk = |name: &str, path: &str, backing| DiskSpec {
+            limits: None,
             name: name.into(),
             path: path.into(),
             format: if backing {
@@ -197,6 +198,7 @@ mod tests {
             read_only: !backing,
         };
         VmSpec {
+            boot: skyloom_hypervisor::Boot::FirstDisk,
             id: ServerId::from_uuid(uuid::Uuid::from_u128(7)),
             project: ProjectId::from_uuid(uuid::Uuid::from_u128(8)),
             generation: 1,
@@ -208,6 +210,7 @@ mod tests {
                 disk("seed", "/pool/seed.iso", false),
             ],
             nics: vec![NicSpec {
+                device: None,
                 kind: NicKind::User,
                 mac: MacAddr::qemu([1, 2, 3]),
             }],

@@ -365,7 +365,7 @@ fn stale(operation: &'static str, id: ServerId, ordered: u64, there: u64) -> Err
 #[async_trait]
 impl Hypervisor for QmpHypervisor {
     fn capability(&self) -> Capability {
-        Capability::full()
+        Capability::basic()
     }
 
     async fn facts(&self) -> Result<HostFacts> {
@@ -464,6 +464,24 @@ impl Hypervisor for QmpHypervisor {
 
     fn as_console(&self) -> Option<&dyn Console> {
         Some(self)
+    }
+    fn as_pause(&self) -> Option<&dyn skyloom_hypervisor::Pause> {
+        None
+    }
+    fn as_suspend(&self) -> Option<&dyn skyloom_hypervisor::Suspend> {
+        None
+    }
+    fn as_snapshots(&self) -> Option<&dyn skyloom_hypervisor::Snapshots> {
+        None
+    }
+    fn as_hotplug(&self) -> Option<&dyn skyloom_hypervisor::Hotplug> {
+        None
+    }
+    fn as_screen(&self) -> Option<&dyn skyloom_hypervisor::Screen> {
+        None
+    }
+    fn as_guest_agent(&self) -> Option<&dyn skyloom_hypervisor::GuestAgent> {
+        None
     }
 }
 

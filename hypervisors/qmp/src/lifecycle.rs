@@ -109,7 +109,7 @@ pub(crate) async fn start(tasks: &Arc<Tasks>, vm: &Arc<Vm>, spec: &VmSpec) -> Re
             match power_of(&state) {
                 Some(PowerState::Running) => return unstop(vm).await,
                 Some(PowerState::Paused) => unstop(vm).await?,
-                Some(PowerState::Stopped | PowerState::Crashed) => {
+                Some(PowerState::Stopped | PowerState::Suspended | PowerState::Crashed) => {
                     end_process(vm, &process, "start").await?;
                     launch(tasks, vm, spec).await?;
                 }

@@ -33,7 +33,7 @@ struct ExamHost {
 impl Exam for QmpExam {
     fn offers(&self) -> Offers {
         Offers {
-            capability: Capability::full(),
+            capability: Capability::basic(),
             live_guest: true,
             guest_power_off: true,
             crash: true,

@@ -150,6 +150,7 @@ pub(crate) fn server() -> Kind {
             PowerState::Running => labels("running", "运行中"),
             PowerState::Paused => labels("paused", "已暂停"),
             PowerState::Stopped => labels("stopped", "已关机"),
+            PowerState::Suspended => labels("suspended", "已休眠"),
             PowerState::Crashed => labels("crashed", "已崩溃"),
         },
     });

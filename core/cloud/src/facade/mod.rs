@@ -37,11 +37,11 @@ mod tasks;
 mod tokens;
 mod wait;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use skyloom_flow::FlowRegistry;
-use skyloom_identity::{AuditSink, Directory, Limits, Snapshot};
+use skyloom_identity::{AuditSink, Directory, Limits, Rights, Snapshot};
 use skyloom_model::{Clock, Ids};
 use skyloom_scheduler::{FilterScheduler, Scheduler};
 use skyloom_store::DynBackend;
@@ -50,7 +50,7 @@ use self::admission::Admission;
 use self::draft::Planner;
 use self::plans::Applying;
 use self::quotas::Turns;
-use crate::{Archive, HostAuthority, ImageRepo, cloud_flows};
+use crate::{Archive, CloudError, HostAuthority, ImageRepo, Result, cloud_flows};
 
 pub use self::admission::TaskLimits;
 pub(crate) use self::events::wanted_event;
@@ -91,6 +91,8 @@ pub struct Cloud {
     directory: Option<Directory>,
     /// Gives out certificates, if this cloud has any.
     authority: Option<Arc<HostAuthority>>,
+    /// What the cloud itself may do, once somebody has asked.
+    own_rights: Arc<OnceLock<Rights>>,
     /// The shown plan that mutations of this value carry out.
     applying: Option<Applying>,
 }
@@ -115,6 +117,7 @@ impl Cloud {
             turns: Arc::default(),
             directory: None,
             authority: None,
+            own_rights: Arc::default(),
             applying: None,
         }
     }
@@ -160,6 +163,15 @@ impl Cloud {
         if let Some(directory) = &self.directory {
             directory.until(CATCH_UP, condition).await;
         }
+    }
+
+    /// What the cloud itself may do.
+    fn own_rights(&self) -> Result<Rights> {
+        if let Some(rights) = self.own_rights.get() {
+            return Ok(rights.clone());
+        }
+        let rights = Rights::of_the_cloud().map_err(|e| CloudError::internal(e.to_string()))?;
+        Ok(self.own_rights.get_or_init(|| rights).clone())
     }
 
     /// Where finished tasks and old events go while [`Cloud::keep_tidy`] runs.

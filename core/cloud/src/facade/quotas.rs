@@ -24,9 +24,12 @@ use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
 use super::Cloud;
+use super::audit::Told;
 use crate::preview::QuotaUse;
 use crate::{Caller, CloudError, ErrorKind, Result, amounts};
 
+/// What counting takes.
+const RECOUNT: &str = "quota:recount";
 /// Time between two counts.
 const PERIOD: Duration = Duration::from_secs(24 * 3600);
 /// Tries of one count before others are left to it.
@@ -129,7 +132,7 @@ impl Cloud {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(PERIOD) => {}
             }
-            match self.recount().await {
+            match self.recount(None).await {
                 Ok(corrections) if corrections.is_empty() => tracing::debug!("all quotas are as counted"),
                 Ok(corrections) => tracing::warn!(?corrections, "quotas were not what there is: put right"),
                 Err(error) => tracing::warn!(%error, "quotas cannot be counted now"),
@@ -137,16 +140,17 @@ impl Cloud {
         }
     }
 
-    /// Counts what all projects have, and puts right what is written otherwise. An operator's call.
+    /// Counts what all projects have, and puts right what is written otherwise. An operator's call; the audit has each ledger that
+    /// was corrected.
     ///
     /// # Errors
     /// `auth.forbidden`, and those of the store.
     pub async fn recount_quotas(&self, caller: &Caller) -> Result<Vec<Correction>> {
-        caller.may_in_cloud("quota:recount")?;
-        self.recount().await
+        caller.may_in_cloud(RECOUNT)?;
+        self.recount(Some(caller)).await
     }
 
-    async fn recount(&self) -> Result<Vec<Correction>> {
+    async fn recount(&self, caller: Option<&Caller>) -> Result<Vec<Correction>> {
         let projects = self.everything::<Project>(&paths::kind(Project::KIND)).await?;
         let mut all = Vec::new();
         let mut by_domain: BTreeMap<DomainId, Vec<ProjectId>> = BTreeMap::new();
@@ -154,12 +158,12 @@ impl Cloud {
             let id = project.value.id();
             let domain = DomainId::from_uuid(project.value.spec.domain);
             by_domain.entry(domain).or_default().push(id);
-            all.extend(self.put_right(Owner::Project(id), &[id]).await?);
+            all.extend(self.put_right(caller, Owner::Project(id), &[id]).await?);
         }
         for (domain, projects) in by_domain {
             let slot = Slot::load(&self.parts.backend, Owner::Domain(domain)).await?;
             if slot.ledger().is_some_and(|ledger| ledger.counts_for_domain()) {
-                all.extend(self.put_right(Owner::Domain(domain), &projects).await?);
+                all.extend(self.put_right(caller, Owner::Domain(domain), &projects).await?);
             }
         }
         Ok(all)
@@ -167,7 +171,12 @@ impl Cloud {
 
     /// Makes one ledger what its projects have. Whoever changes what there is writes the ledger too, so if it is unchanged
     /// after counting, what was counted is still so.
-    async fn put_right(&self, owner: Owner, projects: &[ProjectId]) -> Result<Vec<Correction>> {
+    async fn put_right(
+        &self,
+        caller: Option<&Caller>,
+        owner: Owner,
+        projects: &[ProjectId],
+    ) -> Result<Vec<Correction>> {
         for _ in 0..TRIES {
             let slot = Slot::load(&self.parts.backend, owner).await?;
             let mut actual = Amounts::new();
@@ -175,7 +184,17 @@ impl Cloud {
                 actual = actual.plus(&self.count(*project).await?);
             }
             let (txn, corrections) = slot.correct(&actual)?;
-            if corrections.is_empty() || self.commit(txn).await? {
+            if corrections.is_empty() {
+                return Ok(corrections);
+            }
+            let told = match caller {
+                Some(caller) => {
+                    let told = Told::nameless(RECOUNT, Some(owner.id()), Scope::System);
+                    self.audited(caller, told, None)?
+                }
+                None => Txn::new(),
+            };
+            if self.commit(txn.and(told)).await? {
                 return Ok(corrections);
             }
         }

@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use skyloom_identity::Rights;
 use skyloom_model::{
     Claim, Host, HostId, Lifecycle, PowerState, Project, ProjectId, Scope, Server, ServerId, VmObservation,
     paths,
@@ -155,14 +154,13 @@ impl Cloud {
 
     /// The cloud itself, asking on behalf of a project, once for each key.
     async fn asks(&self, id: ProjectId, key: String) -> Result<Caller> {
-        let rights = Rights::of_the_cloud().map_err(|e| CloudError::internal(e.to_string()))?;
         let project = self.resource::<Project>(Scope::System, id.uuid()).await?;
         let project = project.ok_or_else(|| CloudError::not_found("project"))?;
         Ok(Caller {
             request_id: format!("{WHO}-{key}"),
             idempotency_key: Some(key),
             lineage: self.lineage(&project.value).await?,
-            ..Caller::internal(WHO, rights, id)
+            ..Caller::internal(WHO, self.own_rights()?, id)
         })
     }
 

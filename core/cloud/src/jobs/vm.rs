@@ -58,6 +58,7 @@ impl DefineInput {
                 .ports
                 .iter()
                 .map(|p| NicSpec {
+                    device: None,
                     kind: p.kind,
                     mac: p.mac,
                 })
@@ -84,6 +85,7 @@ impl Define {
                 return Err(JobError::permanent("host.disk_missing", message));
             };
             disks.push(DiskSpec {
+                limits: None,
                 read_only: name == "seed",
                 name,
                 path: disk.path.clone(),
@@ -92,6 +94,7 @@ impl Define {
             });
         }
         Ok(VmSpec {
+            boot: skyloom_hypervisor::Boot::FirstDisk,
             id: input.server,
             project: input.project,
             generation,
@@ -248,7 +251,7 @@ impl Job for Stop {
         match self.hypervisor.inspect(input.server).await.map_err(host_error)? {
             Inspection::Absent
             | Inspection::Found {
-                power: PowerState::Stopped | PowerState::Crashed,
+                power: PowerState::Stopped | PowerState::Suspended | PowerState::Crashed,
                 ..
             } => {}
             Inspection::Found { .. } => {

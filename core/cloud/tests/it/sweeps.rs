@@ -71,6 +71,7 @@ impl Site {
 
     async fn domain(&self, host: HostId, id: ServerId, generation: u64) {
         let spec = VmSpec {
+            boot: skyloom_hypervisor::Boot::FirstDisk,
             id,
             project: self.admin.project,
             generation,

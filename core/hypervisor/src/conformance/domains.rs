@@ -127,6 +127,7 @@ pub(super) fn must_refuse<T: Debug>(done: Result<T>, kind: ErrorKind) {
 /// The same domain in another generation.
 pub(super) fn at(spec: &VmSpec, generation: u64) -> VmSpec {
     VmSpec {
+        boot: crate::Boot::FirstDisk,
         generation,
         ..spec.clone()
     }

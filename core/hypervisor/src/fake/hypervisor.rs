@@ -174,6 +174,24 @@ impl Hypervisor for FakeHypervisor {
     fn as_console(&self) -> Option<&dyn Console> {
         self.capability().console_log.then_some(self as &dyn Console)
     }
+    fn as_pause(&self) -> Option<&dyn crate::Pause> {
+        None
+    }
+    fn as_suspend(&self) -> Option<&dyn crate::Suspend> {
+        None
+    }
+    fn as_snapshots(&self) -> Option<&dyn crate::Snapshots> {
+        None
+    }
+    fn as_hotplug(&self) -> Option<&dyn crate::Hotplug> {
+        None
+    }
+    fn as_screen(&self) -> Option<&dyn crate::Screen> {
+        None
+    }
+    fn as_guest_agent(&self) -> Option<&dyn crate::GuestAgent> {
+        None
+    }
 }
 
 #[async_trait]

@@ -40,7 +40,7 @@ impl FakeOptions {
                 accelerator_reason: "guests are records: nothing is executed".into(),
                 traits: Vec::new(),
             },
-            capability: Capability::full(),
+            capability: Capability::basic(),
             step: false,
             naive_start: false,
             tag: 0,

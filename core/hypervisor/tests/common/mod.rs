@@ -86,7 +86,7 @@ impl FakeHost {
 impl Exam for FakeExam {
     fn offers(&self) -> Offers {
         Offers {
-            capability: Capability::full(),
+            capability: Capability::basic(),
             live_guest: true,
             guest_power_off: true,
             crash: true,
@@ -110,6 +110,7 @@ impl HostUnderExam for FakeHost {
         let id: ServerId = Id::from_uuid(self.ids.lock().uuid());
         self.world.ignore_graceful(id, guest == Guest::Idle).unwrap();
         let disk = DiskSpec {
+            limits: None,
             name: "root".into(),
             path: PathBuf::from("/nowhere/root"),
             format: DiskFormat::Qcow2,
@@ -117,6 +118,7 @@ impl HostUnderExam for FakeHost {
             read_only: false,
         };
         VmSpec {
+            boot: skyloom_hypervisor::Boot::FirstDisk,
             id,
             project: Id::from_uuid(self.ids.lock().uuid()),
             generation: 1,
@@ -125,6 +127,7 @@ impl HostUnderExam for FakeHost {
             memory_mib: 128,
             disks: vec![disk],
             nics: vec![NicSpec {
+                device: None,
                 kind: NicKind::User,
                 mac: MacAddr::qemu([0, 0, 1]),
             }],

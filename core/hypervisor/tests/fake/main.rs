@@ -20,6 +20,7 @@ use skyloom_model::{DiskFormat, Id, ManualClock, Name, PowerState, SeededIds, Se
 fn spec(seed: u64) -> VmSpec {
     let ids = SeededIds::new(ManualClock::new(), seed);
     VmSpec {
+        boot: skyloom_hypervisor::Boot::FirstDisk,
         id: Id::fresh(&ids),
         project: Id::fresh(&ids),
         generation: 3,

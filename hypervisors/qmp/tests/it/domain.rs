@@ -72,6 +72,7 @@ async fn live_json_tells_process_devices_and_accelerator() {
     let hypervisor = host.open().await;
     let mut spec = host.spec("devices", Mode::Idle);
     spec.nics.push(NicSpec {
+        device: None,
         kind: NicKind::User,
         mac: MacAddr::qemu([1, 2, 3]),
     });
@@ -243,6 +244,7 @@ async fn a_header_cannot_name_a_file_that_the_spec_does_not_know() {
         .status();
     assert!(made.unwrap().success());
     spec.disks.push(DiskSpec {
+        limits: None,
         name: "evil".into(),
         path: evil,
         format: DiskFormat::Qcow2,

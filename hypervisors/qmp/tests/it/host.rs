@@ -73,6 +73,7 @@ impl Host {
         let path = self.temp.path().join(format!("{id}.raw"));
         fs::write(&path, tiny_disk(mode)).unwrap();
         VmSpec {
+            boot: skyloom_hypervisor::Boot::FirstDisk,
             id,
             project: ProjectId::from_uuid(fresh_uuid()),
             generation: 1,
@@ -80,6 +81,7 @@ impl Host {
             vcpus: 1,
             memory_mib: 16,
             disks: vec![DiskSpec {
+                limits: None,
                 name: "root".into(),
                 path,
                 format: DiskFormat::Raw,

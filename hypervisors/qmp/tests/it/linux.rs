@@ -32,6 +32,7 @@ async fn linux_boots_from_an_overlay_and_hears_the_power_button() {
     let mut spec = host.spec("linux", Mode::Idle);
     spec.memory_mib = 192;
     spec.disks = vec![DiskSpec {
+        limits: None,
         name: "root".into(),
         path: overlay,
         format: DiskFormat::Qcow2,
@@ -39,6 +40,7 @@ async fn linux_boots_from_an_overlay_and_hears_the_power_button() {
         read_only: false,
     }];
     spec.nics = vec![NicSpec {
+        device: None,
         kind: NicKind::User,
         mac: MacAddr::qemu([0, 0, 1]),
     }];

@@ -38,6 +38,7 @@ impl CloudWorld {
             planted.insert(id);
             fake.storage().create_seed(id, b"left").await.unwrap();
             let spec = VmSpec {
+                boot: skyloom_hypervisor::Boot::FirstDisk,
                 id,
                 project: self.caller.project,
                 generation,
