@@ -87,7 +87,14 @@ const LINE: &[(&str, &[&str])] = &[
         "skyloom-pool",
         &["skyloom-model", "skyloom-hypervisor", "skyloom-image"],
     ),
-    ("skyloom-qmp", &["skyloom-model", "skyloom-hypervisor"]),
+    ("skyloom-qemu", &["skyloom-model", "skyloom-hypervisor"]),
+    (
+        "skyloom-qmp",
+        &["skyloom-model", "skyloom-hypervisor", "skyloom-qemu"],
+    ),
+    (
+        &["skyloom-model", "skyloom-hypervisor", "skyloom-qemu"],
+    ),
 ];
 
 /// Crates that must stay free of any runtime: pure and synchronous.

@@ -1,6 +1,5 @@
 #![doc = include_str!("../README.md")]
 
-mod accel;
 mod argv;
 pub mod client;
 mod command;
@@ -12,13 +11,13 @@ mod hypervisor;
 mod lifecycle;
 mod monitor;
 mod process;
-mod qcow2;
 mod record;
-mod tasks;
 mod vm;
 pub mod wire;
 
-pub use accel::{Accelerator, AcceleratorKind, choose, probe};
+use skyloom_qemu::{accel, qcow2, tasks};
+
 pub use command::power_of;
 pub use config::{QmpConfig, RunAs, Timeouts};
 pub use hypervisor::QmpHypervisor;
+pub use skyloom_qemu::accel::{Accelerator, AcceleratorKind, choose, probe};

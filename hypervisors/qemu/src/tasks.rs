@@ -11,14 +11,23 @@ use tracing::Instrument as _;
 
 /// A set of tasks; `None` inside once it is closed.
 #[derive(Debug)]
-pub(crate) struct Tasks(Mutex<Option<JoinSet<()>>>);
+pub struct Tasks(Mutex<Option<JoinSet<()>>>);
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Tasks {
-    pub(crate) fn new() -> Self {
+    /// An empty set.
+    #[must_use]
+    pub fn new() -> Self {
         Self(Mutex::new(Some(JoinSet::new())))
     }
 
-    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+    /// Adds a task; once the set is closed, nothing happens.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         if let Some(set) = &mut *self.0.lock() {
             while set.try_join_next().is_some() {}
             set.spawn(work);
@@ -26,7 +35,10 @@ impl Tasks {
     }
 
     /// Runs `work` to its end even when the caller goes away: half a start is worse than a whole one.
-    pub(crate) async fn finish<T: Send + 'static>(
+    ///
+    /// # Errors
+    /// Those of `work`; [`ErrorKind::Unavailable`] when the set is closed.
+    pub async fn finish<T: Send + 'static>(
         &self,
         operation: &'static str,
         work: impl Future<Output = Result<T>> + Send + 'static,
@@ -40,12 +52,12 @@ impl Tasks {
     }
 
     /// Ends all tasks where they stand, as a crash would.
-    pub(crate) fn abort(&self) {
+    pub fn abort(&self) {
         drop(self.0.lock().take());
     }
 
     /// Ends all tasks and waits for that.
-    pub(crate) async fn close(&self) {
+    pub async fn close(&self) {
         let set = self.0.lock().take();
         if let Some(mut set) = set {
             set.abort_all();

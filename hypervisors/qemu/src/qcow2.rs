@@ -8,7 +8,10 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 /// The file below the qcow2 file at `path`; `None` when there is none.
-pub(crate) fn backing_file(path: &Path) -> io::Result<Option<PathBuf>> {
+///
+/// # Errors
+/// What opening and reading the file gives; `InvalidData` or `UnexpectedEof` when it is no sound qcow2 file.
+pub fn backing_file(path: &Path) -> io::Result<Option<PathBuf>> {
     let mut file = File::open(path)?;
     let mut head = [0; 20];
     file.read_exact(&mut head)?;
