@@ -6,13 +6,14 @@ SHELL := /bin/bash
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 GUEST := $(TARGET)/guest/guest.qcow2
+RESCUE := $(TARGET)/guest/rescue
 VENV := $(TARGET)/venv
 PACKAGES := gcc libc6-dev make qemu-system-x86 qemu-utils linux-image-cloud-amd64 busybox-static cpio xz-utils \
-            syslinux syslinux-common mtools dosfstools xorriso python3-venv \
+            syslinux syslinux-common mtools dosfstools xorriso e2fsprogs util-linux dropbear-bin python3-venv \
             protobuf-compiler libprotobuf-dev etcd-server postgresql mariadb-server
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help deps demo test lint unit contract test-openstack sim ablations bench doc deny guest secantus openapi
+.PHONY: help deps demo test lint unit contract test-openstack sim ablations bench doc deny guest rescue-image secantus openapi
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -29,6 +30,10 @@ $(GUEST): $(wildcard tools/guest/*) | deps
 	@mkdir -p $(dir $(GUEST))
 	tools/guest/make-image.sh $(GUEST)
 
+rescue-image: $(RESCUE)/rescue.qcow2 ## the rescue system, as a disk and as kernel and initrd
+$(RESCUE)/rescue.qcow2: $(wildcard tools/rescue/* tools/guest/*) | deps
+	tools/rescue/make-rescue.sh $(RESCUE)
+
 secantus: deps ## the server that the MongoDB store is tested with
 	@tools/servers/secantus.sh $(TARGET)/venv-secantus
 
@@ -44,7 +49,7 @@ lint: ## formatting and lints
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
 
-unit: guest secantus ## every test and conformance suite
+unit: guest rescue-image secantus ## every test and conformance suite
 	SKYLOOM_SECANTUS=$(abspath $(TARGET))/venv-secantus/bin/secantusd-py \
 	  tools/test.sh $(TARGET)/tmp/unit.log $(CARGO) test --locked --workspace --all-features --no-fail-fast
 
