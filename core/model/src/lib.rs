@@ -5,10 +5,11 @@
 //! * Resources ([`Server`], [`Flavor`], [`Image`], …) are `meta` + `spec` (wanted) + `status` (observed).
 //! * Work is a [`Task`] (one asked-for change), woven into an immutable [`Plan`] of [`JobSpec`]s, whose progress stands
 //!   in [`JobRecord`]s.
-//! * States are orthogonal axes with exhaustive tables ([`state`], [`TaskState::next`], [`JobState::next`]).
+//! * States are orthogonal axes with exhaustive tables ([`state`], [`action`], [`TaskState::next`], [`JobState::next`]).
 //! * [`paths`] says where each record lives in the Store.
 
 pub mod ablation;
+pub mod action;
 mod clock;
 pub mod crash;
 mod custody;
@@ -30,6 +31,7 @@ pub mod state;
 mod task;
 mod volume;
 
+pub use action::{ActionDef, Overlay, ServerAction, Words};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use crash::crash_point;
 pub use custody::{Copying, Custody, Guest, GuestReport, Hold, Incarnation, Kinship, Origin};
@@ -57,7 +59,7 @@ pub use resources::{
 };
 pub use secret::{Secret, ServerSecrets};
 pub use server::{Activity, FlavorRef, ImageRef, Overlays, Placement, Server, ServerSpec, ServerStatus};
-pub use state::{Lifecycle, PowerState, ServerAction};
+pub use state::{Lifecycle, PowerState};
 pub use task::{
     ActiveTask, Actor, Order, OrderVerb, Owner, Priority, Progress, Run, Subject, Task, TaskEnd, TaskState,
 };

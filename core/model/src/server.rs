@@ -139,6 +139,24 @@ pub struct ServerStatus {
     pub launched_at: Option<Timestamp>,
 }
 
+impl ServerStatus {
+    /// Of a server of which nothing else is known.
+    #[must_use]
+    pub fn new(lifecycle: Lifecycle, power: PowerState) -> Self {
+        Self {
+            lifecycle,
+            power,
+            activity: None,
+            overlays: Overlays::default(),
+            placement: None,
+            addresses: Vec::new(),
+            accelerator: None,
+            fault: None,
+            launched_at: None,
+        }
+    }
+}
+
 impl Resource for Server {
     const KIND: &'static str = "servers";
     fn meta(&self) -> &Meta {

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use axum::Json as Answer;
 use serde::Serialize;
 use serde_json::Value;
-use skyloom_model::{Lifecycle, Overlays, PowerState, ServerAction, ServerStatus, TaskState};
+use skyloom_model::action::{ACTIONS, ActionDef, Guard};
+use skyloom_model::{Lifecycle, Overlay, PowerState, TaskState, Words};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -31,7 +32,7 @@ pub(crate) struct Kind {
     #[schema(example = "servers")]
     plural: &'static str,
     /// For people.
-    labels: Labels,
+    labels: Words,
     /// The axes of its state.
     axes: Vec<Axis>,
     /// What can be asked of it.
@@ -44,24 +45,13 @@ pub(crate) struct Kinds {
     items: Vec<Kind>,
 }
 
-/// Text for people in two languages.
-#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
-pub(crate) struct Labels {
-    /// English.
-    #[schema(example = "running")]
-    en: &'static str,
-    /// Chinese.
-    #[schema(example = "运行中")]
-    zh: &'static str,
-}
-
 /// One axis of a state.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct Axis {
     /// Its field below `status`, or `state`.
     #[schema(example = "power")]
     name: &'static str,
-    labels: Labels,
+    labels: Words,
     states: Vec<State>,
 }
 
@@ -72,7 +62,7 @@ pub(crate) struct State {
     value: Value,
     /// Whether it stays like this without a task under way.
     steady: bool,
-    labels: Labels,
+    labels: Words,
 }
 
 /// Something that can be asked.
@@ -80,7 +70,11 @@ pub(crate) struct State {
 pub(crate) struct Action {
     #[schema(value_type = String, example = "start")]
     name: Value,
-    labels: Labels,
+    labels: Words,
+    /// What is asked before, where there is something to ask.
+    dialog: Option<Words>,
+    /// Whether something is lost by it that cannot be had back.
+    dangerous: bool,
     /// The HTTP method.
     #[schema(example = "POST")]
     method: &'static str,
@@ -93,9 +87,16 @@ pub(crate) struct Action {
     /// The flow that does it, where it is one.
     #[schema(example = "server.start")]
     flow: Option<&'static str>,
-    /// The states in which it can be asked, as long as no task is under way: one state per axis.
+    /// The states in which it can be asked: one state per axis.
     #[schema(value_type = Vec<Object>, example = json!([{"lifecycle": "active", "power": "stopped"}]))]
     allowed: Vec<BTreeMap<&'static str, Value>>,
+    /// Conditions under which it is refused.
+    refused_under: Vec<Overlay>,
+    /// Whether it can be asked while a task is under way.
+    while_busy: bool,
+    /// What the host's hypervisor must be able to do: one of the traits of the host's facts.
+    #[schema(example = "pause")]
+    needs: Option<&'static str>,
 }
 
 /// List kinds
@@ -122,8 +123,8 @@ async fn get(_: Identity, name: RawId) -> Result<Answer<Kind>> {
     }
 }
 
-const fn labels(en: &'static str, zh: &'static str) -> Labels {
-    Labels { en, zh }
+const fn labels(en: &'static str, zh: &'static str) -> Words {
+    Words { en, zh }
 }
 
 /// A state or action by its name in JSON.
@@ -170,55 +171,33 @@ pub(crate) fn server() -> Kind {
                 states: power.collect(),
             },
         ],
-        actions: ServerAction::ALL.iter().copied().map(server_action).collect(),
+        actions: ACTIONS.iter().map(server_action).collect(),
     }
 }
 
-fn server_action(action: ServerAction) -> Action {
-    let (method, path) = match action {
-        ServerAction::Delete => ("DELETE", "/v1/servers/{id}".to_owned()),
-        ServerAction::Start | ServerAction::Stop | ServerAction::Reboot => {
-            let name = word(action);
-            (
-                "POST",
-                format!("/v1/servers/{{id}}/actions/{}", name.as_str().unwrap_or_default()),
-            )
-        }
-    };
+fn server_action(def: &ActionDef) -> Action {
     let pairs = Lifecycle::ALL
         .iter()
         .flat_map(|l| PowerState::ALL.map(|p| (*l, p)));
-    let allowed = pairs.filter(|(lifecycle, power)| action.allowed(&idle(*lifecycle, *power)).is_ok());
+    let allowed = pairs.filter(|(l, p)| def.lifecycles.contains(l) && def.powers.contains(p));
     Action {
-        name: word(action),
-        labels: match action {
-            ServerAction::Start => labels("start", "开机"),
-            ServerAction::Stop => labels("stop", "关机"),
-            ServerAction::Reboot => labels("reboot", "重启"),
-            ServerAction::Delete => labels("delete", "删除"),
-        },
-        method,
-        path,
-        permission: action.permission(),
-        flow: Some(action.flow()),
+        name: word(def.action),
+        labels: def.label,
+        dialog: Some(def.dialog),
+        dangerous: def.dangerous,
+        method: def.method,
+        path: def.path.to_owned(),
+        permission: def.permission,
+        flow: def.flow,
         allowed: allowed
             .map(|(l, p)| BTreeMap::from([("lifecycle", word(l)), ("power", word(p))]))
             .collect(),
-    }
-}
-
-/// A server on which nothing is under way.
-fn idle(lifecycle: Lifecycle, power: PowerState) -> ServerStatus {
-    ServerStatus {
-        lifecycle,
-        power,
-        activity: None,
-        overlays: Overlays::default(),
-        placement: None,
-        addresses: Vec::new(),
-        accelerator: None,
-        fault: None,
-        launched_at: None,
+        refused_under: def.refused_under.to_vec(),
+        while_busy: def.while_busy,
+        needs: match def.guard {
+            Guard::None | Guard::Placed => None,
+            Guard::Ability(ability) => Some(ability),
+        },
     }
 }
 
@@ -276,6 +255,11 @@ fn task_action(
     Action {
         name: word(name),
         labels: labels(name, zh),
+        dialog: None,
+        dangerous: false,
+        refused_under: Vec::new(),
+        while_busy: true,
+        needs: None,
         method: "POST",
         path: format!("/v1/tasks/{{id}}/{path}"),
         permission,

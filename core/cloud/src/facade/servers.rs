@@ -6,7 +6,7 @@ use futures::FutureExt as _;
 use serde_json::{Value as Json, json};
 use skyloom_identity::Object;
 use skyloom_model::{
-    Activity, Flavor, FlavorRef, Image, ImageRef, Keypair, Lifecycle, MacAddr, Meta, NicKind, Overlays, Port,
+    Activity, Flavor, FlavorRef, Image, ImageRef, Keypair, Lifecycle, MacAddr, Meta, NicKind, Port,
     PortSpec, PortStatus, PowerState, Resource as _, Scope, Secret, Server, ServerId, ServerSecrets,
     ServerSpec, ServerStatus, paths,
 };
@@ -126,17 +126,7 @@ impl Cloud {
                 anti_affinity_group: request.anti_affinity_group.clone(),
                 running: start,
             },
-            status: ServerStatus {
-                lifecycle: Lifecycle::Building,
-                power: PowerState::Unknown,
-                activity: None,
-                overlays: Overlays::default(),
-                placement: None,
-                addresses: Vec::new(),
-                accelerator: None,
-                fault: None,
-                launched_at: None,
-            },
+            status: ServerStatus::new(Lifecycle::Building, PowerState::Unknown),
         };
         let params = CreateParams {
             image: base_image(image)?,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use skyloom_model::{
     Activity, Flavor, FlavorRef, FlavorSpec, Host, HostId, HostSpec, HostStatus, Hostname, Id, ImageRef,
-    Lifecycle, Meta, Name, Overlays, Placement, PowerState, Resource as _, Resources, Scope, Server,
+    Lifecycle, Meta, Name, Placement, PowerState, Resource as _, Resources, Scope, Server,
     ServerId, ServerSpec, ServerStatus, VmObservation, paths,
 };
 
@@ -65,21 +65,15 @@ async fn seen(busy: bool) -> Seen {
             running: true,
         },
         status: ServerStatus {
-            lifecycle: Lifecycle::Active,
-            power: PowerState::Running,
             activity: busy.then(|| Activity {
                 task: Id::fresh(&*site.ids),
                 flow: "server.start".to_owned(),
             }),
-            overlays: Overlays::default(),
             placement: Some(Placement {
                 host,
                 host_name: name("h1"),
             }),
-            addresses: Vec::new(),
-            accelerator: None,
-            fault: None,
-            launched_at: None,
+            ..ServerStatus::new(Lifecycle::Active, PowerState::Running)
         },
     };
     let path = paths::resource(Server::KIND, Scope::Project(project), id.uuid());

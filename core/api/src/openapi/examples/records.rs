@@ -13,7 +13,7 @@ use skyloom_model::{
     Actor, DiskFormat, Event, EventKind, FORMAT, Flavor, FlavorRef, FlavorSpec, Hold, Host, HostFacts,
     HostSpec, HostStatus, Hostname, Id, Image, ImageRef, ImageSource, ImageSpec, ImageState, ImageStatus,
     Incarnation, JobId, Keypair, KeypairSpec, Lifecycle, MacAddr, Meta, Name, NicKind, Order, OrderVerb,
-    Overlays, Placement, Port, PortSpec, PortStatus, PowerState, Priority, Progress, Project, ProjectSpec,
+    Placement, Port, PortSpec, PortStatus, PowerState, Priority, Progress, Project, ProjectSpec,
     Reason, Resources, RetryPolicy, Scope, Server, ServerSpec, ServerStatus, Subject, Task, TaskState,
     Timestamp, Token, TokenHolder, TokenSpec,
 };
@@ -241,18 +241,14 @@ pub(super) fn server() -> Server {
             running: true,
         },
         status: ServerStatus {
-            lifecycle: Lifecycle::Active,
-            power: PowerState::Running,
-            activity: None,
-            overlays: Overlays::default(),
             placement: Some(Placement {
                 host: Id::from_uuid(id(6)),
                 host_name: name("rack1-07"),
             }),
             addresses: vec!["10.0.2.15".to_owned()],
             accelerator: Some("kvm".to_owned()),
-            fault: None,
             launched_at: Some(now()),
+            ..ServerStatus::new(Lifecycle::Active, PowerState::Running)
         },
     }
 }
