@@ -13,7 +13,7 @@
 //! * After any error, ask [`Hypervisor::inspect`]: it tells what is. Its answer `CannotTell` never justifies a start.
 //! * Guests outlive the agent: dropping a `Hypervisor` never stops one, [`Hypervisor::recover`] adopts them.
 //!
-//! [`HostStorage`] is the host's disks: image cache, overlays, config drives. What one host's hypervisor and storage have
+//! [`HostStorage`] is the host's disks: image cache, overlays, config drives; [`HostNetwork`] is its guests' ports. What one host's hypervisor and storage have
 //! in common is only the paths in [`VmSpec`].
 
 mod ability;
@@ -22,8 +22,10 @@ pub mod conformance;
 mod error;
 mod event;
 mod fake;
+mod network;
 mod spec;
 mod storage;
+mod volume;
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -36,11 +38,16 @@ pub use ability::{GuestAgent, Hotplug, Pause, Screen, SnapshotFound, SnapshotOrd
 pub use error::{Class, Error, ErrorKind, Result};
 pub use event::{VmEvent, VmEventKind};
 pub use fake::{
-    Effect, EffectKind, Executions, FakeDomain, FakeHypervisor, FakeOptions, FakeStorage, FakeWorld, Fault,
-    FaultPoint, Holding, never_two_running,
+    Effect, EffectKind, Executions, FakeDomain, FakeHypervisor, FakeMemory, FakeNetwork, FakeOptions,
+    FakeSnapshot, FakeStorage, FakeVolume, FakeWorld, Fault, FaultPoint, Holding, Platter, never_two_running,
+};
+pub use network::{
+    AddressPair, FirewallRule, HostNetwork, InstanceMetadata, NetworkCapability, NetworkWiring, NicDevice,
+    PortThere, PortWiring, Prefix, Route, SubnetWiring, family_of,
 };
 pub use spec::{Boot, DiskSpec, NicSpec, VmSpec};
-pub use storage::{CachedImage, DiskInfo, HostStorage, ImageSpec, OverlaySpec, ProgressFn};
+pub use storage::{CachedImage, DiskInfo, HostStorage, ImageSpec, OverlaySpec, ProgressFn, is_seed};
+pub use volume::{DiskAt, HostVolumes, VolumeAt, VolumeContent, VolumeInfo, VolumeOrder, VolumeSnapshot};
 
 /// The virtual machines of one host.
 #[async_trait]

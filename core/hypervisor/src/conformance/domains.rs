@@ -57,7 +57,7 @@ impl Desk {
         let processes = self.host.processes(spec.id).await;
         assert_eq!(
             processes,
-            usize::from(power == PowerState::Running),
+            usize::from(power.may_execute()),
             "guest processes of a {power:?} domain"
         );
     }
@@ -127,7 +127,6 @@ pub(super) fn must_refuse<T: Debug>(done: Result<T>, kind: ErrorKind) {
 /// The same domain in another generation.
 pub(super) fn at(spec: &VmSpec, generation: u64) -> VmSpec {
     VmSpec {
-        boot: crate::Boot::FirstDisk,
         generation,
         ..spec.clone()
     }

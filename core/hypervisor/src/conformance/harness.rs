@@ -27,6 +27,26 @@ pub enum Need {
     Crash,
     /// A bound of unread events.
     EventBound,
+    /// `Capability::pause`.
+    Pause,
+    /// `Capability::suspend`.
+    Suspend,
+    /// `Capability::snapshots`.
+    Snapshots,
+    /// `Capability::snapshots` and `Capability::memory_snapshots`.
+    MemorySnapshots,
+    /// `Capability::hotplug`.
+    Hotplug,
+    /// `Capability::hotplug` and a live guest that lets go of devices.
+    LetsGo,
+    /// `Capability::screenshot`.
+    Screenshot,
+    /// `Capability::guest_agent`.
+    GuestAgent,
+    /// `Capability::guest_agent` and a live guest with an agent.
+    AgentInGuest,
+    /// `Capability::kernel_boot` and `Capability::console_log`.
+    KernelBoot,
 }
 
 impl Need {
@@ -41,6 +61,16 @@ impl Need {
             Self::GuestPowerOff => offers.guest_power_off,
             Self::Crash => offers.crash,
             Self::EventBound => offers.event_bound.is_some(),
+            Self::Pause => offers.capability.pause,
+            Self::Suspend => offers.capability.suspend,
+            Self::Snapshots => offers.capability.snapshots,
+            Self::MemorySnapshots => offers.capability.snapshots && offers.capability.memory_snapshots,
+            Self::Hotplug => offers.capability.hotplug,
+            Self::LetsGo => offers.capability.hotplug && offers.live_guest && offers.lets_go,
+            Self::Screenshot => offers.capability.screenshot,
+            Self::GuestAgent => offers.capability.guest_agent,
+            Self::AgentInGuest => offers.capability.guest_agent && offers.live_guest && offers.agent,
+            Self::KernelBoot => offers.capability.kernel_boot && offers.capability.console_log,
         }
     }
 }
@@ -114,7 +144,7 @@ impl StorageCase {
     }
 }
 
-async fn within(patience: Duration, case: BoxFuture<'_, ()>) {
+pub(super) async fn within(patience: Duration, case: BoxFuture<'_, ()>) {
     assert!(
         tokio::time::timeout(patience, case).await.is_ok(),
         "the case hangs: not done after {patience:?}"
@@ -143,7 +173,7 @@ macro_rules! pool_case {
 }
 pub(super) use pool_case;
 
-fn on_a_runtime(case: impl Future<Output = ()>) -> Result<(), Failed> {
+pub(super) fn on_a_runtime(case: impl Future<Output = ()>) -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -8,7 +8,7 @@ use skyloom_model::{Id, PowerState, ServerId};
 
 use super::domains::{at, must_refuse, name};
 use super::harness::{Case, Desk, Need, case};
-use super::{Guest, generations, reopening, watching};
+use super::{Guest, abilities, generations, reopening, watching};
 use crate::{ErrorKind, Inspection, Recovered, StopMode, Stopped};
 
 const GENTLY: StopMode = StopMode::Graceful {
@@ -56,11 +56,12 @@ pub fn cases() -> Vec<Case> {
     all.extend(generations::cases());
     all.extend(watching::cases());
     all.extend(reopening::cases());
+    all.extend(abilities::cases());
     all
 }
 
 /// An id that no domain has.
-fn nobody() -> ServerId {
+pub(super) fn nobody() -> ServerId {
     Id::from_uuid(skyloom_model::Ids::uuid(&skyloom_model::SeededIds::new(
         skyloom_model::ManualClock::new(),
         99,
@@ -89,10 +90,19 @@ async fn facts_are_sane(desk: &mut Desk) {
 
 async fn capability_is_as_offered(desk: &mut Desk) {
     assert_eq!(desk.hypervisor().capability(), desk.offers.capability);
-    assert_eq!(
-        desk.hypervisor().as_console().is_some(),
-        desk.offers.capability.console_log
-    );
+    let (hypervisor, offered) = (desk.hypervisor(), desk.offers.capability);
+    let abilities = [
+        (hypervisor.as_console().is_some(), offered.console_log),
+        (hypervisor.as_pause().is_some(), offered.pause),
+        (hypervisor.as_suspend().is_some(), offered.suspend),
+        (hypervisor.as_snapshots().is_some(), offered.snapshots),
+        (hypervisor.as_hotplug().is_some(), offered.hotplug),
+        (hypervisor.as_screen().is_some(), offered.screenshot),
+        (hypervisor.as_guest_agent().is_some(), offered.guest_agent),
+    ];
+    for (at, (there, offered)) in abilities.into_iter().enumerate() {
+        assert_eq!(there, offered, "ability {at} is there exactly if it is claimed");
+    }
 }
 
 async fn define_makes_a_domain_that_is_off(desk: &mut Desk) {

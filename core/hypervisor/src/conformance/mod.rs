@@ -1,4 +1,5 @@
-//! The exam for implementers of [`Hypervisor`](crate::Hypervisor) and [`HostStorage`](crate::HostStorage).
+//! The exam for implementers of [`Hypervisor`](crate::Hypervisor), [`HostStorage`](crate::HostStorage) and
+//! [`HostNetwork`](crate::HostNetwork).
 //!
 //! ```text
 //!  your crate: tests/conformance.rs (harness = false)
@@ -12,14 +13,17 @@
 //!
 //! Not under semantic versioning: a new case may fail an implementation that passed before.
 
+mod abilities;
 mod disks;
 mod domains;
 mod generations;
 mod harness;
 mod hypervisor;
 mod images;
+mod network;
 mod pool;
 mod reopening;
+mod volumes;
 mod watching;
 
 use std::fmt::Debug;
@@ -31,10 +35,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use skyloom_model::{DiskFormat, Name, ServerId};
 
-use crate::{Capability, DiskInfo, HostStorage, Hypervisor, VmSpec};
+use crate::{Boot, Capability, DiskInfo, DiskSpec, HostStorage, Hypervisor, NicSpec, VmSpec, VolumeInfo};
 
 pub use harness::{Case, Need, StorageCase, main, storage_trials, trials};
 pub use hypervisor::cases;
+pub use network::{NetworkCase, NetworkExam, NetworkUnderExam, exam_wiring, network_cases, network_trials};
 pub use pool::cases as storage_cases;
 
 /// What an implementer brings so that its hypervisor can be examined.
@@ -53,6 +58,10 @@ pub struct Offers {
     pub capability: Capability,
     /// There are guests that boot, answer the power button and write to their console.
     pub live_guest: bool,
+    /// Live guests let go of disks and NICs when they are asked to.
+    pub lets_go: bool,
+    /// In live guests an agent runs, which knows the user `root` and no `nobody-at-all`.
+    pub agent: bool,
     /// The exam can let a guest shut itself down.
     pub guest_power_off: bool,
     /// The exam can kill a guest's process.
@@ -66,7 +75,8 @@ pub struct Offers {
 /// What the guest of a domain does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Guest {
-    /// Runs until it is forced off; may have nothing to boot. It does not answer the power button.
+    /// Runs until it is forced off; may have nothing to boot. It does not answer the power button, lets go of no device,
+    /// and has no agent.
     Idle,
     /// Boots, writes to its console, answers the power button. Asked for only if the exam offers a live guest.
     Live,
@@ -90,6 +100,20 @@ pub trait HostUnderExam: Send + Sync {
     async fn crash_guest(&self, id: ServerId);
     /// Part of what a live guest writes to its console when it has booted.
     fn live_text(&self) -> &str;
+    /// A fresh, empty, writable disk for the domain, of 1 MiB at least; its file is there. Nobody knows of it yet.
+    async fn disk(&self, id: ServerId, name: &str, format: DiskFormat) -> DiskSpec;
+    /// A NIC that can be plugged in; another address for each number.
+    async fn nic(&self, number: u8) -> NicSpec;
+    /// A kernel that writes its command line to the console. Asked for only with `Capability::kernel_boot`.
+    async fn kernel(&self, command_line: &str) -> Boot;
+    /// Writes a number to a qcow2 disk of a domain that is defined and off, as its guest could have.
+    async fn write(&self, id: ServerId, disk: &DiskSpec, number: u64);
+    /// The number on a qcow2 disk of a domain that is defined and off; 0 on an empty one.
+    async fn read(&self, id: ServerId, disk: &DiskSpec) -> u64;
+    /// Bytes that the disk describes, found without asking the hypervisor.
+    async fn bytes(&self, id: ServerId, disk: &DiskSpec) -> u64;
+    /// Whether the guest's process holds the disk's file, found without asking the hypervisor.
+    async fn holds(&self, id: ServerId, disk: &DiskSpec) -> bool;
 }
 
 /// What an implementer brings so that its pool can be examined.
@@ -114,6 +138,12 @@ pub trait PoolUnderExam: Send + Sync {
     async fn files(&self) -> Vec<PathBuf>;
     /// Whether the disk's file holds exactly `content`.
     async fn holds(&self, server: ServerId, disk: &DiskInfo, content: &[u8]) -> bool;
+    /// Writes `byte` all over the volume's beginning, as a guest would.
+    async fn fill(&self, volume: &VolumeInfo, byte: u8);
+    /// Whether the volume's beginning holds nothing but `byte`.
+    async fn filled(&self, volume: &VolumeInfo, byte: u8) -> bool;
+    /// Whether the volume holds what the image describes, and zeroes behind it.
+    async fn holds_image(&self, volume: &VolumeInfo, image: &ExamImage) -> bool;
 }
 
 /// An image of the exam.

@@ -1,13 +1,17 @@
 //! What a fake host knows of one server: its domain, its disks, the orders that came.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use skyloom_model::PowerState;
+use skyloom_model::{PortId, PowerState};
 
 use super::history::{Effect, EffectKind};
+use super::network::FakePort;
+use super::snapshots::{FakeSnapshot, Platter};
 use super::storage::FakeDisk;
-use crate::VmSpec;
+use super::volumes::FakeVolume;
+use crate::{Boot, VmSpec};
 
 /// A fake domain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +24,19 @@ pub struct FakeDomain {
     pub boots: u64,
     /// Its console log.
     pub console: String,
+    /// What its guest is made of: the definition of its start with what came and went since. `None` when it is off; of a
+    /// suspended one the definition that its memory was written by.
+    #[serde(default)]
+    pub guest: Option<VmSpec>,
+    /// What the guest keeps in its memory: one number, told by [`crate::FakeWorld::remember`].
+    #[serde(default)]
+    pub memory: u64,
+    /// Its disks' content and size by path.
+    #[serde(default)]
+    pub platters: BTreeMap<PathBuf, Platter>,
+    /// Its snapshots in the order in which they were taken; also those that are not whole.
+    #[serde(default)]
+    pub snapshots: Vec<FakeSnapshot>,
 }
 
 /// All that is known of one server: written as a whole, so that state and history never differ.
@@ -27,6 +44,11 @@ pub struct FakeDomain {
 pub(super) struct Book {
     pub(super) domain: Option<FakeDomain>,
     pub(super) disks: BTreeMap<String, FakeDisk>,
+    /// The volume of this id: the book is a volume's then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) volume: Option<FakeVolume>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) ports: BTreeMap<PortId, FakePort>,
     /// Only in a directory: in memory all effects are in one list.
     pub(super) history: Vec<Effect>,
     #[serde(default)]
@@ -77,9 +99,25 @@ impl FakeDomain {
         }
         self.console.drain(..cut);
     }
+    /// Its process ends.
+    pub(super) fn off(&mut self, power: PowerState) {
+        self.power = power;
+        self.guest = None;
+    }
     pub(super) fn boot(&mut self, ready_line: Option<&str>) {
         self.power = PowerState::Running;
         self.boots += 1;
+        self.memory = 0;
+        self.guest = Some(self.spec.clone());
+        let kernel = match &self.spec.boot {
+            Boot::Kernel { command_line, .. } => Some(command_line.clone()),
+            Boot::FirstDisk => None,
+        };
+        if let Some(command_line) = kernel {
+            self.print("fake-kernel ");
+            self.print(&command_line);
+            self.print("\n");
+        }
         match ready_line {
             Some(line) => self.print(line),
             None => {

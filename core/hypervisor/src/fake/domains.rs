@@ -1,5 +1,7 @@
 //! What the hypervisor's verbs do to the records. Each runs at once and as a whole.
 
+use std::collections::BTreeMap;
+
 use skyloom_model::ablation::{Rule, kept};
 use skyloom_model::{PowerState, ServerId};
 
@@ -8,7 +10,7 @@ use super::history::{Effect, EffectKind};
 use super::late::{Answer, Target};
 use super::script::FaultPoint;
 use super::world::FakeWorld;
-use crate::{Error, ErrorKind, Result, StopMode, Stopped, VmSpec};
+use crate::{Boot, Error, ErrorKind, Result, StopMode, Stopped, VmSpec};
 
 /// A stop: done, or waiting for a guest that has been asked.
 #[derive(Debug)]
@@ -25,7 +27,7 @@ enum Order {
 }
 
 /// An order of an older generation than the domain's is refused.
-fn not_older(domain: &FakeDomain, point: FaultPoint, ordered: u64) -> Result<()> {
+pub(super) fn not_older(domain: &FakeDomain, point: FaultPoint, ordered: u64) -> Result<()> {
     let carried = domain.spec.generation;
     if kept(Rule::GenerationCompare) && ordered < carried {
         return Err(Error::new(ErrorKind::Stale, point.operation())
@@ -37,7 +39,12 @@ fn not_older(domain: &FakeDomain, point: FaultPoint, ordered: u64) -> Result<()>
 }
 
 /// The domain takes on the generation of an order that is newer; says whether it was.
-fn take_on(domain: &mut FakeDomain, point: FaultPoint, ordered: u64, note: &mut Note) -> Result<bool> {
+pub(super) fn take_on(
+    domain: &mut FakeDomain,
+    point: FaultPoint,
+    ordered: u64,
+    note: &mut Note,
+) -> Result<bool> {
     not_older(domain, point, ordered)?;
     let newer = ordered > domain.spec.generation;
     if newer {
@@ -49,6 +56,11 @@ fn take_on(domain: &mut FakeDomain, point: FaultPoint, ordered: u64, note: &mut 
 
 impl FakeWorld {
     pub(super) fn define_now(&self, spec: &VmSpec) -> Result<()> {
+        if !self.0.capability.kernel_boot && spec.boot != Boot::FirstDisk {
+            return Err(
+                Error::new(ErrorKind::Unsupported, FaultPoint::Define.operation()).with("server", spec.id)
+            );
+        }
         self.0.ledger.book(spec.id, |book, note| {
             match &mut book.domain {
                 Some(domain) => {
@@ -64,6 +76,10 @@ impl FakeWorld {
                         power: PowerState::Stopped,
                         boots: 0,
                         console: String::new(),
+                        guest: None,
+                        memory: 0,
+                        platters: BTreeMap::new(),
+                        snapshots: Vec::new(),
                     });
                     note.effect(spec.generation, EffectKind::Defined);
                 }
@@ -85,6 +101,16 @@ impl FakeWorld {
             let runs = domain.power == PowerState::Running;
             if runs && (newer || !naive) {
                 return Ok(false);
+            }
+            let goes_on = match domain.power {
+                PowerState::Paused => Some(EffectKind::Unpaused),
+                PowerState::Suspended => Some(EffectKind::Resumed),
+                _ => None,
+            };
+            if let Some(goes_on) = goes_on {
+                domain.power = PowerState::Running;
+                note.effect(generation, goes_on);
+                return Ok(true);
             }
             domain.boot(line.as_deref());
             note.effect(
@@ -112,26 +138,33 @@ impl FakeWorld {
             .0
             .ledger
             .script(|s| (false, s.ignores_graceful.contains(&id)))?;
+        let mut dropped = false;
         let how = self.0.ledger.book(id, |book, note| {
             let Some(domain) = &mut book.domain else {
                 return Ok(Some(Stopped::AlreadyOff));
             };
             take_on(domain, FaultPoint::Stop, generation, note)?;
             note.changed |= book.orders.stops.note(generation);
+            if domain.power == PowerState::Suspended {
+                domain.off(PowerState::Stopped);
+                note.effect(generation, EffectKind::MemoryDropped);
+                dropped = true;
+            }
             if !domain.power.may_execute() {
                 return Ok(Some(Stopped::AlreadyOff));
             }
             let how = match patience {
-                Some(_) => {
+                // A held guest hears no button.
+                Some(_) if domain.power != PowerState::Paused => {
                     note.effect(generation, EffectKind::Asked);
                     if deaf {
                         return Ok(None);
                     }
                     Stopped::Gracefully
                 }
-                None => Stopped::Forced,
+                _ => Stopped::Forced,
             };
-            domain.power = PowerState::Stopped;
+            domain.off(PowerState::Stopped);
             note.effect(generation, EffectKind::stopped(how));
             Ok(Some(how))
         })??;
@@ -141,6 +174,7 @@ impl FakeWorld {
             return Ok(Stopping::Asked(answer));
         };
         match how {
+            Stopped::AlreadyOff if dropped => self.tell(id, PowerState::Stopped, "host-request")?,
             Stopped::AlreadyOff => {}
             Stopped::Gracefully => self.tell(id, PowerState::Stopped, "guest-shutdown")?,
             Stopped::Forced => self.tell(id, PowerState::Stopped, "host-request")?,
@@ -152,7 +186,7 @@ impl FakeWorld {
     fn force_off_now(&self, id: ServerId, generation: u64) -> Result<Stopped> {
         let how = self.0.ledger.book(id, |book, note| match &mut book.domain {
             Some(domain) if domain.power.may_execute() => {
-                domain.power = PowerState::Stopped;
+                domain.off(PowerState::Stopped);
                 note.effect(generation, EffectKind::stopped(Stopped::Forced));
                 Stopped::Forced
             }

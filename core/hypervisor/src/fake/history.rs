@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use skyloom_model::ServerId;
+use skyloom_model::{MacAddr, PortId, ServerId, SnapshotId};
 
 use crate::Stopped;
 
@@ -68,6 +68,107 @@ pub enum EffectKind {
         /// Its name.
         disk: String,
     },
+    /// The guest's CPUs were held.
+    Paused,
+    /// The guest's CPUs execute again.
+    Unpaused,
+    /// The guest's memory went to disk and its process ended.
+    Suspended,
+    /// A guest process began with memory from disk.
+    Resumed,
+    /// Memory on disk was removed.
+    MemoryDropped,
+    /// A snapshot is whole.
+    SnapshotTaken {
+        /// Which.
+        snapshot: SnapshotId,
+    },
+    /// Disks, and memory if it was kept, are as they were in a snapshot.
+    SnapshotReverted {
+        /// Which.
+        snapshot: SnapshotId,
+    },
+    /// A snapshot is gone.
+    SnapshotForgotten {
+        /// Which.
+        snapshot: SnapshotId,
+    },
+    /// A domain got a disk.
+    DiskAttached {
+        /// Its name.
+        disk: String,
+    },
+    /// A domain lost a disk.
+    DiskDetached {
+        /// Its name.
+        disk: String,
+    },
+    /// A disk grew.
+    DiskGrown {
+        /// Its name.
+        disk: String,
+        /// To this size.
+        bytes: u64,
+    },
+    /// What a disk may do was changed.
+    DiskLimited {
+        /// Its name.
+        disk: String,
+    },
+    /// A domain got a NIC.
+    NicAttached {
+        /// Its address.
+        mac: MacAddr,
+    },
+    /// A domain lost a NIC.
+    NicDetached {
+        /// Its address.
+        mac: MacAddr,
+    },
+    /// A user of the guest got another password.
+    PasswordSet {
+        /// Who.
+        user: String,
+    },
+    /// A volume was made. The effects of volumes bear the volume's id in the server's place.
+    VolumeCreated,
+    /// A volume grew.
+    VolumeGrown {
+        /// To how many bytes.
+        bytes: u64,
+    },
+    /// A volume was removed.
+    VolumeDeleted,
+    /// A snapshot of a volume at rest.
+    VolumeSnapshotTaken {
+        /// Which.
+        snapshot: SnapshotId,
+    },
+    /// A volume at rest is what it was in a snapshot.
+    VolumeReverted {
+        /// Which.
+        snapshot: SnapshotId,
+    },
+    /// A snapshot of a volume at rest was removed.
+    VolumeSnapshotForgotten {
+        /// Which.
+        snapshot: SnapshotId,
+    },
+    /// A new port.
+    PortWired {
+        /// Which.
+        port: PortId,
+    },
+    /// A port wired otherwise.
+    PortRewired {
+        /// Which.
+        port: PortId,
+    },
+    /// A port was removed.
+    PortRemoved {
+        /// Which.
+        port: PortId,
+    },
 }
 
 impl EffectKind {
@@ -79,10 +180,13 @@ impl EffectKind {
     /// Whether a guest process begins (`true`) or ends (`false`) here.
     const fn runs(&self, was: bool) -> bool {
         match self {
-            Self::Started | Self::StartedTwice => true,
-            Self::Stopped { .. } | Self::PoweredOff | Self::Crashed | Self::Undefined | Self::Vanished => {
-                false
-            }
+            Self::Started | Self::StartedTwice | Self::Resumed => true,
+            Self::Stopped { .. }
+            | Self::Suspended
+            | Self::PoweredOff
+            | Self::Crashed
+            | Self::Undefined
+            | Self::Vanished => false,
             _ => was,
         }
     }
@@ -113,7 +217,10 @@ impl Executions {
         };
         let on = self.host_of(server);
         let here = on == Some(host);
-        let begins = matches!(effect.kind, EffectKind::Started | EffectKind::StartedTwice);
+        let begins = matches!(
+            effect.kind,
+            EffectKind::Started | EffectKind::StartedTwice | EffectKind::Resumed
+        );
         match on {
             Some(other) if begins => Err(format!(
                 "server {server} was started on host {host} at {} while it ran on host {other}",

@@ -23,7 +23,7 @@ const INSPECT_PATIENCE: Duration = Duration::from_secs(2);
 /// A hypervisor whose guests are records of a [`FakeWorld`]. Dropping it changes nothing there.
 #[derive(Debug)]
 pub struct FakeHypervisor {
-    world: FakeWorld,
+    pub(super) world: FakeWorld,
 }
 
 impl FakeHypervisor {
@@ -175,22 +175,26 @@ impl Hypervisor for FakeHypervisor {
         self.capability().console_log.then_some(self as &dyn Console)
     }
     fn as_pause(&self) -> Option<&dyn crate::Pause> {
-        None
+        self.capability().pause.then_some(self as &dyn crate::Pause)
     }
     fn as_suspend(&self) -> Option<&dyn crate::Suspend> {
-        None
+        self.capability().suspend.then_some(self as &dyn crate::Suspend)
     }
     fn as_snapshots(&self) -> Option<&dyn crate::Snapshots> {
-        None
+        self.capability()
+            .snapshots
+            .then_some(self as &dyn crate::Snapshots)
     }
     fn as_hotplug(&self) -> Option<&dyn crate::Hotplug> {
-        None
+        self.capability().hotplug.then_some(self as &dyn crate::Hotplug)
     }
     fn as_screen(&self) -> Option<&dyn crate::Screen> {
-        None
+        self.capability().screenshot.then_some(self as &dyn crate::Screen)
     }
     fn as_guest_agent(&self) -> Option<&dyn crate::GuestAgent> {
-        None
+        self.capability()
+            .guest_agent
+            .then_some(self as &dyn crate::GuestAgent)
     }
 }
 

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use skyloom_model::{HostFacts, Resources};
+use skyloom_model::{HostFacts, Name, Resources};
 
+use super::FakeWorld;
+use super::volumes::Shared;
 use crate::Capability;
 
 /// How a fake host is made.
@@ -19,6 +21,7 @@ pub struct FakeOptions {
     pub(super) tag: u32,
     pub(super) event_capacity: usize,
     pub(super) sequence: Arc<AtomicU64>,
+    pub(super) shared: Shared,
 }
 
 impl FakeOptions {
@@ -40,12 +43,13 @@ impl FakeOptions {
                 accelerator_reason: "guests are records: nothing is executed".into(),
                 traits: Vec::new(),
             },
-            capability: Capability::basic(),
+            capability: Capability::full(),
             step: false,
             naive_start: false,
             tag: 0,
             event_capacity: 64,
             sequence: Arc::default(),
+            shared: Shared::new(),
         }
     }
     /// A host in a directory, which is made if need be: it outlives the process.
@@ -86,6 +90,12 @@ impl FakeOptions {
     #[must_use]
     pub fn tag(mut self, tag: u32) -> Self {
         self.tag = tag;
+        self
+    }
+    /// A shared pool that the host sees: a world of its own, whose volumes are the pool's.
+    #[must_use]
+    pub fn shared_pool(mut self, name: Name, pool: FakeWorld) -> Self {
+        self.shared.insert(name, pool);
         self
     }
     /// Events that wait for a slow consumer before it is told `Lost`. At least 1.

@@ -47,6 +47,25 @@ impl FakeWorld {
         self.leave(passage, done).await
     }
 
+    /// A verb of several steps. `work` is told whether only the first of them is to happen.
+    pub(super) async fn perform_in_steps<T: Send + 'static>(
+        &self,
+        point: FaultPoint,
+        server: ServerId,
+        work: impl Fn(&Self, bool) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let passage = self.enter(point, Some(server)).await?;
+        if let Some(Fault::Halfway(kind)) = passage.fault {
+            work(self, true)?;
+            return Err(Error::new(kind, point.operation())
+                .with("server", server)
+                .with("fake", "planned fault halfway"));
+        }
+        let done = self.carry_out(&passage, move |w, _| work(w, false)).await?;
+        crash_point("agent.mid_effect");
+        self.leave(passage, done).await
+    }
+
     /// A verb that only looks.
     pub(super) async fn look<T>(
         &self,
@@ -81,6 +100,7 @@ impl FakeWorld {
         };
         match fault {
             Some(Fault::Fail(kind)) => return failed(kind),
+            Some(Fault::Halfway(kind)) if !point.in_steps() => return failed(kind),
             Some(Fault::Hang) => return pending().await,
             Some(Fault::CannotTell)
                 if !matches!(
@@ -95,7 +115,7 @@ impl FakeWorld {
         }
         let target = Target::from(server);
         if point.changes() || matches!(point, FaultPoint::Disks | FaultPoint::CachedImage) {
-            self.until_free(target, !point.power()).await;
+            self.until_free(target, !point.alone()).await;
         }
         if let (Some(Fault::Vanish), Some(server)) = (fault, server) {
             self.vanish(server)?;

@@ -49,10 +49,103 @@ pub enum FaultPoint {
     Disks,
     /// `HostStorage::servers`.
     Servers,
+    /// `HostVolumes::create_volume`.
+    CreateVolume,
+    /// `HostVolumes::volume` and `volume_snapshots`.
+    LookVolume,
+    /// `HostVolumes::grow_volume`.
+    GrowVolume,
+    /// `HostVolumes::delete_volume`.
+    DeleteVolume,
+    /// `HostVolumes::volumes`.
+    Volumes,
+    /// `HostVolumes::snapshot_volume`.
+    SnapshotVolume,
+    /// `HostVolumes::revert_volume`.
+    RevertVolume,
+    /// `HostVolumes::forget_volume_snapshot`.
+    ForgetVolumeSnapshot,
+    /// `HostNetwork::ensure_port`.
+    EnsurePort,
+    /// `HostNetwork::remove_port`.
+    RemovePort,
+    /// `HostNetwork::ports`.
+    Ports,
+    /// `HostNetwork::recover`.
+    RecoverNetwork,
+    /// `Pause::pause`.
+    Pause,
+    /// `Pause::unpause`.
+    Unpause,
+    /// `Suspend::suspend`.
+    Suspend,
+    /// `Snapshots::take`.
+    TakeSnapshot,
+    /// `Snapshots::revert`.
+    RevertSnapshot,
+    /// `Snapshots::forget`.
+    ForgetSnapshot,
+    /// `Snapshots::snapshots`.
+    Snapshots,
+    /// `Hotplug::attach_disk`.
+    AttachDisk,
+    /// `Hotplug::detach_disk`.
+    DetachDisk,
+    /// `Hotplug::grow_disk`.
+    GrowDisk,
+    /// `Hotplug::limit_disk`.
+    LimitDisk,
+    /// `Hotplug::attach_nic`.
+    AttachNic,
+    /// `Hotplug::detach_nic`.
+    DetachNic,
+    /// `Screen::screenshot`.
+    Screenshot,
+    /// `GuestAgent::answers`.
+    AgentAnswers,
+    /// `GuestAgent::set_password`.
+    SetPassword,
 }
 
 impl FaultPoint {
-    /// All points.
+    /// All points of a hypervisor's abilities.
+    pub const ABILITIES: [Self; 16] = [
+        Self::Pause,
+        Self::Unpause,
+        Self::Suspend,
+        Self::TakeSnapshot,
+        Self::RevertSnapshot,
+        Self::ForgetSnapshot,
+        Self::Snapshots,
+        Self::AttachDisk,
+        Self::DetachDisk,
+        Self::GrowDisk,
+        Self::LimitDisk,
+        Self::AttachNic,
+        Self::DetachNic,
+        Self::Screenshot,
+        Self::AgentAnswers,
+        Self::SetPassword,
+    ];
+    /// All points of volumes.
+    pub const VOLUMES: [Self; 8] = [
+        Self::CreateVolume,
+        Self::LookVolume,
+        Self::GrowVolume,
+        Self::DeleteVolume,
+        Self::Volumes,
+        Self::SnapshotVolume,
+        Self::RevertVolume,
+        Self::ForgetVolumeSnapshot,
+    ];
+    /// All points of a network.
+    pub const NETWORK: [Self; 4] = [
+        Self::EnsurePort,
+        Self::RemovePort,
+        Self::Ports,
+        Self::RecoverNetwork,
+    ];
+    /// All points of a hypervisor and a pool.
     pub const ALL: [Self; 18] = [
         Self::Facts,
         Self::Define,
@@ -86,7 +179,28 @@ impl FaultPoint {
             | Self::CreateOverlay
             | Self::CreateSeed
             | Self::DeleteDisk
-            | Self::DeleteServer => true,
+            | Self::DeleteServer
+            | Self::CreateVolume
+            | Self::GrowVolume
+            | Self::DeleteVolume
+            | Self::SnapshotVolume
+            | Self::RevertVolume
+            | Self::ForgetVolumeSnapshot
+            | Self::EnsurePort
+            | Self::RemovePort
+            | Self::Pause
+            | Self::Unpause
+            | Self::Suspend
+            | Self::TakeSnapshot
+            | Self::RevertSnapshot
+            | Self::ForgetSnapshot
+            | Self::AttachDisk
+            | Self::DetachDisk
+            | Self::GrowDisk
+            | Self::LimitDisk
+            | Self::AttachNic
+            | Self::DetachNic
+            | Self::SetPassword => true,
             Self::Facts
             | Self::Inspect
             | Self::Recover
@@ -95,13 +209,52 @@ impl FaultPoint {
             | Self::Event
             | Self::CachedImage
             | Self::Disks
-            | Self::Servers => false,
+            | Self::Servers
+            | Self::LookVolume
+            | Self::Volumes
+            | Self::Ports
+            | Self::RecoverNetwork
+            | Self::AgentAnswers
+            | Self::Screenshot
+            | Self::Snapshots => false,
         }
     }
 
-    /// Whether the verb turns domains on or off: these wait for one another however long that takes.
-    pub(super) const fn power(self) -> bool {
-        matches!(self, Self::Start | Self::Stop | Self::Undefine)
+    /// Whether the verb has the domain to itself: these wait for one another however long that takes.
+    pub(super) const fn alone(self) -> bool {
+        match self {
+            Self::Start
+            | Self::Stop
+            | Self::Undefine
+            | Self::Pause
+            | Self::Unpause
+            | Self::Suspend
+            | Self::TakeSnapshot
+            | Self::RevertSnapshot
+            | Self::ForgetSnapshot
+            | Self::AttachDisk
+            | Self::DetachDisk
+            | Self::GrowDisk
+            | Self::LimitDisk
+            | Self::AttachNic
+            | Self::DetachNic => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the verb has more than one step, so that it can end halfway ([`Fault::Halfway`]).
+    #[must_use]
+    pub const fn in_steps(self) -> bool {
+        matches!(
+            self,
+            Self::TakeSnapshot
+                | Self::RevertSnapshot
+                | Self::ForgetSnapshot
+                | Self::AttachDisk
+                | Self::DetachDisk
+                | Self::AttachNic
+                | Self::DetachNic
+        )
     }
 
     pub(super) const fn operation(self) -> &'static str {
@@ -124,6 +277,34 @@ impl FaultPoint {
             Self::DeleteServer => "delete server's disks",
             Self::Disks => "list disks",
             Self::Servers => "list servers with disks",
+            Self::CreateVolume => "create volume",
+            Self::LookVolume => "look up volume",
+            Self::GrowVolume => "grow volume",
+            Self::DeleteVolume => "delete volume",
+            Self::Volumes => "list volumes",
+            Self::SnapshotVolume => "take snapshot of volume",
+            Self::RevertVolume => "revert volume",
+            Self::ForgetVolumeSnapshot => "delete snapshot of volume",
+            Self::EnsurePort => "wire port",
+            Self::RemovePort => "remove port",
+            Self::Ports => "list ports",
+            Self::RecoverNetwork => "recover network",
+            Self::Pause => "pause domain",
+            Self::Unpause => "unpause domain",
+            Self::Suspend => "suspend domain",
+            Self::TakeSnapshot => "take snapshot",
+            Self::RevertSnapshot => "revert to snapshot",
+            Self::ForgetSnapshot => "forget snapshot",
+            Self::Snapshots => "list snapshots",
+            Self::AttachDisk => "attach disk",
+            Self::DetachDisk => "detach disk",
+            Self::GrowDisk => "grow disk",
+            Self::LimitDisk => "limit disk",
+            Self::AttachNic => "attach NIC",
+            Self::DetachNic => "detach NIC",
+            Self::Screenshot => "take screenshot",
+            Self::AgentAnswers => "ask guest agent",
+            Self::SetPassword => "set password",
         }
     }
 }
@@ -137,6 +318,9 @@ pub enum Fault {
     Fail(ErrorKind),
     /// It happened, but the verb fails.
     FailAfterEffect(ErrorKind),
+    /// The first step of it happened, then the verb fails: a snapshot is begun and not whole, the definition is changed
+    /// and the guest is not. A verb of one step fails and nothing happened.
+    Halfway(ErrorKind),
     /// The verb never returns and nothing happened.
     Hang,
     /// It happened, but the verb never returns.
@@ -186,6 +370,12 @@ pub(super) struct Script {
     /// The pool has no room.
     #[serde(default)]
     pub(super) pool_full: bool,
+    /// Guests in which no agent answers.
+    #[serde(default)]
+    pub(super) no_agent: BTreeSet<ServerId>,
+    /// Guests that let go of no device.
+    #[serde(default)]
+    pub(super) holds_on: BTreeSet<ServerId>,
 }
 
 impl Script {

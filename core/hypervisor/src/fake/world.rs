@@ -13,7 +13,8 @@ use super::history::{Effect, EffectKind};
 use super::late::Queue;
 use super::ledger::Ledger;
 use super::script::{Fault, FaultPoint, Planned, Script};
-use super::{FakeHypervisor, FakeOptions, FakeStorage};
+use super::volumes::Shared;
+use super::{FakeHypervisor, FakeNetwork, FakeOptions, FakeStorage};
 use crate::{Capability, ErrorKind, Result, VmEvent};
 
 /// A fake host. Clones are the same host.
@@ -24,6 +25,7 @@ pub struct FakeWorld(pub(super) Arc<Host>);
 pub(super) struct Host {
     pub(super) ledger: Ledger,
     pub(super) root: PathBuf,
+    pub(super) shared: Shared,
     pub(super) queue: Queue,
     pub(super) naive_start: bool,
     pub(super) capability: Capability,
@@ -62,6 +64,7 @@ impl FakeWorld {
         Self(Arc::new(Host {
             ledger,
             root,
+            shared: options.shared,
             queue: Queue::default(),
             naive_start: options.naive_start,
             capability: options.capability,
@@ -83,6 +86,11 @@ impl FakeWorld {
     #[must_use]
     pub fn storage(&self) -> FakeStorage {
         FakeStorage::new(self.clone())
+    }
+    /// The network of this host.
+    #[must_use]
+    pub fn network(&self) -> FakeNetwork {
+        FakeNetwork::new(self.clone())
     }
 
     // What goes wrong.
@@ -159,6 +167,34 @@ impl FakeWorld {
     pub fn pool_full(&self, full: bool) -> Result<()> {
         self.script(|s| s.pool_full = full)
     }
+    /// Whether no agent answers in the guest.
+    ///
+    /// # Errors
+    /// When the ledger cannot be used.
+    pub fn no_agent(&self, server: ServerId, silent: bool) -> Result<()> {
+        self.script(|s| {
+            if silent {
+                s.no_agent.insert(server)
+            } else {
+                s.no_agent.remove(&server)
+            }
+        })
+        .map(|_| ())
+    }
+    /// Whether the guest lets go of no device.
+    ///
+    /// # Errors
+    /// When the ledger cannot be used.
+    pub fn holds_on(&self, server: ServerId, holds: bool) -> Result<()> {
+        self.script(|s| {
+            if holds {
+                s.holds_on.insert(server)
+            } else {
+                s.holds_on.remove(&server)
+            }
+        })
+        .map(|_| ())
+    }
     /// What guests write to their console when they boot, instead of `fake-guest ready hostname=<name>`.
     ///
     /// # Errors
@@ -220,9 +256,11 @@ impl FakeWorld {
     }
 
     fn end_guest(&self, server: ServerId, to: PowerState, kind: EffectKind, cause: &str) -> Result<bool> {
+        // A held guest does nothing, but its process can die.
+        let dies = to == PowerState::Crashed;
         let ran = self.0.ledger.book(server, |book, note| match &mut book.domain {
-            Some(domain) if domain.power == PowerState::Running => {
-                domain.power = to;
+            Some(domain) if domain.power == PowerState::Running || dies && domain.power.may_execute() => {
+                domain.off(to);
                 let generation = domain.spec.generation;
                 note.effect(generation, kind);
                 true

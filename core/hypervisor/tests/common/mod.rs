@@ -1,5 +1,6 @@
 //! The fake sits the exam: on a directory, or in memory.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +10,13 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use skyloom_hypervisor::conformance::{
-    Exam, ExamImage, Guest, HostUnderExam, Offers, PoolUnderExam, StorageExam,
+    Exam, ExamImage, Guest, HostUnderExam, NetworkExam, NetworkUnderExam, Offers, PoolUnderExam, StorageExam,
 };
 use skyloom_hypervisor::{
-    Capability, DiskInfo, DiskSpec, FakeOptions, FakeWorld, HostStorage, Hypervisor, NicSpec, VmSpec,
+    Boot, Capability, DiskInfo, DiskSpec, FakeOptions, FakeWorld, HostNetwork, HostStorage, Hypervisor,
+    NicSpec, VmSpec, VolumeInfo,
 };
-use skyloom_model::{
-    DiskFormat, Id, Ids, MacAddr, ManualClock, Name, NicKind, PowerState, SeededIds, ServerId,
-};
+use skyloom_model::{DiskFormat, Id, Ids, MacAddr, ManualClock, Name, NicKind, SeededIds, ServerId};
 use tempfile::TempDir;
 
 /// Lets a test put something between the exam and the fake.
@@ -86,8 +86,10 @@ impl FakeHost {
 impl Exam for FakeExam {
     fn offers(&self) -> Offers {
         Offers {
-            capability: Capability::basic(),
+            capability: Capability::full(),
             live_guest: true,
+            lets_go: true,
+            agent: true,
             guest_power_off: true,
             crash: true,
             event_bound: Some(EVENTS),
@@ -108,7 +110,10 @@ impl HostUnderExam for FakeHost {
     }
     async fn spec(&self, name: Name, guest: Guest) -> VmSpec {
         let id: ServerId = Id::from_uuid(self.ids.lock().uuid());
-        self.world.ignore_graceful(id, guest == Guest::Idle).unwrap();
+        let idle = guest == Guest::Idle;
+        self.world.ignore_graceful(id, idle).unwrap();
+        self.world.no_agent(id, idle).unwrap();
+        self.world.holds_on(id, idle).unwrap();
         let disk = DiskSpec {
             limits: None,
             name: "root".into(),
@@ -138,7 +143,7 @@ impl HostUnderExam for FakeHost {
     }
     async fn processes(&self, id: ServerId) -> usize {
         let domain = self.world.domain(id).unwrap();
-        usize::from(domain.is_some_and(|d| d.power == PowerState::Running))
+        usize::from(domain.is_some_and(|d| d.power.may_execute()))
     }
     async fn power_off_guest(&self, id: ServerId) {
         assert!(self.world.power_off_guest(id).unwrap(), "the guest ran");
@@ -148,6 +153,44 @@ impl HostUnderExam for FakeHost {
     }
     fn live_text(&self) -> &str {
         "fake-guest ready hostname=live"
+    }
+    async fn disk(&self, id: ServerId, name: &str, format: DiskFormat) -> DiskSpec {
+        DiskSpec {
+            limits: None,
+            name: name.to_owned(),
+            path: PathBuf::from(format!("/nowhere/{id}/{}", self.ids.lock().uuid())),
+            format,
+            backing_format: None,
+            read_only: false,
+        }
+    }
+    async fn nic(&self, number: u8) -> NicSpec {
+        NicSpec {
+            device: None,
+            kind: NicKind::User,
+            mac: MacAddr::qemu([0, 1, number]),
+        }
+    }
+    async fn kernel(&self, command_line: &str) -> Boot {
+        Boot::Kernel {
+            kernel: "/nowhere/kernel".into(),
+            initrd: None,
+            command_line: command_line.to_owned(),
+        }
+    }
+    async fn write(&self, id: ServerId, disk: &DiskSpec, number: u64) {
+        self.world.write_disk(id, &disk.path, number).unwrap();
+    }
+    async fn read(&self, id: ServerId, disk: &DiskSpec) -> u64 {
+        self.world.read_disk(id, &disk.path).unwrap().content
+    }
+    async fn bytes(&self, id: ServerId, disk: &DiskSpec) -> u64 {
+        self.world.read_disk(id, &disk.path).unwrap().bytes
+    }
+    async fn holds(&self, id: ServerId, disk: &DiskSpec) -> bool {
+        let domain = self.world.domain(id).unwrap().expect("a domain");
+        let guest = domain.guest.filter(|_| domain.power.may_execute());
+        guest.is_some_and(|g| g.disks.iter().any(|d| d.path == disk.path))
     }
 }
 
@@ -192,5 +235,40 @@ impl PoolUnderExam for FakeHost {
             .map(|b| format!("{b:02x}"))
             .collect();
         self.world.storage().seed_sha256(server).unwrap() == Some(digest)
+    }
+    async fn fill(&self, volume: &VolumeInfo, byte: u8) {
+        self.world.write_volume(&volume.at, &byte.to_string()).unwrap();
+    }
+    async fn filled(&self, volume: &VolumeInfo, byte: u8) -> bool {
+        let held = self.world.fake_volume(&volume.at).unwrap().unwrap().content;
+        held == byte.to_string() || byte == 0 && held == "zeroes"
+    }
+    async fn holds_image(&self, volume: &VolumeInfo, image: &ExamImage) -> bool {
+        let digest: String = Sha256::digest(&image.content)
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        self.world.fake_volume(&volume.at).unwrap().unwrap().content == format!("image {digest}")
+    }
+}
+
+#[async_trait]
+impl NetworkExam for FakeExam {
+    async fn sit(&self) -> Box<dyn NetworkUnderExam> {
+        Box::new(self.host())
+    }
+}
+
+#[async_trait]
+impl NetworkUnderExam for FakeHost {
+    fn network(&self) -> Arc<dyn HostNetwork> {
+        Arc::new(self.world.network())
+    }
+    async fn reopen(&mut self) {
+        self.open_again();
+    }
+    async fn things(&self) -> BTreeSet<String> {
+        let ports = self.world.network().ports().await.unwrap();
+        ports.iter().map(|p| p.port.to_string()).collect()
     }
 }
