@@ -274,6 +274,8 @@ impl From<MacAddr> for String {
 pub enum NicKind {
     /// QEMU's user-mode network: outgoing connections only, no privileges on the host.
     User,
+    /// A tap device on its network's bridge.
+    Tap,
 }
 
 /// A NIC of a server with its addresses, known before the guest boots.

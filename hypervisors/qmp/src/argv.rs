@@ -4,21 +4,24 @@
 //! people, in `desc.json`.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde_json::{Value, json};
-use skyloom_hypervisor::{DiskSpec, Error, ErrorKind, Result, VmSpec};
+use serde_json::json;
+use skyloom_hypervisor::{Boot, DiskSpec, Error, ErrorKind, NicSpec, Result, VmSpec};
 use skyloom_model::{DiskFormat, NicKind};
 
 use crate::accel::AcceleratorKind;
-use crate::{dir, qcow2};
+use crate::devices::{self, Shape};
+use crate::dir;
 
 /// Id of the serial port's backend.
 pub(crate) const SERIAL_ID: &str = "serial0";
-/// Devices that fit on the root bus beside the machine's own.
-const MAX_DEVICES: usize = 24;
+/// Each has a root port of its own.
+const MAX_DEVICES: usize = devices::PORTS as usize;
 /// What a virtio disk can show of its serial number.
 const MAX_DISK_NAME: usize = 20;
+/// Longest name of a network device that Linux takes.
+const MAX_DEVICE_NAME: usize = 15;
 
 /// Checks what a domain asks for, before anything is kept of it.
 pub(crate) fn check(spec: &VmSpec) -> Result<()> {
@@ -52,71 +55,27 @@ pub(crate) fn check(spec: &VmSpec) -> Result<()> {
             return bad("only a qcow2 disk can be an overlay");
         }
     }
+    for nic in &spec.nics {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        let named = |d: &String| (1..=MAX_DEVICE_NAME).contains(&d.len()) && d.bytes().all(plain);
+        match (nic.kind, &nic.device) {
+            (NicKind::User, None) => {}
+            (NicKind::Tap, Some(device)) if named(device) => {}
+            (NicKind::User, Some(_)) => return bad("a user-mode NIC has no device"),
+            (NicKind::Tap, _) => return bad("a tap's name has 1 to 15 letters, digits and -"),
+        }
+    }
     Ok(())
 }
 
-/// For each disk the file below it. A disk that claims to be no overlay gets none, whatever its header says.
-pub(crate) fn backing_files(spec: &VmSpec) -> Result<Vec<Option<PathBuf>>> {
-    spec.disks.iter().map(|disk| backing_of(spec, disk)).collect()
-}
-
-fn backing_of(spec: &VmSpec, disk: &DiskSpec) -> Result<Option<PathBuf>> {
-    let error = |kind| {
-        Error::new(kind, "start")
-            .with("server", spec.id)
-            .with("disk", disk.path.display())
-    };
-    let readable = std::fs::metadata(&disk.path).and_then(|_| match disk.backing_format {
-        Some(_) => qcow2::backing_file(&disk.path),
-        None => Ok(None),
-    });
-    let below = readable.map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => error(ErrorKind::NotFound),
-        std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => {
-            error(ErrorKind::Corrupt).because(e)
-        }
-        _ => error(ErrorKind::Unavailable).because(e),
-    })?;
-    match below {
-        None if disk.backing_format.is_some() => {
-            Err(error(ErrorKind::Corrupt).with("because", "it has no backing file"))
-        }
-        Some(path) if !path.is_absolute() || path.to_str().is_none() => Err(error(ErrorKind::Refused).with(
-            "because",
-            "the path of its backing file is not absolute and UTF-8",
-        )),
-        below => Ok(below),
-    }
-}
-
-fn block_node(format: DiskFormat, path: &Path, read_only: bool) -> Value {
-    let file = json!({
-        "driver": "file",
-        "filename": path,
-        "read-only": read_only,
-        "locking": "on",
-        "discard": "unmap",
-    });
-    let mut node =
-        json!({ "driver": format.as_str(), "read-only": read_only, "discard": "unmap", "file": file });
-    if format == DiskFormat::Qcow2 {
-        // Said explicitly, so that QEMU never follows the header.
-        node["backing"] = Value::Null;
-    }
-    node
-}
-
-fn disk_node(disk: &DiskSpec, below: Option<&PathBuf>) -> Value {
-    let mut node = block_node(disk.format, &disk.path, disk.read_only);
-    if let (Some(path), Some(format)) = (below, disk.backing_format) {
-        node["backing"] = block_node(format, path, true);
-    }
-    node["node-name"] = json!(format!("disk-{}", disk.name));
-    node
-}
-
-/// The arguments, without the program.
-pub(crate) fn build(spec: &VmSpec, accelerator: AcceleratorKind, below: &[Option<PathBuf>]) -> Vec<String> {
+/// The arguments, without the program. `incoming`: its memory will be told over the monitor.
+pub(crate) fn build(
+    shape: &Shape,
+    accelerator: AcceleratorKind,
+    below: &[Option<PathBuf>],
+    incoming: bool,
+) -> Vec<String> {
+    let spec = &shape.spec;
     let id = spec.id.to_string();
     let mut argv: Vec<String> = Vec::new();
     let mut add = |option: &str, value: String| argv.extend([option.to_owned(), value]);
@@ -151,27 +110,42 @@ pub(crate) fn build(spec: &VmSpec, accelerator: AcceleratorKind, below: &[Option
         json!({ "driver": "isa-serial", "id": "serial", "chardev": SERIAL_ID }).to_string(),
     );
 
+    add(
+        "-chardev",
+        format!("socket,id=agent,path={},server=on,wait=off", dir::AGENT),
+    );
+    for device in devices::machine() {
+        add("-device", device.to_string());
+    }
+    let port = |device: String| shape.ports.get(&device).copied().unwrap_or_default();
     for (at, disk) in spec.disks.iter().enumerate() {
-        let node = disk_node(disk, below.get(at).and_then(Option::as_ref));
+        let node = devices::disk_node(disk, below.get(at).and_then(Option::as_ref));
         add("-blockdev", node.to_string());
-        let name = format!("disk-{}", disk.name);
-        let mut device =
-            json!({ "driver": "virtio-blk-pci", "id": name, "drive": name, "serial": disk.name });
-        if at == 0 {
+        let mut device = devices::disk_device(disk, port(devices::disk_id(&disk.name)));
+        if at == 0 && spec.boot == Boot::FirstDisk {
             device["bootindex"] = json!(0);
         }
         add("-device", device.to_string());
     }
-    for (at, nic) in spec.nics.iter().enumerate() {
-        let backend = format!("net{at}");
-        match nic.kind {
-            NicKind::User => add("-netdev", json!({ "type": "user", "id": backend }).to_string()),
-        }
-        // An empty `romfile`: nothing boots from the network here, and iPXE's files need not be installed.
-        let device = json!({
-            "driver": "virtio-net-pci", "id": format!("nic{at}"), "netdev": backend, "mac": nic.mac, "romfile": "",
-        });
+    for nic in &spec.nics {
+        add("-netdev", devices::nic_backend(nic).to_string());
+        let device = devices::nic_device(nic, port(devices::nic_id(nic.mac)));
         add("-device", device.to_string());
+    }
+    if let Boot::Kernel {
+        kernel,
+        initrd,
+        command_line,
+    } = &spec.boot
+    {
+        add("-kernel", kernel.display().to_string());
+        if let Some(initrd) = initrd {
+            add("-initrd", initrd.display().to_string());
+        }
+        add("-append", command_line.clone());
+    }
+    if incoming {
+        add("-incoming", "defer".to_owned());
     }
     // CPUs wait for our `cont`; after the guest's shutdown QEMU waits for our `quit`, so that its cause is never lost.
     argv.extend(["-nodefaults", "-no-user-config", "-S", "-no-shutdown"].map(str::to_owned));
@@ -264,6 +238,29 @@ mod tests {
         let argv = build(&spec, AcceleratorKind::Kvm, &[None, None]);
         let node = &json_after(&argv, "-blockdev")[0];
         assert_eq!(node.get("backing"), Some(&Value::Null));
+    }
+
+    #[test]
+    fn a_tap_is_opened_by_its_name_and_runs_no_script() {
+        let mut spec = spec();
+        spec.nics.push(NicSpec {
+            device: Some("skt0123456789ab".into()),
+            kind: NicKind::Tap,
+            mac: MacAddr::qemu([4, 5, 6]),
+        });
+        assert!(check(&spec).is_ok());
+        let argv = build(&spec, AcceleratorKind::Tcg, &[None, None]);
+        let tap = &json_after(&argv, "-netdev")[1];
+        assert_eq!(tap["ifname"], "skt0123456789ab");
+        assert_eq!((&tap["script"], &tap["downscript"]), (&json!("no"), &json!("no")));
+        assert_eq!(tap["vhost"], false);
+        for device in [None, Some(""), Some("a,script=/x"), Some("skt0123456789abc")] {
+            spec.nics[1].device = device.map(str::to_owned);
+            assert_eq!(check(&spec).unwrap_err().kind(), ErrorKind::Invalid, "{device:?}");
+        }
+        spec.nics[1].kind = NicKind::User;
+        spec.nics[1].device = Some("skt0".into());
+        assert_eq!(check(&spec).unwrap_err().kind(), ErrorKind::Invalid);
     }
 
     #[test]
