@@ -49,6 +49,18 @@ pub use spec::{Boot, DiskSpec, NicSpec, VmSpec};
 pub use storage::{CachedImage, DiskInfo, HostStorage, ImageSpec, OverlaySpec, ProgressFn, is_seed};
 pub use volume::{DiskAt, HostVolumes, VolumeAt, VolumeContent, VolumeInfo, VolumeOrder, VolumeSnapshot};
 
+/// A host's facts with what its hypervisor can do among their traits.
+///
+/// # Errors
+/// Those of [`Hypervisor::facts`].
+pub async fn facts_of(hypervisor: &dyn Hypervisor) -> Result<HostFacts> {
+    let mut facts = hypervisor.facts().await?;
+    facts.traits.extend(hypervisor.capability().traits());
+    facts.traits.sort();
+    facts.traits.dedup();
+    Ok(facts)
+}
+
 /// The virtual machines of one host.
 #[async_trait]
 pub trait Hypervisor: Send + Sync + Debug + 'static {
@@ -179,6 +191,23 @@ impl Capability {
             guest_agent: false,
             kernel_boot: false,
         }
+    }
+
+    /// The abilities by their names, as a host's facts tell them.
+    #[must_use]
+    pub fn traits(&self) -> Vec<String> {
+        let named = [
+            ("guest-agent", self.guest_agent),
+            ("hotplug", self.hotplug),
+            ("kernel-boot", self.kernel_boot),
+            ("memory-snapshots", self.memory_snapshots),
+            ("pause", self.pause),
+            ("screenshot", self.screenshot),
+            ("snapshots", self.snapshots),
+            ("suspend", self.suspend),
+        ];
+        let there = named.into_iter().filter(|(_, has)| *has);
+        there.map(|(name, _)| name.to_owned()).collect()
     }
 
     /// All abilities.

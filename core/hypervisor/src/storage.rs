@@ -11,14 +11,14 @@ use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use skyloom_model::{DiskFormat, ImageId, ServerId};
 
-use crate::Result;
+use crate::{HostVolumes, Result};
 
 /// Tells (bytes done, bytes in all, 0 if not known).
 pub type ProgressFn = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
-/// The disks of one host.
+/// The disks of one host. Its volumes are [`HostVolumes`].
 #[async_trait]
-pub trait HostStorage: Send + Sync + Debug + 'static {
+pub trait HostStorage: HostVolumes + Send + Sync + Debug + 'static {
     /// The image in the host's cache, if it is there whole.
     async fn cached_image(&self, image: &ImageSpec) -> Result<Option<CachedImage>>;
 
@@ -37,8 +37,12 @@ pub trait HostStorage: Send + Sync + Debug + 'static {
     /// [`crate::ErrorKind::Conflict`] when a disk of that name exists with another backing image.
     async fn create_overlay(&self, overlay: &OverlaySpec) -> Result<DiskInfo>;
 
-    /// Ensures that the server's config drive holds exactly `iso`. The file can be read by the host's owner only.
-    async fn create_seed(&self, server: ServerId, iso: &[u8]) -> Result<DiskInfo>;
+    /// Ensures that the server's config drive `disk` holds exactly `iso`. The file can be read by the host's owner only.
+    /// The name of a config drive is `seed` or ends in `-seed` ([`is_seed`]); no other disk has such a name.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] when the name is another.
+    async fn create_seed(&self, server: ServerId, disk: &str, iso: &[u8]) -> Result<DiskInfo>;
 
     /// Ensures that the disk is gone.
     async fn delete_disk(&self, server: ServerId, disk: &str) -> Result<()>;
@@ -99,4 +103,10 @@ pub struct DiskInfo {
     pub format: DiskFormat,
     /// Format of the file below it.
     pub backing_format: Option<DiskFormat>,
+}
+
+/// Whether a disk of this name is a config drive: made anew at will, read-only for the guest.
+#[must_use]
+pub fn is_seed(disk: &str) -> bool {
+    disk == "seed" || disk.ends_with("-seed")
 }

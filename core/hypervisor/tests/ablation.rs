@@ -15,10 +15,10 @@ use parking_lot::Mutex;
 use skyloom_hypervisor::conformance::{cases, storage_cases};
 use skyloom_hypervisor::{
     CachedImage, Capability, Console, DiskInfo, Error, ErrorKind, FakeHypervisor, FakeStorage, FakeWorld,
-    HostStorage, Hypervisor, ImageSpec, Inspection, OverlaySpec, ProgressFn, Recovered, Result, StopMode,
-    Stopped, VmEvent, VmEventKind, VmSpec,
+    HostStorage, HostVolumes, Hypervisor, ImageSpec, Inspection, OverlaySpec, ProgressFn, Recovered, Result,
+    StopMode, Stopped, VmEvent, VmEventKind, VmSpec, VolumeAt, VolumeInfo, VolumeOrder, VolumeSnapshot,
 };
-use skyloom_model::{HostFacts, PowerState, ServerId};
+use skyloom_model::{HostFacts, PowerState, ServerId, SnapshotId};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bug {
@@ -345,10 +345,54 @@ enum Leak {
     SeedIsNeverReplaced,
     CachesAnything,
     ListsNoSeeds,
+    MakesVolumesAnew,
+    ListsNoVolumes,
+    RevertsNothing,
 }
 
 #[derive(Debug)]
 struct Leaky(FakeStorage, Leak);
+
+#[async_trait]
+impl HostVolumes for Leaky {
+    async fn create_volume(&self, order: &VolumeOrder) -> Result<VolumeInfo> {
+        if self.1 == Leak::MakesVolumesAnew {
+            self.0.delete_volume(&order.at).await?;
+        }
+        self.0.create_volume(order).await
+    }
+    async fn volume(&self, at: &VolumeAt) -> Result<Option<VolumeInfo>> {
+        self.0.volume(at).await
+    }
+    async fn grow_volume(&self, at: &VolumeAt, bytes: u64) -> Result<VolumeInfo> {
+        self.0.grow_volume(at, bytes).await
+    }
+    async fn delete_volume(&self, at: &VolumeAt) -> Result<()> {
+        self.0.delete_volume(at).await
+    }
+    async fn volumes(&self) -> Result<Vec<VolumeInfo>> {
+        let mut all = self.0.volumes().await?;
+        if self.1 == Leak::ListsNoVolumes {
+            all.clear();
+        }
+        Ok(all)
+    }
+    async fn snapshot_volume(&self, at: &VolumeAt, snapshot: SnapshotId) -> Result<VolumeSnapshot> {
+        self.0.snapshot_volume(at, snapshot).await
+    }
+    async fn revert_volume(&self, at: &VolumeAt, snapshot: SnapshotId) -> Result<()> {
+        match self.1 {
+            Leak::RevertsNothing => Ok(()),
+            _ => self.0.revert_volume(at, snapshot).await,
+        }
+    }
+    async fn forget_volume_snapshot(&self, at: &VolumeAt, snapshot: SnapshotId) -> Result<()> {
+        self.0.forget_volume_snapshot(at, snapshot).await
+    }
+    async fn volume_snapshots(&self, at: &VolumeAt) -> Result<Vec<VolumeSnapshot>> {
+        self.0.volume_snapshots(at).await
+    }
+}
 
 #[async_trait]
 impl HostStorage for Leaky {
@@ -392,13 +436,13 @@ impl HostStorage for Leaky {
             made
         })
     }
-    async fn create_seed(&self, server: ServerId, iso: &[u8]) -> Result<DiskInfo> {
+    async fn create_seed(&self, server: ServerId, disk: &str, iso: &[u8]) -> Result<DiskInfo> {
         if self.1 == Leak::SeedIsNeverReplaced
-            && let Some(seed) = self.0.disks(server).await?.into_iter().find(|d| d.name == "seed")
+            && let Some(seed) = self.0.disks(server).await?.into_iter().find(|d| d.name == disk)
         {
             return Ok(seed);
         }
-        self.0.create_seed(server, iso).await
+        self.0.create_seed(server, disk, iso).await
     }
     async fn delete_disk(&self, server: ServerId, disk: &str) -> Result<()> {
         self.0.delete_disk(server, disk).await
@@ -431,13 +475,16 @@ async fn each_bug_of_a_pool_fails_its_case() {
             |world: FakeWorld| Arc::new(Leaky(world.storage(), Leak::$leak)) as Arc<dyn HostStorage>
         };
     }
-    let leaks: [(WrapPool, &str); 6] = [
+    let leaks: [(WrapPool, &str); 9] = [
         (leaky!(KeepsTheSeedAtDelete), "delete_server_leaves_nothing"),
         (leaky!(IgnoresTheContentsError), "broken_content_leaves_nothing"),
         (leaky!(NamesNoBackingFormat), "overlay_is_listed"),
         (leaky!(SeedIsNeverReplaced), "seed_is_replaced"),
         (leaky!(CachesAnything), "wrong_digest_is_refused"),
         (leaky!(ListsNoSeeds), "servers_with_anything_are_listed"),
+        (leaky!(MakesVolumesAnew), "volume_twice_is_one_volume"),
+        (leaky!(ListsNoVolumes), "volumes_are_listed_and_are_no_servers"),
+        (leaky!(RevertsNothing), "snapshot_gives_back_what_was"),
     ];
     for (wrap_pool, expected) in leaks {
         let exam = FakeExam {

@@ -20,6 +20,8 @@ const TEMP: &str = ".tmp-";
 pub(crate) struct Dir {
     fd: Arc<OwnedFd>,
     path: PathBuf,
+    /// What the names of files begin with that are not whole yet.
+    temp: Arc<str>,
 }
 
 fn one_component(name: &str) -> io::Result<&str> {
@@ -45,11 +47,22 @@ impl Dir {
         Ok(Self {
             fd: Arc::new(fd),
             path: path.to_owned(),
+            temp: Arc::from(TEMP),
         })
     }
 
     pub(crate) fn fd(&self) -> &OwnedFd {
         &self.fd
+    }
+
+    /// The same directory, in which temporary files bear a host's name.
+    pub(crate) fn tagged(self, host: &str) -> Self {
+        let temp = Arc::from(format!("{TEMP}{host}-"));
+        Self { temp, ..self }
+    }
+
+    pub(crate) fn is_parent_of(&self, path: &Path) -> bool {
+        path.parent() == Some(&self.path)
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -63,6 +76,7 @@ impl Dir {
             Ok(fd) => Ok(Some(Self {
                 fd: Arc::new(fd),
                 path: self.path.join(name),
+                temp: Arc::clone(&self.temp),
             })),
             Err(e) => absent(e),
         }
@@ -136,7 +150,7 @@ impl Dir {
 
     /// Removes temporary files of earlier lives.
     pub(crate) fn sweep(&self) -> io::Result<()> {
-        for name in self.names()?.iter().filter(|n| n.starts_with(TEMP)) {
+        for name in self.names()?.iter().filter(|n| n.starts_with(&*self.temp)) {
             tracing::info!(file = %self.path(name).display(), "sweeping a temporary file");
             self.unlink(name)?;
         }
@@ -158,7 +172,7 @@ pub(crate) struct Temp {
 
 impl Temp {
     pub(crate) fn create(dir: &Dir, counter: &AtomicU64) -> io::Result<Self> {
-        let name = format!("{TEMP}{}", counter.fetch_add(1, Ordering::Relaxed));
+        let name = format!("{}{}", dir.temp, counter.fetch_add(1, Ordering::Relaxed));
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(dir.fd(), name.as_str(), flags, Mode::from_raw_mode(0o600))?;
         Ok(Self {
@@ -166,6 +180,10 @@ impl Temp {
             name,
             file: File::from(fd),
         })
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.dir.path(&self.name)
     }
 
     /// Gives it to a user or group.

@@ -4,6 +4,9 @@ mod beneath;
 mod locks;
 mod overlay;
 mod pool;
+mod qcow2;
+mod tool;
+mod volumes;
 mod writing;
 
 pub use pool::{DirPool, Owner, PoolConfig};

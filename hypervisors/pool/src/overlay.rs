@@ -39,22 +39,26 @@ pub(crate) struct Header {
     pub(crate) backing_format: Option<DiskFormat>,
 }
 
-/// Writes an empty overlay of `size` bytes over `backing` to an empty file.
-pub(crate) fn write(file: &mut File, backing: &Path, format: DiskFormat, size: u64) -> io::Result<()> {
-    let name = backing.as_os_str().as_bytes();
-    if name.len() > MAX_NAME || !backing.is_absolute() || !size.is_multiple_of(512) || size > MAX_SIZE {
+/// Writes an empty overlay of `size` bytes over `backing`, or one of zeroes over nothing, to an empty file.
+pub(crate) fn write(file: &mut File, backing: Option<(&Path, DiskFormat)>, size: u64) -> io::Result<()> {
+    let name = backing.map_or(&[][..], |(path, _)| path.as_os_str().as_bytes());
+    let absolute = backing.is_none_or(|(path, _)| path.is_absolute());
+    if name.len() > MAX_NAME || !absolute || !size.is_multiple_of(512) || size > MAX_SIZE {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
     let l1_entries = size.div_ceil(PER_L1_ENTRY);
     let l1_clusters = (l1_entries * 8).div_ceil(CLUSTER).max(1);
     let clusters = 3 + l1_clusters;
 
-    let mut extensions = BACKING_FORMAT.to_be_bytes().to_vec();
-    extensions.extend((format.as_str().len() as u32).to_be_bytes());
-    extensions.extend(format.as_str().as_bytes());
-    extensions.resize(extensions.len().next_multiple_of(8), 0);
+    let mut extensions = Vec::new();
+    if let Some((_, format)) = backing {
+        extensions.extend(BACKING_FORMAT.to_be_bytes());
+        extensions.extend((format.as_str().len() as u32).to_be_bytes());
+        extensions.extend(format.as_str().as_bytes());
+        extensions.resize(extensions.len().next_multiple_of(8), 0);
+    }
     extensions.extend([0; 8]);
-    let name_at = u64::from(HEADER_LEN) + extensions.len() as u64;
+    let name_at = backing.map_or(0, |_| u64::from(HEADER_LEN) + extensions.len() as u64);
 
     let mut head = Vec::with_capacity(CLUSTER as usize);
     head.extend(MAGIC);
@@ -141,8 +145,20 @@ mod tests {
 
     fn roundtrip(backing: &Path, format: DiskFormat, size: u64) -> io::Result<Header> {
         let mut file = tempfile::tempfile()?;
-        write(&mut file, backing, format, size)?;
+        write(&mut file, Some((backing, format)), size)?;
         read(&mut file)
+    }
+
+    #[test]
+    fn over_nothing_there_is_nothing() {
+        let mut file = tempfile::tempfile().unwrap();
+        write(&mut file, None, 1 << 20).unwrap();
+        let wanted = Header {
+            size: 1 << 20,
+            backing: None,
+            backing_format: None,
+        };
+        assert_eq!(read(&mut file).unwrap(), wanted);
     }
 
     #[test]

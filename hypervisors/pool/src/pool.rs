@@ -11,18 +11,18 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use rustix::fs::FlockOperation;
 use skyloom_hypervisor::{
-    CachedImage, DiskInfo, Error, ErrorKind, HostStorage, ImageSpec, OverlaySpec, ProgressFn, Result,
+    CachedImage, DiskInfo, Error, ErrorKind, HostStorage, ImageSpec, OverlaySpec, ProgressFn, Result, is_seed,
 };
 use skyloom_image::Limits;
-use skyloom_model::{DiskFormat, ServerId};
+use skyloom_model::{DiskFormat, Name, ServerId};
 
 use crate::beneath::{Dir, Temp};
 use crate::locks::Locks;
+use crate::volumes::Shelf;
 use crate::{overlay, writing};
 
-const SEED: &str = "seed";
-const SEED_FILE: &str = "seed.iso";
-const OVERLAY_SUFFIX: &str = ".qcow2";
+const SEED_SUFFIX: &str = ".iso";
+pub(crate) const OVERLAY_SUFFIX: &str = ".qcow2";
 /// Servers that are being removed.
 const GONE: &str = ".gone-";
 const MAX_DISK_NAME: usize = 63;
@@ -37,6 +37,10 @@ pub struct PoolConfig {
     pub owner: Option<Owner>,
     /// What an image may be at most.
     pub limits: Limits,
+    /// Directories that several hosts see, by the name of their pool.
+    pub shared: Vec<(Name, PathBuf)>,
+    /// What tells this host from the others that see them: part of a file's name.
+    pub host: String,
 }
 
 /// The user that QEMU runs as.
@@ -56,12 +60,22 @@ impl PoolConfig {
             root: root.into(),
             owner: None,
             limits: Limits::default(),
+            shared: Vec::new(),
+            host: "host".to_owned(),
         }
     }
     /// Disks of another user.
     #[must_use]
     pub const fn with_owner(mut self, owner: Option<Owner>) -> Self {
         self.owner = owner;
+        self
+    }
+    /// Also the volumes of a directory that several hosts see. It must hold a file `skyloom-pool` with the pool's name. `host` tells
+    /// this host from the others, in letters, digits and `-`.
+    #[must_use]
+    pub fn with_shared(mut self, host: impl Into<String>, name: Name, path: impl Into<PathBuf>) -> Self {
+        self.host = host.into();
+        self.shared.push((name, path.into()));
         self
     }
     /// Other limits.
@@ -75,19 +89,21 @@ impl PoolConfig {
 /// The disks of one host, in a directory. See the crate's documentation.
 #[derive(Debug)]
 pub struct DirPool {
-    core: Arc<Core>,
-    locks: Locks,
+    pub(crate) core: Arc<Core>,
+    pub(crate) locks: Locks,
 }
 
 #[derive(Debug)]
-struct Core {
+pub(crate) struct Core {
     /// Also holds the lock on the directory.
     _root: Dir,
-    images: Dir,
-    servers: Dir,
-    owner: Option<Owner>,
+    pub(crate) images: Dir,
+    pub(crate) servers: Dir,
+    /// The host's own volumes, then those of shared pools.
+    pub(crate) shelves: Vec<Shelf>,
+    pub(crate) owner: Option<Owner>,
     limits: Limits,
-    temps: AtomicU64,
+    pub(crate) temps: AtomicU64,
 }
 
 /// Runs file work off the runtime's threads.
@@ -114,7 +130,7 @@ pub(crate) fn file_error(operation: &'static str, error: io::Error) -> Error {
 }
 
 /// An error of file work before its operation is known.
-enum Failure {
+pub(crate) enum Failure {
     Native(io::Error),
     Told(Error),
 }
@@ -129,7 +145,7 @@ impl From<Error> for Failure {
     }
 }
 impl Failure {
-    fn during(self, operation: &'static str) -> Error {
+    pub(crate) fn during(self, operation: &'static str) -> Error {
         match self {
             Self::Native(e) => file_error(operation, e),
             Self::Told(e) => e,
@@ -137,7 +153,7 @@ impl Failure {
     }
 }
 
-fn image_file(operation: &'static str, image: &ImageSpec) -> Result<String> {
+pub(crate) fn image_file(operation: &'static str, image: &ImageSpec) -> Result<String> {
     let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     if image.sha256.len() != 64 || !image.sha256.bytes().all(hex) {
         let what = "a SHA-256 has 64 digits of lower-case hex";
@@ -148,7 +164,7 @@ fn image_file(operation: &'static str, image: &ImageSpec) -> Result<String> {
     Ok(format!("{}.{}", image.sha256, image.format.as_str()))
 }
 
-fn check_disk(operation: &'static str, disk: &str) -> Result<()> {
+pub(crate) fn check_disk(operation: &'static str, disk: &str) -> Result<()> {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     if disk.is_empty() || disk.len() > MAX_DISK_NAME || !disk.bytes().all(plain) {
         let what = "a disk's name has 1 to 63 of a-z, 0-9 and -";
@@ -208,11 +224,16 @@ impl Core {
                 server.sweep()?;
             }
         }
+        let mut shelves = vec![Shelf::own(&root, mode)?];
+        for (name, path) in &config.shared {
+            shelves.push(Shelf::shared(name, path, &config.host, mode)?);
+        }
         let PoolConfig { owner, limits, .. } = config;
         Ok(Self {
             _root: root,
             images,
             servers,
+            shelves,
             owner,
             limits,
             temps: AtomicU64::new(0),
@@ -224,7 +245,7 @@ impl Core {
         if owner.is_some() { 0o711 } else { 0o700 }
     }
 
-    fn cached(&self, file: &str, image: &ImageSpec) -> io::Result<Option<CachedImage>> {
+    pub(crate) fn cached(&self, file: &str, image: &ImageSpec) -> io::Result<Option<CachedImage>> {
         let whole = match self.images.file(file)? {
             Some(there) => there.metadata()?.len() == image.size_bytes,
             None => false,
@@ -275,13 +296,13 @@ impl Core {
                 .into());
         }
         let mut temp = Temp::create(&server, &self.temps)?;
-        overlay::write(&mut temp.file, &base.path, base.format, size)?;
+        overlay::write(&mut temp.file, Some((&base.path, base.format)), size)?;
         temp.give_to(self.owner)?;
         temp.publish(&name)?;
         Ok(info)
     }
 
-    fn virtual_size(&self, file: &str, image: &ImageSpec) -> io::Result<u64> {
+    pub(crate) fn virtual_size(&self, file: &str, image: &ImageSpec) -> io::Result<u64> {
         match image.format {
             DiskFormat::Raw => Ok(image.size_bytes),
             DiskFormat::Qcow2 => {
@@ -294,15 +315,15 @@ impl Core {
         }
     }
 
-    fn create_seed(&self, server: ServerId, iso: &[u8]) -> Result<DiskInfo, Failure> {
+    fn create_seed(&self, server: ServerId, disk: &str, iso: &[u8]) -> Result<DiskInfo, Failure> {
         let server = self
             .servers
             .make_sub(&server.to_string(), Self::dir_mode(self.owner))?;
         let mut temp = Temp::create(&server, &self.temps)?;
         temp.file.write_all(iso)?;
         temp.give_to(self.owner)?;
-        temp.publish(SEED_FILE)?;
-        Ok(seed_info(&server))
+        temp.publish(&format!("{disk}{SEED_SUFFIX}"))?;
+        Ok(seed_info(&server, disk))
     }
 
     fn delete_server(&self, server: ServerId) -> io::Result<()> {
@@ -322,8 +343,8 @@ impl Core {
         };
         let mut disks = Vec::new();
         for name in server.names()? {
-            if name == SEED_FILE {
-                disks.push(seed_info(&server));
+            if let Some(disk) = name.strip_suffix(SEED_SUFFIX).filter(|disk| is_seed(disk)) {
+                disks.push(seed_info(&server, disk));
             } else if let Some(disk) = name.strip_suffix(OVERLAY_SUFFIX)
                 && let Some(mut file) = server.file(&name)?
             {
@@ -350,10 +371,10 @@ fn owner_of(name: &str) -> Option<ServerId> {
         .filter(|parsed: &ServerId| parsed.to_string() == id)
 }
 
-fn seed_info(server: &Dir) -> DiskInfo {
+fn seed_info(server: &Dir, disk: &str) -> DiskInfo {
     DiskInfo {
-        name: SEED.to_owned(),
-        path: server.path(SEED_FILE),
+        name: disk.to_owned(),
+        path: server.path(&format!("{disk}{SEED_SUFFIX}")),
         format: DiskFormat::Raw,
         backing_format: None,
     }
@@ -400,10 +421,10 @@ impl HostStorage for DirPool {
 
     async fn create_overlay(&self, overlay: &OverlaySpec) -> Result<DiskInfo> {
         check_disk("create overlay", &overlay.disk)?;
-        if overlay.disk == SEED {
+        if is_seed(&overlay.disk) {
             let what = "that is the name of the config drive";
             return Err(Error::new(ErrorKind::Invalid, "create overlay")
-                .with("disk", SEED)
+                .with("disk", &overlay.disk)
                 .with("because", what));
         }
         let base_file = image_file("create overlay", &overlay.base)?;
@@ -413,21 +434,26 @@ impl HostStorage for DirPool {
             .await
     }
 
-    async fn create_seed(&self, server: ServerId, iso: &[u8]) -> Result<DiskInfo> {
-        let iso = iso.to_vec();
+    async fn create_seed(&self, server: ServerId, disk: &str, iso: &[u8]) -> Result<DiskInfo> {
+        check_disk("create config drive", disk)?;
+        if !is_seed(disk) {
+            return Err(Error::new(ErrorKind::Invalid, "create config drive").with("disk", disk));
+        }
+        let (disk, iso) = (disk.to_owned(), iso.to_vec());
         self.work("create config drive", server.to_string(), move |core| {
-            core.create_seed(server, &iso)
+            core.create_seed(server, &disk, &iso)
         })
         .await
     }
 
     async fn delete_disk(&self, server: ServerId, disk: &str) -> Result<()> {
         check_disk("delete disk", disk)?;
-        let file = if disk == SEED {
-            SEED_FILE.to_owned()
+        let suffix = if is_seed(disk) {
+            SEED_SUFFIX
         } else {
-            format!("{disk}{OVERLAY_SUFFIX}")
+            OVERLAY_SUFFIX
         };
+        let file = format!("{disk}{suffix}");
         let work = move |core: &Core| match core.servers.sub(&server.to_string())? {
             Some(dir) => Ok(dir.unlink(&file)?),
             None => Ok(()),

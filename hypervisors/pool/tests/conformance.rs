@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use skyloom_hypervisor::conformance::{self, ExamImage, PoolUnderExam, StorageExam};
-use skyloom_hypervisor::{DiskInfo, HostStorage};
+use skyloom_hypervisor::{DiskInfo, HostStorage, VolumeInfo};
 use skyloom_model::{DiskFormat, ServerId};
 use skyloom_pool::{DirPool, PoolConfig};
 use tempfile::TempDir;
@@ -101,6 +101,16 @@ fn files_below(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// Whether the tool is content with the volume.
+fn tool(program: &str, args: &[&str], volume: &VolumeInfo) -> bool {
+    let said = std::process::Command::new(program)
+        .args(args)
+        .arg(&volume.path)
+        .output()
+        .unwrap();
+    said.status.success() && !String::from_utf8_lossy(&said.stdout).contains("failed")
+}
+
 #[async_trait]
 impl PoolUnderExam for Pool {
     fn storage(&self) -> Arc<dyn HostStorage> {
@@ -121,6 +131,44 @@ impl PoolUnderExam for Pool {
     }
     async fn holds(&self, _server: ServerId, disk: &DiskInfo, content: &[u8]) -> bool {
         std::fs::read(&disk.path).unwrap() == content
+    }
+    async fn fill(&self, volume: &VolumeInfo, byte: u8) {
+        assert!(tool(
+            "qemu-io",
+            &[
+                "-f",
+                volume.format.as_str(),
+                "-c",
+                &format!("write -P {byte} 0 1M")
+            ],
+            volume
+        ));
+    }
+    async fn filled(&self, volume: &VolumeInfo, byte: u8) -> bool {
+        tool(
+            "qemu-io",
+            &[
+                "-f",
+                volume.format.as_str(),
+                "-c",
+                &format!("read -P {byte} 0 1M"),
+            ],
+            volume,
+        )
+    }
+    async fn holds_image(&self, volume: &VolumeInfo, image: &ExamImage) -> bool {
+        let path = self.temp.path().join("image");
+        std::fs::write(&path, &image.content).unwrap();
+        let args = [
+            "compare",
+            "-q",
+            "-f",
+            image.format.as_str(),
+            "-F",
+            volume.format.as_str(),
+            path.to_str().unwrap(),
+        ];
+        tool("qemu-img", &args, volume)
     }
 }
 

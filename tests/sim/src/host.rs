@@ -14,10 +14,10 @@ use parking_lot::Mutex;
 use skyloom_flow::journal::MemoryDisk;
 use skyloom_hypervisor::{
     CachedImage, Capability, Console, DiskInfo, FakeHypervisor, FakeOptions, FakeStorage, FakeWorld,
-    HostStorage, Hypervisor, ImageSpec, Inspection, OverlaySpec, ProgressFn, Recovered, Result, StopMode,
-    Stopped, VmEvent, VmSpec,
+    HostStorage, HostVolumes, Hypervisor, ImageSpec, Inspection, OverlaySpec, ProgressFn, Recovered, Result, StopMode,
+    Stopped, VmEvent, VmSpec, VolumeAt, VolumeInfo, VolumeOrder, VolumeSnapshot,
 };
-use skyloom_model::{HostFacts, HostId, ServerId};
+use skyloom_model::{HostFacts, HostId, ServerId, SnapshotId};
 use tokio_util::sync::CancellationToken;
 
 use crate::bed::Bed;
@@ -271,6 +271,37 @@ pub(crate) struct SimStorage {
 }
 
 #[async_trait]
+impl HostVolumes for SimStorage {
+    async fn create_volume(&self, order: &VolumeOrder) -> Result<VolumeInfo> {
+        self.reach.verb(self.inner.create_volume(order)).await
+    }
+    async fn volume(&self, at: &VolumeAt) -> Result<Option<VolumeInfo>> {
+        self.reach.verb(self.inner.volume(at)).await
+    }
+    async fn grow_volume(&self, at: &VolumeAt, bytes: u64) -> Result<VolumeInfo> {
+        self.reach.verb(self.inner.grow_volume(at, bytes)).await
+    }
+    async fn delete_volume(&self, at: &VolumeAt) -> Result<()> {
+        self.reach.verb(self.inner.delete_volume(at)).await
+    }
+    async fn volumes(&self) -> Result<Vec<VolumeInfo>> {
+        self.reach.verb(self.inner.volumes()).await
+    }
+    async fn snapshot_volume(&self, at: &VolumeAt, snapshot: SnapshotId) -> Result<VolumeSnapshot> {
+        self.reach.verb(self.inner.snapshot_volume(at, snapshot)).await
+    }
+    async fn revert_volume(&self, at: &VolumeAt, snapshot: SnapshotId) -> Result<()> {
+        self.reach.verb(self.inner.revert_volume(at, snapshot)).await
+    }
+    async fn forget_volume_snapshot(&self, at: &VolumeAt, snapshot: SnapshotId) -> Result<()> {
+        self.reach.verb(self.inner.forget_volume_snapshot(at, snapshot)).await
+    }
+    async fn volume_snapshots(&self, at: &VolumeAt) -> Result<Vec<VolumeSnapshot>> {
+        self.reach.verb(self.inner.volume_snapshots(at)).await
+    }
+}
+
+#[async_trait]
 impl HostStorage for SimStorage {
     async fn cached_image(&self, image: &ImageSpec) -> Result<Option<CachedImage>> {
         self.reach.verb(self.inner.cached_image(image)).await
@@ -288,8 +319,8 @@ impl HostStorage for SimStorage {
         let verb = self.inner.create_overlay(overlay);
         self.reach.verb(verb).await
     }
-    async fn create_seed(&self, server: ServerId, iso: &[u8]) -> Result<DiskInfo> {
-        self.reach.verb(self.inner.create_seed(server, iso)).await
+    async fn create_seed(&self, server: ServerId, disk: &str, iso: &[u8]) -> Result<DiskInfo> {
+        self.reach.verb(self.inner.create_seed(server, disk, iso)).await
     }
     async fn delete_disk(&self, server: ServerId, disk: &str) -> Result<()> {
         self.reach.verb(self.inner.delete_disk(server, disk)).await

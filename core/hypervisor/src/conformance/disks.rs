@@ -148,7 +148,7 @@ async fn seed_holds_exactly_its_content(desk: &mut PoolDesk) {
     ] {
         let seed = desk
             .storage()
-            .create_seed(server(1), &content)
+            .create_seed(server(1), "seed", &content)
             .await
             .expect("create seed");
         assert_eq!((seed.format, seed.backing_format), (DiskFormat::Raw, None));
@@ -164,17 +164,17 @@ async fn seed_holds_exactly_its_content(desk: &mut PoolDesk) {
 async fn seed_is_replaced(desk: &mut PoolDesk) {
     let seed = desk
         .storage()
-        .create_seed(server(1), &[1; 4096])
+        .create_seed(server(1), "seed", &[1; 4096])
         .await
         .expect("create seed");
     desk.storage()
-        .create_seed(server(1), &[1; 4096])
+        .create_seed(server(1), "seed", &[1; 4096])
         .await
         .expect("create the same");
     assert!(desk.pool.holds(server(1), &seed, &[1; 4096]).await);
     let shorter = desk
         .storage()
-        .create_seed(server(1), &[2; 2048])
+        .create_seed(server(1), "seed", &[2; 2048])
         .await
         .expect("replace seed");
     assert_eq!(shorter.path, seed.path);
@@ -193,7 +193,7 @@ async fn delete_disk_is_idempotent(desk: &mut PoolDesk) {
         .expect("create overlay");
     let seed = desk
         .storage()
-        .create_seed(server(1), b"seed")
+        .create_seed(server(1), "seed", b"seed")
         .await
         .expect("create seed");
     for _ in 0..2 {
@@ -224,7 +224,7 @@ async fn delete_of_a_hostile_name_removes_nothing(desk: &mut PoolDesk) {
         .await
         .expect("create overlay");
     desk.storage()
-        .create_seed(server(2), b"seed")
+        .create_seed(server(2), "seed", b"seed")
         .await
         .expect("create seed");
     let before = desk.files().await;
@@ -246,7 +246,7 @@ async fn delete_server_leaves_nothing(desk: &mut PoolDesk) {
         .await
         .expect("create overlay");
     desk.storage()
-        .create_seed(server(1), b"seed")
+        .create_seed(server(1), "seed", b"seed")
         .await
         .expect("create seed");
     for _ in 0..2 {
@@ -292,7 +292,7 @@ async fn disks_are_in_name_order(desk: &mut PoolDesk) {
             .expect("create overlay");
     }
     desk.storage()
-        .create_seed(server(1), b"seed")
+        .create_seed(server(1), "seed", b"seed")
         .await
         .expect("create seed");
     let names = desk.names(server(1)).await;
@@ -311,7 +311,7 @@ async fn servers_with_anything_are_listed(desk: &mut PoolDesk) {
         "an image is nobody's"
     );
     for (n, id) in [third, one].into_iter().enumerate() {
-        let seed = desk.storage().create_seed(id, &[n as u8]).await;
+        let seed = desk.storage().create_seed(id, "seed", &[n as u8]).await;
         seed.expect("create seed");
     }
     desk.storage()
@@ -337,7 +337,7 @@ async fn reopened_pool_holds_the_same(desk: &mut PoolDesk) {
         .expect("create overlay");
     let seed = desk
         .storage()
-        .create_seed(server(1), b"seed")
+        .create_seed(server(1), "seed", b"seed")
         .await
         .expect("create seed");
     let (disks, files) = (

@@ -13,13 +13,14 @@ use skyloom_model::{Id, Ids, ImageId, ManualClock, SeededIds, ServerId};
 
 use super::domains::must_refuse;
 use super::harness::{PoolDesk, StorageCase};
-use super::{ExamImage, disks, images};
+use super::{ExamImage, disks, images, volumes};
 use crate::{CachedImage, ErrorKind, HostStorage, ImageSpec, OverlaySpec, ProgressFn, Result};
 
 /// All cases of the pool's exam.
 #[must_use]
 pub fn cases() -> Vec<StorageCase> {
-    images::cases().into_iter().chain(disks::cases()).collect()
+    let cases = images::cases().into_iter().chain(disks::cases());
+    cases.chain(volumes::cases()).collect()
 }
 
 pub(super) fn id<K: ?Sized>(seed: u64) -> Id<K> {

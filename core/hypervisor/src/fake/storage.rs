@@ -13,7 +13,7 @@ use super::FakeWorld;
 use super::history::{Effect, EffectKind};
 use super::script::FaultPoint;
 use crate::{
-    CachedImage, DiskInfo, Error, ErrorKind, HostStorage, ImageSpec, OverlaySpec, ProgressFn, Result,
+    CachedImage, DiskInfo, Error, ErrorKind, HostStorage, ImageSpec, OverlaySpec, ProgressFn, Result, is_seed,
 };
 
 /// The pool of a [`FakeWorld`].
@@ -73,6 +73,12 @@ impl FakeStorage {
         ledger.each(|server, book| {
             all.extend(book.disks.keys().map(|disk| self.world.disk_path(server, disk)));
         })?;
+        let volumes = self.world.shelved()?;
+        all.extend(
+            volumes
+                .iter()
+                .map(|(id, held)| self.world.volume_info(*id, held).path),
+        );
         Ok(all)
     }
 }
@@ -101,7 +107,7 @@ impl FakeWorld {
             format: i.format,
         }))
     }
-    fn no_room(&self) -> Result<bool> {
+    pub(super) fn no_room(&self) -> Result<bool> {
         self.0.ledger.script(|s| (false, s.pool_full))
     }
 
@@ -161,22 +167,22 @@ impl FakeWorld {
         Ok(info)
     }
 
-    fn create_seed_now(&self, server: ServerId, disk: &FakeDisk) -> Result<DiskInfo> {
+    fn create_seed_now(&self, server: ServerId, name: &str, disk: &FakeDisk) -> Result<DiskInfo> {
         let no_room = self.no_room()?;
         self.0.ledger.book(server, |book, note| {
-            let kind = match book.disks.get(SEED) {
+            let kind = match book.disks.get(name) {
                 Some(there) if there == disk => return Ok(()),
                 _ if no_room => return Err(full(FaultPoint::CreateSeed)),
                 Some(_) => EffectKind::SeedReplaced,
                 None => EffectKind::DiskCreated {
-                    disk: SEED.to_owned(),
+                    disk: name.to_owned(),
                 },
             };
-            book.disks.insert(SEED.to_owned(), disk.clone());
+            book.disks.insert(name.to_owned(), disk.clone());
             note.effect(0, kind);
             Ok(())
         })??;
-        Ok(self.disk_info(server, SEED, disk))
+        Ok(self.disk_info(server, name, disk))
     }
 
     fn delete_disk_now(&self, server: ServerId, disk: &str) -> Result<()> {
@@ -298,13 +304,18 @@ impl HostStorage for FakeStorage {
         self.world.perform(point, Some(overlay.server), create).await
     }
 
-    async fn create_seed(&self, server: ServerId, iso: &[u8]) -> Result<DiskInfo> {
+    async fn create_seed(&self, server: ServerId, disk: &str, iso: &[u8]) -> Result<DiskInfo> {
+        let name = disk.to_owned();
+        check_disk_name(&name, FaultPoint::CreateSeed)?;
+        if !is_seed(&name) {
+            return Err(Error::new(ErrorKind::Invalid, FaultPoint::CreateSeed.operation()).with("disk", name));
+        }
         let disk = FakeDisk {
             format: DiskFormat::Raw,
             sha256: hex(&Sha256::digest(iso)),
             base: None,
         };
-        let create = move |w: &FakeWorld, _| w.create_seed_now(server, &disk);
+        let create = move |w: &FakeWorld, _| w.create_seed_now(server, &name, &disk);
         self.world
             .perform(FaultPoint::CreateSeed, Some(server), create)
             .await

@@ -150,7 +150,7 @@ async fn every_changing_verb_can_be_late_and_its_effect_comes() {
                 cached.unwrap();
             }
             FaultPoint::CreateOverlay => drop(storage.create_overlay(&root(&spec)).await.unwrap()),
-            FaultPoint::CreateSeed => drop(storage.create_seed(spec.id, b"x").await.unwrap()),
+            FaultPoint::CreateSeed => drop(storage.create_seed(spec.id, "seed", b"x").await.unwrap()),
             FaultPoint::DeleteDisk => storage.delete_disk(spec.id, "root").await.unwrap(),
             FaultPoint::DeleteServer => storage.delete_server(spec.id).await.unwrap(),
             other => panic!("{other:?} changes something?"),
@@ -233,7 +233,7 @@ async fn what_is_delivered_twice_happens_once() {
     }
     storage.cache_image(&image(&spec), nothing, quiet).await.unwrap();
     storage.create_overlay(&root(&spec)).await.unwrap();
-    storage.create_seed(spec.id, b"x").await.unwrap();
+    storage.create_seed(spec.id, "seed", b"x").await.unwrap();
     hypervisor.define(&spec).await.unwrap();
     hypervisor.start(spec.id, 3).await.unwrap();
     assert_eq!(

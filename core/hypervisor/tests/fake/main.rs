@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "test helpers may panic")]
 
 mod late;
+mod network;
 mod orders;
 mod records;
 
@@ -119,7 +120,7 @@ async fn every_point_meets_its_fault() {
                 .await
                 .err(),
             FaultPoint::CreateOverlay => storage.create_overlay(&overlay).await.err(),
-            FaultPoint::CreateSeed => storage.create_seed(spec.id, b"x").await.err(),
+            FaultPoint::CreateSeed => storage.create_seed(spec.id, "seed", b"x").await.err(),
             FaultPoint::DeleteDisk => storage.delete_disk(spec.id, "root").await.err(),
             FaultPoint::DeleteServer => storage.delete_server(spec.id).await.err(),
             FaultPoint::Disks => storage.disks(spec.id).await.err(),
@@ -275,7 +276,11 @@ async fn directory_outlives_everything_and_is_shared() {
         let world = open();
         world.hypervisor().define(&spec).await.unwrap();
         world.hypervisor().start(spec.id, 3).await.unwrap();
-        world.storage().create_seed(spec.id, b"seed").await.unwrap();
+        world
+            .storage()
+            .create_seed(spec.id, "seed", b"seed")
+            .await
+            .unwrap();
     }
     let (agent, test) = (open(), open());
     let mut history = test.history().unwrap();

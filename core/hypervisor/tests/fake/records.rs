@@ -13,8 +13,16 @@ use super::{spec, world};
 async fn leftovers_are_what_belongs_to_no_known_server() {
     let (world, one) = world().await;
     let (two, three) = (spec(2), spec(3));
-    world.storage().create_seed(two.id, b"seed").await.unwrap();
-    world.storage().create_seed(three.id, b"seed").await.unwrap();
+    world
+        .storage()
+        .create_seed(two.id, "seed", b"seed")
+        .await
+        .unwrap();
+    world
+        .storage()
+        .create_seed(three.id, "seed", b"seed")
+        .await
+        .unwrap();
     world.storage().delete_server(three.id).await.unwrap();
     let domain = Holding {
         domain: Some((3, PowerState::Stopped)),
@@ -42,19 +50,19 @@ async fn leftovers_are_what_belongs_to_no_known_server() {
 async fn full_pool_takes_nothing_new_and_keeps_what_it_has() {
     let (world, spec) = world().await;
     let storage = world.storage();
-    let seed = storage.create_seed(spec.id, b"seed").await.unwrap();
+    let seed = storage.create_seed(spec.id, "seed", b"seed").await.unwrap();
     world.pool_full(true).unwrap();
-    let full = storage.create_seed(spec.id, b"other").await.unwrap_err();
+    let full = storage.create_seed(spec.id, "seed", b"other").await.unwrap_err();
     assert_eq!((full.kind(), full.reason().retryable), (ErrorKind::Full, true));
     assert_eq!(
-        storage.create_seed(spec.id, b"seed").await.unwrap(),
+        storage.create_seed(spec.id, "seed", b"seed").await.unwrap(),
         seed,
         "it is there"
     );
     storage.delete_server(spec.id).await.unwrap();
-    assert!(storage.create_seed(spec.id, b"seed").await.is_err());
+    assert!(storage.create_seed(spec.id, "seed", b"seed").await.is_err());
     world.pool_full(false).unwrap();
-    storage.create_seed(spec.id, b"seed").await.unwrap();
+    storage.create_seed(spec.id, "seed", b"seed").await.unwrap();
 }
 
 /// One story on both kinds of ledger: what they tell is the same.
@@ -62,7 +70,7 @@ async fn full_pool_takes_nothing_new_and_keeps_what_it_has() {
 async fn memory_and_directory_tell_the_same_history() {
     async fn story(world: FakeWorld, spec: &VmSpec) -> Vec<String> {
         let (hypervisor, storage) = (world.hypervisor(), world.storage());
-        storage.create_seed(spec.id, b"seed").await.unwrap();
+        storage.create_seed(spec.id, "seed", b"seed").await.unwrap();
         hypervisor.define(spec).await.unwrap();
         hypervisor.start(spec.id, 4).await.unwrap();
         let middle = world.position().unwrap();

@@ -23,7 +23,7 @@ async fn images_are_read_only_and_disks_private() {
     let pool = open(temp.path()).await;
     let base = image(DiskFormat::Raw, vec![0; 4096]);
     cache(&pool, &base).await.unwrap();
-    let seed = pool.create_seed(server(1), b"secret").await.unwrap();
+    let seed = pool.create_seed(server(1), "seed", b"secret").await.unwrap();
     let overlay = OverlaySpec {
         server: server(1),
         disk: "root".into(),
@@ -65,7 +65,7 @@ async fn disks_belong_to_the_owner_and_images_only_to_his_group() {
     let pool = DirPool::open(config).await.unwrap();
     let base = image(DiskFormat::Raw, vec![0; 4096]);
     cache(&pool, &base).await.unwrap();
-    let seed = pool.create_seed(server(1), b"secret").await.unwrap();
+    let seed = pool.create_seed(server(1), "seed", b"secret").await.unwrap();
     let seen = fs::metadata(&seed.path).unwrap();
     assert_eq!(
         (seen.uid(), seen.gid(), mode(&seed.path)),
@@ -84,7 +84,7 @@ async fn disks_belong_to_the_owner_and_images_only_to_his_group() {
 async fn leftovers_of_earlier_lives_are_swept_and_the_rest_stays() {
     let temp = tempfile::tempdir().unwrap();
     let pool = open(temp.path()).await;
-    let seed = pool.create_seed(server(1), b"stays").await.unwrap();
+    let seed = pool.create_seed(server(1), "seed", b"stays").await.unwrap();
     drop(pool);
     let root = temp.path().join("pool");
     let servers = root.join("servers");
@@ -158,7 +158,7 @@ async fn links_lead_nowhere() {
     .unwrap();
     assert!(pool.delete_disk(server(1), "root").await.is_err());
     assert!(pool.delete_server(server(1)).await.is_err());
-    assert!(pool.create_seed(server(1), b"x").await.is_err());
+    assert!(pool.create_seed(server(1), "seed", b"x").await.is_err());
     assert!(pool.disks(server(1)).await.is_err());
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
 }

@@ -3,3 +3,4 @@
 
 mod disks;
 mod files;
+mod shared;
