@@ -85,7 +85,7 @@ pub struct FlavorSpec {
     pub host_labels: BTreeMap<String, String>,
 }
 
-/// A format of disk contents. Always named, never probed.
+/// A format of an image's content: of a disk, or of what a host loads into a guest's memory. Always named, never probed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -94,15 +94,30 @@ pub enum DiskFormat {
     Raw,
     /// QEMU copy-on-write, version 2 or 3.
     Qcow2,
+    /// A Linux kernel of the x86 boot protocol. No disk.
+    Kernel,
+    /// A kernel's first file system: a cpio archive, mostly compressed. No disk.
+    Initrd,
 }
 
 impl DiskFormat {
-    /// The name that QEMU uses.
+    /// Its name; for disks the one that QEMU uses.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
+            Self::Kernel => "kernel",
+            Self::Initrd => "initrd",
+        }
+    }
+
+    /// Whether it is one of disks.
+    #[must_use]
+    pub const fn is_disk(self) -> bool {
+        match self {
+            Self::Raw | Self::Qcow2 => true,
+            Self::Kernel | Self::Initrd => false,
         }
     }
 }

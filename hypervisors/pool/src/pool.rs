@@ -304,7 +304,7 @@ impl Core {
 
     pub(crate) fn virtual_size(&self, file: &str, image: &ImageSpec) -> io::Result<u64> {
         match image.format {
-            DiskFormat::Raw => Ok(image.size_bytes),
+            DiskFormat::Raw | DiskFormat::Kernel | DiskFormat::Initrd => Ok(image.size_bytes),
             DiskFormat::Qcow2 => {
                 let mut file = self
                     .images

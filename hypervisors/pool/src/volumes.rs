@@ -118,7 +118,7 @@ impl Shelf {
             return Ok(None);
         };
         let size_bytes = match format {
-            DiskFormat::Raw => file.metadata()?.len(),
+            DiskFormat::Raw | DiskFormat::Kernel | DiskFormat::Initrd => file.metadata()?.len(),
             DiskFormat::Qcow2 => overlay::read(&mut file)?.size,
         };
         let info = VolumeInfo {
@@ -269,7 +269,7 @@ impl Core {
         if let Some(snapshot) = snapshot {
             let missing = missing.with("snapshot", snapshot);
             let there = match copy.source.format {
-                DiskFormat::Raw => Vec::new(),
+                DiskFormat::Raw | DiskFormat::Kernel | DiskFormat::Initrd => Vec::new(),
                 DiskFormat::Qcow2 => qcow2::snapshots(&mut File::open(&copy.source.path)?)?,
             };
             let name = snapshot.to_string();
@@ -315,7 +315,7 @@ impl Core {
         }
         let mut temp = Temp::create(&shelf.dir, &self.temps)?;
         match order.format {
-            DiskFormat::Raw => temp.file.set_len(size)?,
+            DiskFormat::Raw | DiskFormat::Kernel | DiskFormat::Initrd => temp.file.set_len(size)?,
             DiskFormat::Qcow2 => overlay::write(&mut temp.file, None, size)?,
         }
         temp.give_to(self.owner)?;

@@ -103,6 +103,10 @@ pub(crate) enum FormatArg {
     Qcow2,
     /// Plain bytes
     Raw,
+    /// A kernel, to start servers with in rescue
+    Kernel,
+    /// A kernel's first file system
+    Initrd,
 }
 
 fn parse_sha256(text: &str) -> std::result::Result<String, String> {
@@ -148,6 +152,8 @@ async fn import(app: &App, args: ImportArgs) -> Result<()> {
         format: match args.format {
             FormatArg::Qcow2 => DiskFormat::Qcow2.as_str(),
             FormatArg::Raw => DiskFormat::Raw.as_str(),
+            FormatArg::Kernel => DiskFormat::Kernel.as_str(),
+            FormatArg::Initrd => DiskFormat::Initrd.as_str(),
         },
         url: args.url.clone(),
         sha256: args.sha256.clone(),

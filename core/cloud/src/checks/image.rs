@@ -67,6 +67,30 @@ pub(crate) fn usable(image: &Image, flavor: &FlavorSpec) -> Result<()> {
     let name = &image.meta.name;
     let refuse =
         |code: &str, message: String| Err(CloudError::field(FieldError::new("image", code, message)));
+    if !image.spec.format.is_disk() {
+        let format = image.spec.format.as_str();
+        return refuse("image.no_disk", format!("{name} is of format {format}: no disk"));
+    }
+    boots(image, flavor)?;
+    let disk = flavor.resources.disk_gib;
+    let needed = image
+        .spec
+        .min_disk_gib
+        .max(image.status.virtual_size_bytes.div_ceil(1 << 30));
+    if disk < needed {
+        return refuse(
+            "image.needs_more_disk",
+            format!("{name} needs {needed} GiB of disk, the flavor has {disk}"),
+        );
+    }
+    Ok(())
+}
+
+/// Whether a server of this flavor can boot what is in `image`, on whatever disk.
+pub(crate) fn boots(image: &Image, flavor: &FlavorSpec) -> Result<()> {
+    let name = &image.meta.name;
+    let refuse =
+        |code: &str, message: String| Err(CloudError::field(FieldError::new("image", code, message)));
     if image.status.state != ImageState::Active {
         let reason = Reason::new(
             "image.not_active",
@@ -80,17 +104,6 @@ pub(crate) fn usable(image: &Image, flavor: &FlavorSpec) -> Result<()> {
         return refuse(
             "image.architecture_unsupported",
             format!("no host runs {}", image.spec.architecture),
-        );
-    }
-    let disk = flavor.resources.disk_gib;
-    let needed = image
-        .spec
-        .min_disk_gib
-        .max(image.status.virtual_size_bytes.div_ceil(1 << 30));
-    if disk < needed {
-        return refuse(
-            "image.needs_more_disk",
-            format!("{name} needs {needed} GiB of disk, the flavor has {disk}"),
         );
     }
     let (memory, needed) = (flavor.resources.memory_mib, image.spec.min_memory_mib);

@@ -6,6 +6,7 @@
 //! that two formats claim is refused; every count and offset is checked against the file before it is followed.
 //! Reading is bounded: tables are streamed, and no table is larger than QEMU itself allows.
 
+mod boot;
 mod qcow2;
 mod raw;
 mod signature;
@@ -104,12 +105,13 @@ impl Refusal {
 const REFORMAT: &str =
     "Write the image anew with `qemu-img convert -f FORMAT -O qcow2 IN OUT` on a machine that you trust.";
 
-/// Inspects the `file_len` bytes of `reader` that are claimed to be a disk of format `claimed`.
+/// Inspects the `file_len` bytes of `reader` that are claimed to be of format `claimed`.
 ///
 /// # Errors
 /// [`Refusal::Content`] with one of the codes `image.too_large`, `image.truncated`,
 /// `image.polyglot`, `image.format_mismatch`, `image.version`, `image.has_backing_file`, `image.has_data_file`,
-/// `image.has_snapshots`, `image.encrypted`, `image.unknown_feature`, `image.corrupt`, `image.raw_not_a_disk`;
+/// `image.has_snapshots`, `image.encrypted`, `image.unknown_feature`, `image.corrupt`, `image.raw_not_a_disk`,
+/// `image.no_kernel`, `image.no_initrd`;
 /// [`Refusal::Read`] when the reader fails.
 pub fn inspect<R: Read + Seek>(
     reader: &mut R,
@@ -125,6 +127,11 @@ pub fn inspect<R: Read + Seek>(
         reader,
         len: file_len,
     };
+    match claimed {
+        DiskFormat::Kernel => return boot::kernel(&mut file),
+        DiskFormat::Initrd => return boot::initrd(&mut file),
+        DiskFormat::Raw | DiskFormat::Qcow2 => {}
+    }
     let seen = signature::look(&mut file)?;
     let found = match seen.formats.as_slice() {
         [] => Found::Raw,
