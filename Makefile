@@ -10,7 +10,8 @@ RESCUE := $(TARGET)/guest/rescue
 VENV := $(TARGET)/venv
 PACKAGES := gcc libc6-dev make qemu-system-x86 qemu-utils linux-image-cloud-amd64 busybox-static cpio xz-utils \
             syslinux syslinux-common mtools dosfstools xorriso e2fsprogs util-linux dropbear-bin python3-venv \
-            protobuf-compiler libprotobuf-dev etcd-server postgresql mariadb-server
+            protobuf-compiler libprotobuf-dev etcd-server postgresql mariadb-server \
+            pkg-config libvirt-dev libvirt-daemon libvirt-daemon-driver-qemu
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: help deps demo test lint unit contract test-openstack sim ablations bench doc deny guest rescue-image secantus openapi

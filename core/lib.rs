@@ -13,6 +13,7 @@
 //! | share one store between processes | [`remote`] | `remote` |
 //! | answer OpenStack's clients | [`openstack`] | `openstack` |
 //! | run real guests | [`qmp`], [`pool`] | `qmp` |
+//! | run real guests by libvirt | [`libvirt`], [`pool`] | `libvirt` |
 //! | write my own store, hypervisor, flow | [`store`], [`hypervisor`], [`flow`] | - |
 //!
 //! This crate is the only semver promise; the crates behind it may change between minor versions.
@@ -31,11 +32,13 @@ pub use skyloom_flow as flow;
 pub use skyloom_hypervisor as hypervisor;
 pub use skyloom_identity as identity;
 pub use skyloom_image as image;
+#[cfg(feature = "libvirt")]
+pub use skyloom_libvirt as libvirt;
 pub use skyloom_model as model;
 #[cfg(feature = "openstack")]
 pub use skyloom_openstack as openstack;
 pub use skyloom_pki as pki;
-#[cfg(feature = "qmp")]
+#[cfg(any(feature = "qmp", feature = "libvirt"))]
 pub use skyloom_pool as pool;
 #[cfg(feature = "qmp")]
 pub use skyloom_qmp as qmp;

@@ -180,6 +180,7 @@ fn the_default_features_are_light() {
         "skyloom-store-mongo",
         "skyloom-store-remote",
         "skyloom-qmp",
+        "skyloom-libvirt",
         "skyloom-pool",
     ] {
         let dependency = facade

@@ -47,10 +47,12 @@ impl Default for HostConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct HypervisorConfig {
-    /// `qmp` or `fake`.
+    /// `qmp`, `libvirt` or `fake`.
     pub(crate) kind: Kind,
     /// QEMU's system emulator.
     pub(crate) qemu: PathBuf,
+    /// Of the kind `libvirt`.
+    pub(crate) libvirt: LibvirtConfig,
 }
 
 impl Default for HypervisorConfig {
@@ -58,6 +60,29 @@ impl Default for HypervisorConfig {
         Self {
             kind: Kind::Qmp,
             qemu: "/usr/bin/qemu-system-x86_64".into(),
+            libvirt: LibvirtConfig::default(),
+        }
+    }
+}
+
+/// Which libvirt daemon.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct LibvirtConfig {
+    /// Its URI.
+    pub(crate) uri: String,
+    /// User and group id that the daemon runs as, when that is not the agent's own user: disks and logs are given to it.
+    pub(crate) uid: Option<u32>,
+    /// See `uid`.
+    pub(crate) gid: Option<u32>,
+}
+
+impl Default for LibvirtConfig {
+    fn default() -> Self {
+        Self {
+            uri: "qemu:///session".into(),
+            uid: None,
+            gid: None,
         }
     }
 }
@@ -68,6 +93,8 @@ impl Default for HypervisorConfig {
 pub(crate) enum Kind {
     /// QEMU over QMP.
     Qmp,
+    /// QEMU by libvirt; only in programs built with that feature.
+    Libvirt,
     /// Simulated guests.
     Fake,
 }

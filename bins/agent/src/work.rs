@@ -1,5 +1,6 @@
 //! Opens the host's parts and runs the agent.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use skyloom::agent::{
@@ -8,6 +9,7 @@ use skyloom::agent::{
 use skyloom::cloud::{HostParts as HostJobParts, host_jobs};
 use skyloom::hypervisor::{FakeOptions, FakeWorld, HostStorage, Hypervisor};
 use skyloom::model::{HostId, OsIds, Readiness, SystemClock};
+use skyloom::pool::{DirPool, Owner, PoolConfig};
 use skyloom::qmp::{QmpConfig, QmpHypervisor};
 use skyloom_bin::exit::MainError;
 use skyloom_bin::health;
@@ -128,11 +130,48 @@ async fn open_host(config: &AgentConfig, clock: Arc<SystemClock>) -> Result<Part
                 MainError::failed("the hypervisor does not open", e)
                     .hint("is qemu-system-x86 installed, and the folder ours alone?")
             })?;
-            let pool = skyloom::pool::PoolConfig::new(dir.join("pool"));
-            let storage = skyloom::pool::DirPool::open(pool).await.map_err(|e| {
-                MainError::failed(format!("the storage pool in {} does not open", dir.display()), e)
-            })?;
-            Ok((Arc::new(hypervisor), Arc::new(storage)))
+            Ok((Arc::new(hypervisor), open_pool(dir, None).await?))
         }
+        Kind::Libvirt => open_libvirt(config, clock).await,
     }
+}
+
+async fn open_pool(dir: &Path, owner: Option<Owner>) -> Result<Arc<dyn HostStorage>, MainError> {
+    let pool = PoolConfig::new(dir.join("pool")).with_owner(owner);
+    let storage = DirPool::open(pool).await;
+    let storage = storage
+        .map_err(|e| MainError::failed(format!("the storage pool in {} does not open", dir.display()), e))?;
+    Ok(Arc::new(storage))
+}
+
+#[cfg(feature = "libvirt")]
+async fn open_libvirt(config: &AgentConfig, clock: Arc<SystemClock>) -> Result<Parts, MainError> {
+    use skyloom::libvirt::{DaemonUser, LibvirtConfig, LibvirtHypervisor};
+    let (dir, wanted) = (&config.agent.data_dir, &config.hypervisor.libvirt);
+    let owner = match (wanted.uid, wanted.gid) {
+        (Some(uid), Some(gid)) => Some(Owner { uid, gid }),
+        (None, None) => None,
+        _ => {
+            return Err(MainError::usage(
+                "libvirt's user is half known",
+                "hypervisor.libvirt.uid and .gid come together",
+            ));
+        }
+    };
+    let settings = LibvirtConfig::new(&wanted.uri, dir.join("consoles"), clock)
+        .with_daemon_user(owner.map(|Owner { uid, gid }| DaemonUser { uid, gid }));
+    let hypervisor = LibvirtHypervisor::open(settings).await.map_err(|e| {
+        MainError::failed("the hypervisor does not open", e)
+            .hint("is libvirt's daemon running at hypervisor.libvirt.uri, and the folder ours alone?")
+    })?;
+    Ok((Arc::new(hypervisor), open_pool(dir, owner).await?))
+}
+
+#[cfg(not(feature = "libvirt"))]
+async fn open_libvirt(config: &AgentConfig, _: Arc<SystemClock>) -> Result<Parts, MainError> {
+    Err(MainError::usage(
+        format!("no guests by libvirt at {}", config.hypervisor.libvirt.uri),
+        "this program was built without it",
+    )
+    .hint("build skyloom-agent with the feature libvirt, or set hypervisor.kind to qmp"))
 }

@@ -1,0 +1,307 @@
+//! Single steps on one domain, over a connection. All of this blocks: it runs on the threads of a lane.
+
+use std::path::PathBuf;
+
+use skyloom_hypervisor::{Inspection, Recovered, VmSpec};
+use skyloom_model::{PowerState, ServerId};
+use virt::connect::Connect;
+use virt::domain::Domain;
+use virt::error::ErrorNumber;
+use virt_sys as sys;
+
+use crate::chain;
+use crate::errors::Fault;
+use crate::kept::{Kept, NAMESPACE, PREFIX};
+use crate::state::{self, Seen};
+use crate::xml::{self, Around};
+
+type Done<T> = Result<T, Fault>;
+
+/// A domain with what it carries of us.
+#[derive(Debug)]
+pub(crate) struct Ours {
+    pub(crate) domain: Domain,
+    pub(crate) kept: Kept,
+}
+
+/// The domain of this id; an error when it is there but not ours.
+pub(crate) fn find(conn: &Connect, id: ServerId) -> Done<Option<Ours>> {
+    let found = Domain::lookup_by_uuid_string(conn, &id.to_string());
+    let Some(domain) = there(found)? else {
+        return Ok(None);
+    };
+    let Some(kept) = there(kept(&domain, id))? else {
+        return Ok(None);
+    };
+    Ok(Some(Ours { domain, kept }))
+}
+
+/// `None` instead of the error that says that there is no such domain (any more).
+fn there<T, E: Into<Fault>>(found: Result<T, E>) -> Done<Option<T>> {
+    match found.map_err(Into::into) {
+        Ok(found) => Ok(Some(found)),
+        Err(Fault::Libvirt(e)) if e.code() == ErrorNumber::NoDomain => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn kept(domain: &Domain, id: ServerId) -> Done<Kept> {
+    let element = domain.get_metadata(
+        sys::VIR_DOMAIN_METADATA_ELEMENT as i32,
+        Some(NAMESPACE),
+        sys::VIR_DOMAIN_AFFECT_CONFIG,
+    );
+    let element = element.map_err(|e| match e.code() {
+        ErrorNumber::NoDomainMetadata => Fault::Foreign,
+        _ => e.into(),
+    })?;
+    Kept::read(id, &element).map_err(Fault::Damaged)
+}
+
+/// Writes what is kept, nothing else.
+pub(crate) fn keep(domain: &Domain, kept: &Kept) -> Done<()> {
+    let element = kept.alone().map_err(Fault::Unwritable)?;
+    domain.set_metadata(
+        sys::VIR_DOMAIN_METADATA_ELEMENT as i32,
+        Some(&element),
+        Some(PREFIX),
+        Some(NAMESPACE),
+        sys::VIR_DOMAIN_AFFECT_CONFIG,
+    )?;
+    Ok(())
+}
+
+/// How it stands.
+pub(crate) fn see(domain: &Domain) -> Done<Seen> {
+    let (state, reason) = domain.get_state()?;
+    let seen = state::of(state, u32::try_from(reason).unwrap_or_default());
+    // Its memory may be kept by libvirt, whatever the reason of its end was.
+    if matches!(seen, Seen::Off(_)) && domain.has_managed_save(0)? {
+        return Ok(Seen::Off(PowerState::Suspended));
+    }
+    Ok(seen)
+}
+
+/// The state of a domain that may not be there (any more).
+pub(crate) fn see_by_id(conn: &Connect, id: ServerId) -> Done<Option<(Kept, Seen)>> {
+    let Some(Ours { domain, kept }) = find(conn, id)? else {
+        return Ok(None);
+    };
+    Ok(there(see(&domain))?.map(|seen| (kept, seen)))
+}
+
+/// What to say of a domain; `None` while it is on its way to be off.
+pub(crate) fn inspection(kept: &Kept, seen: Seen) -> Option<Inspection> {
+    let found = |power| Inspection::Found {
+        generation: kept.spec.generation,
+        power,
+    };
+    let cannot = |reason: &str| Inspection::CannotTell {
+        reason: reason.to_owned(),
+    };
+    Some(match seen {
+        Seen::Up => found(PowerState::Running),
+        Seen::Held => found(PowerState::Paused),
+        Seen::Dead => found(PowerState::Crashed),
+        Seen::Off(PowerState::Crashed) if kept.crash_seen => found(PowerState::Stopped),
+        Seen::Off(power) => found(power),
+        Seen::Starting => cannot("a start is under way"),
+        Seen::Ending => return None,
+        Seen::Unknown(state) => cannot(&format!("its state has the unknown number {state}")),
+    })
+}
+
+/// All domains of ours, in id order. One that is just ending cannot be told.
+pub(crate) fn all(conn: &Connect) -> Done<Vec<Recovered>> {
+    let mut found = Vec::new();
+    for domain in conn.list_all_domains(0)? {
+        // The uuid is ours only together with the name.
+        let Some(name) = there(domain.get_name())? else {
+            continue;
+        };
+        let Some(id) = name.parse::<ServerId>().ok().filter(|id| id.to_string() == name) else {
+            continue;
+        };
+        if domain.get_uuid_string()? != name {
+            continue;
+        }
+        let seen = kept(&domain, id).and_then(|kept| Ok((see(&domain)?, kept)));
+        let inspection = match there(seen) {
+            Ok(None) | Err(Fault::Foreign) => continue,
+            Ok(Some((seen, kept))) => inspection(&kept, seen).unwrap_or(Inspection::CannotTell {
+                reason: "its process is being ended".to_owned(),
+            }),
+            Err(Fault::Damaged(why)) => Inspection::CannotTell { reason: why },
+            Err(other) => return Err(other),
+        };
+        found.push(Recovered { id, inspection });
+    }
+    found.sort_unstable_by_key(|r| r.id);
+    Ok(found)
+}
+
+/// Refuses an order that is older than the domain.
+pub(crate) const fn not_older(kept: &Kept, ordered: u64) -> Done<()> {
+    let there = kept.spec.generation;
+    if there > ordered {
+        return Err(Fault::Stale { ordered, there });
+    }
+    Ok(())
+}
+
+/// What [`definition`] takes from the host.
+#[derive(Debug, Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) kind: xml::Kind,
+    pub(crate) emulator: Option<PathBuf>,
+    pub(crate) confine: bool,
+    pub(crate) console: Option<PathBuf>,
+}
+
+/// Writes the whole definition.
+pub(crate) fn define(
+    conn: &Connect,
+    kept: &Kept,
+    host: &Surroundings,
+    below: Option<&[Option<PathBuf>]>,
+) -> Done<Domain> {
+    let around = Around {
+        kind: host.kind,
+        emulator: host.emulator.as_deref(),
+        confine: host.confine,
+        console: host.console.as_deref(),
+        below,
+    };
+    let xml = xml::definition(kept, &around).map_err(Fault::Unwritable)?;
+    Ok(Domain::define_xml(conn, &xml)?)
+}
+
+/// The order to define: nothing when the domain has the generation already.
+pub(crate) fn ensure_defined(conn: &Connect, spec: &VmSpec, host: &Surroundings) -> Done<()> {
+    let mut new = Kept::new(spec.clone());
+    if let Some(Ours { kept, .. }) = find(conn, spec.id)? {
+        not_older(&kept, spec.generation)?;
+        if kept.spec.generation == spec.generation {
+            return Ok(());
+        }
+        new.crash_seen = kept.crash_seen;
+    }
+    // Disks that are not there yet come at the start.
+    let below = chain::below(spec).ok();
+    define(conn, &new, host, below.as_deref()).map(drop)
+}
+
+/// The domain after it has taken on the order's generation, durably; `None` when there is none.
+pub(crate) fn ordered(conn: &Connect, id: ServerId, generation: u64) -> Done<Option<Kept>> {
+    let Some(Ours { domain, mut kept }) = find(conn, id)? else {
+        return Ok(None);
+    };
+    not_older(&kept, generation)?;
+    if kept.spec.generation < generation {
+        kept.spec.generation = generation;
+        keep(&domain, &kept)?;
+    }
+    Ok(Some(kept))
+}
+
+/// Brings the definition up to the spec, with disks as they are now, so that it can be started.
+pub(crate) fn ready(conn: &Connect, id: ServerId, generation: u64, host: &Surroundings) -> Done<()> {
+    let Some(Ours { mut kept, .. }) = find(conn, id)? else {
+        return Err(Fault::Absent);
+    };
+    not_older(&kept, generation)?;
+    let below = chain::below(&kept.spec).map_err(Fault::Disk)?;
+    kept.crash_seen = false;
+    define(conn, &kept, host, Some(&below)).map(drop)
+}
+
+/// Starts it. One that is up already is no error.
+pub(crate) fn create(conn: &Connect, id: ServerId) -> Done<Seen> {
+    let Some(Ours { domain, .. }) = find(conn, id)? else {
+        return Err(Fault::Absent);
+    };
+    let created = domain.create();
+    let seen = see(&domain)?;
+    match created {
+        Err(e) if seen != Seen::Up => Err(e.into()),
+        _ => Ok(seen),
+    }
+}
+
+/// Lets the CPUs of a held one run.
+pub(crate) fn resume(conn: &Connect, id: ServerId) -> Done<()> {
+    let Some(Ours { domain, .. }) = find(conn, id)? else {
+        return Err(Fault::Absent);
+    };
+    match domain.resume() {
+        Err(e) if see(&domain)? != Seen::Up => Err(e.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Presses the power button. One that is off, or not there, is no error.
+pub(crate) fn press(conn: &Connect, id: ServerId, acpi: bool) -> Done<()> {
+    let Some(Ours { domain, .. }) = find(conn, id)? else {
+        return Ok(());
+    };
+    let pressed = if acpi {
+        domain.shutdown_flags(sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+    } else {
+        domain.shutdown()
+    };
+    match pressed {
+        Err(e) if !matches!(see(&domain)?, Seen::Off(_) | Seen::Ending) => Err(e.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Forces it off, if it is there: says whether there was something to do.
+pub(crate) fn force(conn: &Connect, id: ServerId) -> Done<bool> {
+    match find(conn, id)? {
+        Some(Ours { domain, .. }) => destroy(&domain),
+        None => Ok(false),
+    }
+}
+
+/// Makes a crashed or suspended domain that is off a stopped one: a crash is seen, kept memory is dropped. Says whether
+/// there was something to do.
+pub(crate) fn settle_off(conn: &Connect, id: ServerId) -> Done<bool> {
+    let Some(Ours { domain, mut kept }) = find(conn, id)? else {
+        return Ok(false);
+    };
+    match see(&domain)? {
+        Seen::Off(PowerState::Suspended) => domain.managed_save_remove(0).map(drop)?,
+        Seen::Off(PowerState::Crashed) if !kept.crash_seen => {
+            kept.crash_seen = true;
+            keep(&domain, &kept)?;
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// Forces it off. One that is off already is no error: says whether there was something to do.
+pub(crate) fn destroy(domain: &Domain) -> Done<bool> {
+    match domain.destroy() {
+        Ok(()) => Ok(true),
+        Err(e) if e.code() == ErrorNumber::NoDomain => Ok(false),
+        Err(e) => match there(see(domain))? {
+            None | Some(Seen::Off(_)) => Ok(false),
+            Some(_) => Err(e.into()),
+        },
+    }
+}
+
+/// Removes it, running or not, unless it has become newer.
+pub(crate) fn remove(conn: &Connect, id: ServerId, generation: u64, nvram: bool) -> Done<()> {
+    let Some(Ours { domain, kept }) = find(conn, id)? else {
+        return Ok(());
+    };
+    not_older(&kept, generation)?;
+    destroy(&domain)?;
+    let mut flags = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA;
+    if nvram {
+        flags |= sys::VIR_DOMAIN_UNDEFINE_NVRAM | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA;
+    }
+    there(domain.undefine_flags(flags)).map(drop)
+}

@@ -1,0 +1,22 @@
+#![doc = include_str!("../README.md")]
+
+mod chain;
+mod config;
+mod console;
+mod domain;
+mod errors;
+mod facts;
+mod hub;
+mod hypervisor;
+mod kept;
+mod lane;
+mod lifecycle;
+mod r#loop;
+mod order;
+mod raw;
+mod state;
+mod threads;
+mod xml;
+
+pub use config::{DaemonUser, LibvirtConfig, Timeouts};
+pub use hypervisor::LibvirtHypervisor;

@@ -1,0 +1,29 @@
+//! The hypervisor's exam: on real session daemons with QEMU, and on libvirt's test driver.
+//!
+//! The test driver is one host per process, so its cases take turns. What it cannot: its guests live and die with the
+//! process and write nowhere (`Offers` says so), and each answers the power button at once (see [`ANSWERS`]).
+#![allow(clippy::unwrap_used, reason = "a test program")]
+
+#[path = "../../qmp/tests/it/guest.rs"]
+mod guest;
+#[path = "it/host.rs"]
+mod host;
+
+#[path = "exam/qemu.rs"]
+mod qemu;
+#[path = "exam/test_driver.rs"]
+mod test_driver;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use skyloom_hypervisor::conformance;
+
+fn main() -> ExitCode {
+    let mut all: Vec<_> = conformance::trials(Arc::new(qemu::QemuExam))
+        .into_iter()
+        .map(|trial| trial.with_kind("qemu"))
+        .collect();
+    all.extend(test_driver::trials());
+    conformance::main(all)
+}
