@@ -8,6 +8,7 @@
 //! Every way of failing gives the same answer, but for too many of them. Nothing is remembered from one request to the next: what was
 //! taken away is gone with the next request.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Query, Request, State};
@@ -293,6 +294,8 @@ impl FromRequestParts<AppState> for User {
 pub(crate) struct Origin {
     /// What wrong answers are counted by.
     pub(crate) source: String,
+    /// The client's address, where somebody said.
+    pub(crate) address: Option<IpAddr>,
     /// The request.
     pub(crate) request_id: String,
 }
@@ -302,6 +305,7 @@ impl FromRequestParts<AppState> for Origin {
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
         Ok(Self {
             source: name_of(parts.extensions.get::<Source>()).to_owned(),
+            address: parts.extensions.get::<Source>().and_then(Source::address),
             request_id: RequestId::of(&parts.extensions),
         })
     }

@@ -87,25 +87,29 @@ pub enum JoinRefused {
 }
 
 impl JoinRefused {
+    /// The same as a code.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Unknown => "join.unknown",
+            Self::OtherHost => "join.other_host",
+            Self::Used => "join.used",
+            Self::Expired => "join.expired",
+        }
+    }
+
     /// The same as data.
     #[must_use]
     pub fn reason(self) -> Reason {
-        let (code, hint) = match self {
-            Self::Unknown => (
-                "join.unknown",
-                "copy the whole token as it was shown, or make a new one",
-            ),
-            Self::OtherHost => (
-                "join.other_host",
-                "use it on the host that it was made for, under the name entered there",
-            ),
-            Self::Used => (
-                "join.used",
-                "if it was not this host that used it, revoke the host's certificates; then make a new token",
-            ),
-            Self::Expired => ("join.expired", "make a new one for this host"),
+        let hint = match self {
+            Self::Unknown => "copy the whole token as it was shown, or make a new one",
+            Self::OtherHost => "use it on the host that it was made for, under the name entered there",
+            Self::Used => {
+                "if it was not this host that used it, revoke the host's certificates; then make a new token"
+            }
+            Self::Expired => "make a new one for this host",
         };
-        Reason::new(code, self.to_string()).hint(hint)
+        Reason::new(self.code(), self.to_string()).hint(hint)
     }
 }
 

@@ -105,6 +105,7 @@ fn of_identity(operation: &str) -> Option<&'static str> {
         "get_catalog" => "catalog:read",
         "get_quota" => "quota:read",
         "set_quota" => "quota:update",
+        "recount_quotas" => "quota:recount",
         "search_audit" => "audit:read",
         "verify_audit" => "audit:verify",
         "list_permissions" => "policy:read",

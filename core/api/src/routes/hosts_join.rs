@@ -9,7 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::answer::Result;
-use crate::auth::User;
+use crate::auth::{Origin, User};
 use crate::extract::{Json, OptionalJson, RawId};
 use crate::parts::AppState;
 use crate::problem::ApiError;
@@ -69,8 +69,13 @@ async fn revoke_certificates(
 #[utoipa::path(post, path = "/v1/join", operation_id = "join_host", tag = "hosts", security(()),
     request_body = JoinHost,
     responses((status = 200, description = "The certificate, and the roots to believe.", body = HostJoined)))]
-async fn join(State(state): State<AppState>, Json(request): Json<JoinHost>) -> Result<Answer<HostJoined>> {
-    Ok(Answer(state.parts.cloud.join_host(&request).await?))
+async fn join(
+    State(state): State<AppState>,
+    from: Origin,
+    Json(request): Json<JoinHost>,
+) -> Result<Answer<HostJoined>> {
+    let (cloud, source) = (&state.parts.cloud, from.address);
+    Ok(Answer(cloud.join_host(&request, source, &from.request_id).await?))
 }
 
 /// Renew a host's certificate

@@ -21,7 +21,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 /// Make a project
 ///
 /// Makes a unit of tenancy: what belongs to it is seen by its own tokens and by who runs the cloud only. Its name must be
-/// free.
+/// free in its domain. It may stand below another project of that domain, which the caller may see.
 #[utoipa::path(post, path = "/v1/projects", operation_id = "create_project", tag = "projects",
     request_body = CreateProject,
     responses((status = 201, description = "The project.", body = Project)))]

@@ -402,6 +402,32 @@ async fn a_join_token_is_good_once() {
         code(&nobody.ask("/v1/join", &spoiled).await),
         (403, "join.unknown")
     );
+    // Each who had the token is told of: the one that got a certificate, and those that did not.
+    let told = site
+        .api
+        .audited(&format!("object={}&action=host:join", site.a))
+        .await;
+    let mut ends: Vec<_> = told
+        .iter()
+        .map(|entry| {
+            (
+                entry["source"].as_str(),
+                entry["outcome"].as_str(),
+                entry["code"].as_str(),
+            )
+        })
+        .collect();
+    ends.sort_unstable();
+    let (here, denied) = (Some("127.0.0.1"), Some("denied"));
+    let expected = [
+        (here, denied, Some("join.other_host")),
+        (here, denied, Some("join.used")),
+        (here, denied, Some("join.used")),
+        // The operator who made the token, and the machine.
+        (here, Some("done"), None),
+        (here, Some("done"), None),
+    ];
+    assert_eq!(ends, expected);
     // Agents and strangers make none.
     for client in [site.with_token(), site.client(None)] {
         let path = format!("/v1/hosts/{}/actions/join-token", site.b);

@@ -139,7 +139,8 @@ impl Api {
         drivers.spawn(driver.run(shutdown.clone()));
         let cloud = cloud
             .with_limits(setup.tasks)
-            .with_directory(identity.directory().clone());
+            .with_directory(identity.directory().clone())
+            .with_audit(identity.audit().clone());
         let cloud = Arc::new(cloud);
         let made = cloud.bootstrap().await.expect("a new cloud");
         let first = identity.bootstrap(None).await.expect("a first administrator");
@@ -244,7 +245,7 @@ impl Api {
     pub(crate) async fn project(&self, name: &str) -> ProjectId {
         let request = CreateProject {
             name: name.to_owned(),
-            description: String::new(),
+            ..CreateProject::default()
         };
         self.cloud
             .create_project(&self.root(), request)

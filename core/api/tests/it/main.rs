@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod agent_scoped;
+mod audit;
 mod auth;
 mod certificates;
 mod dry_runs;
@@ -17,6 +18,7 @@ mod limits;
 mod matrix;
 mod oidc;
 mod openapi;
+mod projects;
 mod resources;
 mod scopes;
 mod server;

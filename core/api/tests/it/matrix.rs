@@ -237,7 +237,7 @@ fn effect(
     let place = match kind {
         kind if in_projects(kind) => lineage.place(world.project),
         "project" if !collection => lineage.place(world.project),
-        "quota" => lineage.place(world.project),
+        "quota" if permission != "quota:recount" => lineage.place(world.project),
         "grant" => lineage.place(world.project),
         "flavor" | "kind" | "catalog" | "policy" if permission.ends_with(":read") => Place::Shared,
         "role" if path.ends_with("/roles") && permission == "role:create" => Place::System,
@@ -296,6 +296,7 @@ fn body(operation: &str, example: &Json, world: &World) -> Json {
             "role": BuiltIn::Reader.id(), "user": world.user, "project": world.project,
         }),
         "create_trust" => json!({"trustee": world.user}),
+        "create_project" => json!({"name": "new", "domain": world.domain}),
         "create_user" | "create_group" => json!({"name": "new", "domain": world.domain}),
         "create_role" => json!({"name": "new"}),
         "create_credential" => json!({"name": "new"}),
@@ -470,7 +471,7 @@ fn in_project(project: ProjectId) -> ScopeAsked {
 fn foreign_matters(operation: &str) -> bool {
     matches!(
         operation,
-        "create_grant" | "delete_grant" | "create_user" | "create_group"
+        "create_grant" | "delete_grant" | "create_user" | "create_group" | "create_project"
     )
 }
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use skyloom_identity::audit::{
     AuditActor, AuditObject, AuditOutcome, AuditScope, Entry, EntryId, Text, Word,
 };
-use skyloom_identity::{AuditSink, AuthScope, Rights};
+use skyloom_identity::{AuditSink, AuthScope, Rights, Via};
 use skyloom_model::{Meta, Scope, Task, TaskId};
+use skyloom_pki::JoinTokenRecord;
 use skyloom_store::Txn;
 use uuid::Uuid;
 
@@ -79,13 +80,62 @@ impl Cloud {
         }
     }
 
+    /// What is told of a machine that presented the join token of a host.
+    pub(super) fn joining(
+        &self,
+        token: &JoinTokenRecord,
+        source: Option<IpAddr>,
+        request_id: &str,
+        outcome: AuditOutcome,
+    ) -> Entry {
+        let actor = AuditActor {
+            via: Via::Host { id: token.host },
+            ..AuditActor::unknown(Vec::new())
+        };
+        Entry {
+            id: EntryId::fresh(&*self.parts.ids),
+            at: self.now(),
+            request_id: Text::new(request_id),
+            actor,
+            source,
+            action: Word::new("host:join"),
+            object: AuditObject {
+                kind: Word::new("host"),
+                id: Some(token.host.uuid()),
+                name: Some(Text::new(token.name.as_str())),
+                scope: AuditScope::System,
+            },
+            outcome,
+            task: None,
+            changes: Vec::new(),
+            token_audit_ids: Vec::new(),
+            repeated: None,
+        }
+    }
+
+    /// The part of a commit that writes an entry, where there is an audit.
+    pub(super) fn audit_part(&self, entry: impl FnOnce() -> Entry) -> Result<Txn> {
+        match &self.audit {
+            Some(audit) => Ok(audit.part(&entry())?),
+            None => Ok(Txn::new()),
+        }
+    }
+
+    /// Writes an entry of what made no commit.
+    pub(super) async fn audit_alone(&self, entry: impl FnOnce() -> Entry) {
+        let Some(audit) = &self.audit else {
+            return;
+        };
+        if let Err(error) = audit.record(entry()).await {
+            let error = skyloom_model::report(&error);
+            tracing::error!(error, "what was not allowed is not in the audit");
+        }
+    }
+
     /// The part of a commit that tells of it.
     pub(super) fn audited(&self, caller: &Caller, told: Told, task: Option<&Task>) -> Result<Txn> {
-        let Some(audit) = &self.audit else {
-            return Ok(Txn::new());
-        };
-        let entry = self.entry(caller, told, AuditOutcome::Done, task.map(|task| task.id));
-        Ok(audit.part(&entry)?)
+        let done = AuditOutcome::Done;
+        self.audit_part(|| self.entry(caller, told, done, task.map(|task| task.id)))
     }
 
     /// Tells of a change that was not allowed for want of a permission ([`crate::CloudError::missing_permission`]). For the door,
@@ -97,9 +147,6 @@ impl Cloud {
         request_id: &str,
         permission: &'static str,
     ) {
-        let Some(audit) = &self.audit else {
-            return;
-        };
         let scope = rights.principal.scope;
         let project = match scope {
             AuthScope::Project(project) => project,
@@ -113,13 +160,13 @@ impl Cloud {
         let lies = caller.place().map_or(Scope::System, |_| caller.scope());
         let code = Word::new("auth.forbidden");
         let told = Told::nameless(permission, None, lies);
-        let mut entry = self.entry(&caller, told, AuditOutcome::Denied { code }, None);
-        if let AuthScope::Domain(id) = scope {
-            entry.object.scope = AuditScope::Domain { id };
-        }
-        if let Err(error) = audit.record(entry).await {
-            let error = skyloom_model::report(&error);
-            tracing::error!(error, "what was not allowed is not in the audit");
-        }
+        self.audit_alone(|| {
+            let mut entry = self.entry(&caller, told, AuditOutcome::Denied { code }, None);
+            if let AuthScope::Domain(id) = scope {
+                entry.object.scope = AuditScope::Domain { id };
+            }
+            entry
+        })
+        .await;
     }
 }

@@ -3,11 +3,13 @@
 //! Each step is one commit that guards the host's record and its epoch. So of a join and a revocation at the same time one comes first:
 //! either the certificate is older than the epoch, or the join token is gone.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use skyloom_identity::audit::{AuditOutcome, Word};
 use skyloom_model::{Host, HostId, Hostname, Reason, Resource as _, Scope, Timestamp};
 use skyloom_pki::{
     CertificateRequest, HostEpoch, HostGrant, HostJoined, Issued, JoinHost, JoinRefused, JoinToken,
@@ -212,11 +214,17 @@ impl Cloud {
         }
     }
 
-    /// A machine becomes a host: whoever presents the join token first, with a key, gets that key's certificate.
+    /// A machine becomes a host: whoever presents the join token first, with a key, gets that key's certificate. The audit has both who came
+    /// from where and got it, and who had the token and was refused.
     ///
     /// # Errors
     /// `join.unknown`, `join.other_host`, `join.used`, `join.expired`, `pki.…` for a bad request, `pki.disabled`.
-    pub async fn join_host(&self, request: &JoinHost) -> Result<HostJoined> {
+    pub async fn join_host(
+        &self,
+        request: &JoinHost,
+        source: Option<IpAddr>,
+        request_id: &str,
+    ) -> Result<HostJoined> {
         let authority = self.issuing()?;
         let denied = |refused: JoinRefused| CloudError::denied(refused.reason());
         let asked = CertificateRequest::from_pem(&request.request).map_err(refused)?;
@@ -233,10 +241,16 @@ impl Cloud {
             let redeemed = record
                 .value
                 .redeem(&request.token, &name, asked.fingerprint(), now, again);
-            let redeemed = redeemed.map_err(|e| {
-                tracing::warn!(%host, name = %record.value.name, reason = %e, "a join token was presented and refused");
-                denied(e)
-            })?;
+            let entry = |outcome| self.joining(&record.value, source, request_id, outcome);
+            let redeemed = match redeemed {
+                Ok(redeemed) => redeemed,
+                Err(e) => {
+                    tracing::warn!(%host, name = %record.value.name, reason = %e, "a join token was presented and refused");
+                    let code = Word::new(e.code());
+                    self.audit_alone(|| entry(AuditOutcome::Denied { code })).await;
+                    return Err(denied(e));
+                }
+            };
             let used = match redeemed {
                 Redeemed::First(used) => record.replace(&used)?,
                 Redeemed::Again => Txn::new().guard(record.unchanged()),
@@ -245,7 +259,8 @@ impl Cloud {
             let found = self.resource::<Host>(Scope::System, host.uuid()).await?;
             let found = found.ok_or_else(|| denied(JoinRefused::Unknown))?;
             let (answer, txn) = self.issue(authority, &asked, found).await?;
-            if self.commit(used.and(txn)).await? {
+            let told = self.audit_part(|| entry(AuditOutcome::Done))?;
+            if self.commit(used.and(txn).and(told)).await? {
                 tracing::info!(%host, until = %answer.not_after, "a host has joined");
                 return Ok(answer);
             }

@@ -4,7 +4,7 @@ use futures::FutureExt as _;
 use serde_json::json;
 use skyloom_identity::paths as identity_paths;
 use skyloom_identity::{
-    Covered, DEFAULT_DOMAIN, DomainId, Lineage, MAX_PROJECT_DEPTH, NameKind, Object, Place,
+    AuthScope, Covered, DEFAULT_DOMAIN, Domain, DomainId, Lineage, MAX_PROJECT_DEPTH, NameKind, Object, Place,
 };
 use skyloom_model::{Meta, Project, ProjectId, ProjectSpec, Reason, Resource as _, Scope, paths};
 use skyloom_store::{Txn, Versioned};
@@ -17,13 +17,15 @@ use super::records::{create, create_resource, prefix};
 use crate::{Caller, CloudError, CreateProject, FieldError, ListQuery, Listed, Result, checks};
 
 impl Cloud {
-    /// Makes a project.
+    /// Makes a project, in a domain where the caller may make some.
     ///
     /// # Errors
-    /// `project.name_taken`, `name.invalid`, `project.description_too_long`, `auth.forbidden`.
+    /// `project.name_taken`, `name.invalid`, `project.description_too_long`, `domain.not_found`, `project.not_found` and
+    /// `project.elsewhere` of its parent, `project.too_deep`, `project.disabled`, `domain.disabled`, `auth.forbidden`.
     pub async fn create_project(&self, caller: &Caller, request: CreateProject) -> Result<Project> {
-        let place = Place::Domain(DEFAULT_DOMAIN);
-        caller.may("project:create", &Object::all("project", place))?;
+        let domain = self.domain_for(caller, &request).await?;
+        caller.may("project:create", &Object::all("project", Place::Domain(domain)))?;
+        let parent = request.parent.map(ProjectId::from_uuid);
         let name = checks::text::name("name", &request.name).map_err(CloudError::field)?;
         if request.description.len() > 1024 {
             let message = "at most 1024 bytes are allowed";
@@ -40,17 +42,25 @@ impl Cloud {
                     meta: Meta::new(id, name.clone(), Scope::System, self.now()),
                     spec: ProjectSpec {
                         description: request.description.clone(),
+                        domain: domain.uuid(),
+                        parent,
                         ..ProjectSpec::default()
                     },
                 };
                 async move {
-                    let claim = self
-                        .claim_name::<Project>("project", Scope::System, &project.meta.name, id)
-                        .await?;
-                    let taken = self.claim_in_domain(&project).await?;
+                    let mut txn = create_resource(&project)?.and(self.claim_in_domain(&project).await?);
+                    // In the first domain the cloud finds projects by name.
+                    if domain == DEFAULT_DOMAIN {
+                        let name = &project.meta.name;
+                        let claim = self.claim_name::<Project>("project", Scope::System, name, id);
+                        txn = txn.and(claim.await?);
+                    }
+                    txn = txn.and(self.in_domain(domain).await?);
+                    if let Some(parent) = parent {
+                        txn = txn.and(self.below(parent).await?);
+                    }
                     let told = project.meta.clone();
-                    let change = Change::new(create_resource(&project)?.and(claim).and(taken), project);
-                    Ok(change.told("project:create", &told))
+                    Ok(Change::new(txn, project).told("project:create", &told))
                 }
                 .boxed()
             })
@@ -58,6 +68,76 @@ impl Cloud {
         self.wait_for_identity(&identity_paths::project(done.answer.id()), true)
             .await;
         Ok(done.answer)
+    }
+
+    /// In which domain a project is asked for: its parent's, or the named one, or where the caller is at home.
+    async fn domain_for(&self, caller: &Caller, request: &CreateProject) -> Result<DomainId> {
+        let named = request.domain.map(DomainId::from_uuid);
+        let Some(parent) = request.parent else {
+            return Ok(named.unwrap_or(match caller.rights.principal.scope {
+                AuthScope::Domain(own) => own,
+                _ => DEFAULT_DOMAIN,
+            }));
+        };
+        let above = self.resource::<Project>(Scope::System, parent).await?;
+        // One that the caller may not see is not there.
+        let above = above.filter(|above| may_read(caller, &above.value).is_ok());
+        let above = checks::found("parent", "project", &parent.to_string(), above)?;
+        let domain = DomainId::from_uuid(above.value.spec.domain);
+        if named.is_some_and(|named| named != domain) {
+            let why = "is in another domain";
+            return Err(CloudError::field(FieldError::new(
+                "parent",
+                "project.elsewhere",
+                why,
+            )));
+        }
+        Ok(domain)
+    }
+
+    /// The part of a commit that rests on a domain. Only the first one may have no record: where a product has users of its own.
+    async fn in_domain(&self, id: DomainId) -> Result<Txn> {
+        let path = identity_paths::domain(id);
+        let found = self.read::<Domain>(&path).await?;
+        let found = found.filter(|found| !found.value.deleting);
+        if id == DEFAULT_DOMAIN && found.is_none() {
+            return Ok(Txn::new());
+        }
+        let found = checks::found("domain", "domain", &id.to_string(), found)?;
+        if !found.value.enabled {
+            let reason = Reason::new("domain.disabled", "the domain is disabled");
+            return Err(CloudError::conflict(reason));
+        }
+        Ok(Txn::new().guard(found.unchanged()))
+    }
+
+    /// The part of a commit that puts a project below another one, which is written as it is: so nobody removes it meanwhile,
+    /// having seen nothing below it.
+    async fn below(&self, parent: ProjectId) -> Result<Txn> {
+        let (mut next, mut depth, mut txn) = (Some(parent), 0, Txn::new());
+        while let Some(id) = next {
+            let above = self.resource::<Project>(Scope::System, id.uuid()).await?;
+            let above = above.filter(|above| !above.value.spec.deleting);
+            let above = checks::found("parent", "project", &id.to_string(), above)?;
+            if !above.value.spec.enabled {
+                let reason = Reason::new("project.disabled", "a project above it is disabled");
+                return Err(CloudError::conflict(reason));
+            }
+            depth += 1;
+            if depth == MAX_PROJECT_DEPTH {
+                let why = format!("at most {MAX_PROJECT_DEPTH} projects may lie below one another");
+                return Err(CloudError::field(FieldError::new(
+                    "parent",
+                    "project.too_deep",
+                    why,
+                )));
+            }
+            if id == parent {
+                txn = txn.and(above.replace(&above.value)?);
+            }
+            next = above.value.spec.parent;
+        }
+        Ok(txn)
     }
 
     /// The part of a commit that claims a project's name in its domain, where names that differ in case alone are the same.

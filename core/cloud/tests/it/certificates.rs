@@ -81,7 +81,7 @@ impl Site {
             name: name.to_owned(),
             request: request(key),
         };
-        self.world.cloud.join_host(&request).await
+        self.world.cloud.join_host(&request, None, "join").await
     }
 
     async fn joined(&self) -> HostJoined {
@@ -240,7 +240,7 @@ async fn bad_requests_are_refused_and_use_nothing_up() {
             name: "node-1".to_owned(),
             request: request.to_owned(),
         };
-        refused(site.world.cloud.join_host(&asked).await, code);
+        refused(site.world.cloud.join_host(&asked, None, "join").await, code);
     }
     let key = PrivateKey::generate().unwrap();
     refused(site.join(token.expose(), "a b", &key).await, "name.invalid");

@@ -207,7 +207,7 @@ async fn projects_are_found_by_id_and_by_name() {
     }
     let again = CreateProject {
         name: "shop".to_owned(),
-        description: String::new(),
+        ..Default::default()
     };
     assert_eq!(
         world

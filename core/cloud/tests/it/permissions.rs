@@ -335,7 +335,7 @@ const CALLS: &[(&[&str], Call)] = &[
                 caller,
                 CreateProject {
                     name: "p2".to_owned(),
-                    description: String::new(),
+                    ..Default::default()
                 }
             )
         ),

@@ -357,7 +357,7 @@ async fn every_other_mutation_shows_its_records_and_does_nothing() {
     };
     let project = skyloom_cloud::CreateProject {
         name: "p".to_owned(),
-        description: String::new(),
+        ..Default::default()
     };
     let token = skyloom_cloud::CreateToken::new("t", TokenHolder::Engine);
     let tokens = cloud

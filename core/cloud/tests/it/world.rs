@@ -136,7 +136,7 @@ impl World {
     pub(crate) async fn member(&self, admin: &Caller, name: &str) -> Caller {
         let request = CreateProject {
             name: name.to_owned(),
-            description: String::new(),
+            ..Default::default()
         };
         let project = self.cloud.create_project(admin, request).await.unwrap().id();
         caller(BuiltIn::Member, project)

@@ -19,13 +19,17 @@ pub enum Owner {
 }
 
 impl Owner {
-    pub(super) const fn noun(self) -> &'static str {
+    /// `project` or `domain`.
+    #[must_use]
+    pub const fn noun(self) -> &'static str {
         match self {
             Self::Project(_) => "project",
             Self::Domain(_) => "domain",
         }
     }
-    pub(super) const fn id(self) -> Uuid {
+    /// Its id.
+    #[must_use]
+    pub const fn id(self) -> Uuid {
         match self {
             Self::Project(id) => id.uuid(),
             Self::Domain(id) => id.uuid(),

@@ -1,4 +1,4 @@
-//! `/v1/quotas/{id}`: how much a project or a domain may use, and how much it does.
+//! `/v1/quotas/…`: how much a project or a domain may use, and how much it does.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,9 @@ use crate::problem::ApiError;
 const TRIES: usize = 16;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(get, put))
+    OpenApiRouter::new()
+        .routes(routes!(get, put))
+        .routes(routes!(recount))
 }
 
 /// What is used of one resource.
@@ -47,6 +49,32 @@ struct QuotaView {
     resources: BTreeMap<String, UsageView>,
     /// Of a domain: the limits of each of its projects that has none of its own.
     each_project: BTreeMap<String, Option<u64>>,
+}
+
+/// A ledger that was not what there is.
+#[derive(Debug, Serialize, ToSchema)]
+struct CorrectionView {
+    /// Whose ledger: `project` or `domain`.
+    #[schema(example = "project")]
+    kind: String,
+    /// Its id.
+    owner: Uuid,
+    /// Of what.
+    #[schema(example = "servers")]
+    resource: String,
+    /// What was written.
+    #[schema(example = 7)]
+    was: u64,
+    /// What there is, and is written now.
+    #[schema(example = 3)]
+    is: u64,
+}
+
+/// What counting anew has put right.
+#[derive(Debug, Serialize, ToSchema)]
+struct Recounted {
+    /// Each ledger and resource; empty when all were right.
+    corrections: Vec<CorrectionView>,
 }
 
 /// Limits by resource: a number, or `null` for none. What is left out has no limit of its own.
@@ -184,4 +212,24 @@ async fn put(
     }
     let reason = Reason::new("conflict", "others changed the same quota again and again").retryable();
     Err(ApiError::new(http::StatusCode::CONFLICT, reason))
+}
+
+/// Count what is used anew
+///
+/// Counts what all projects have and puts right the ledgers that say something else. The cloud does so once a day by itself. For who runs the
+/// cloud.
+#[utoipa::path(post, path = "/v1/quotas/actions/recount", operation_id = "recount_quotas", tag = "quotas",
+    responses((status = 200, description = "What was put right.", body = Recounted)))]
+async fn recount(State(state): State<AppState>, asker: Asker) -> Result<Answer<Recounted>> {
+    let found = state.parts.cloud.recount_quotas(&asker.caller).await?;
+    let corrections = found.into_iter().map(|found| CorrectionView {
+        kind: found.owner.noun().to_owned(),
+        owner: found.owner.id(),
+        resource: found.resource.to_string(),
+        was: found.was,
+        is: found.is,
+    });
+    Ok(Answer(Recounted {
+        corrections: corrections.collect(),
+    }))
 }
