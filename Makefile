@@ -11,6 +11,7 @@ VENV := $(TARGET)/venv
 PACKAGES := gcc libc6-dev make qemu-system-x86 qemu-utils linux-image-cloud-amd64 busybox-static cpio xz-utils \
             syslinux syslinux-common mtools dosfstools xorriso e2fsprogs util-linux dropbear-bin python3-venv \
             protobuf-compiler libprotobuf-dev etcd-server postgresql mariadb-server \
+            iproute2 nftables iputils-ping curl \
             pkg-config libvirt-dev libvirt-daemon libvirt-daemon-driver-qemu
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 

@@ -13,6 +13,7 @@
 //! | share one store between processes | [`remote`] | `remote` |
 //! | answer OpenStack's clients | [`openstack`] | `openstack` |
 //! | run real guests | [`qmp`], [`pool`] | `qmp` |
+//! | give them networks of their own | [`bridge`] | `bridge` |
 //! | run real guests by libvirt | [`libvirt`], [`pool`] | `libvirt` |
 //! | write my own store, hypervisor, flow | [`store`], [`hypervisor`], [`flow`] | - |
 //!
@@ -26,6 +27,8 @@ pub use registry::{Opened, SchemaChange, StoreOptions, migrate_store, open_store
 
 pub use skyloom_agent as agent;
 pub use skyloom_api as api;
+#[cfg(feature = "bridge")]
+pub use skyloom_bridge as bridge;
 pub use skyloom_cloud as cloud;
 pub use skyloom_engine as engine;
 pub use skyloom_flow as flow;

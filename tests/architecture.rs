@@ -87,6 +87,7 @@ const LINE: &[(&str, &[&str])] = &[
         "skyloom-pool",
         &["skyloom-model", "skyloom-hypervisor", "skyloom-image"],
     ),
+    ("skyloom-bridge", &["skyloom-model", "skyloom-hypervisor"]),
     ("skyloom-qemu", &["skyloom-model", "skyloom-hypervisor"]),
     (
         "skyloom-qmp",
@@ -182,6 +183,7 @@ fn the_default_features_are_light() {
         "skyloom-qmp",
         "skyloom-libvirt",
         "skyloom-pool",
+        "skyloom-bridge",
     ] {
         let dependency = facade
             .dependencies
