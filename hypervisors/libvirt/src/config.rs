@@ -54,6 +54,8 @@ pub struct Timeouts {
     pub start: Duration,
     /// Forcing a guest off. libvirt asks QEMU to end, and kills it after half a minute.
     pub force: Duration,
+    /// Writing a guest's memory to disk, or a snapshot of it.
+    pub memory: Duration,
     /// How often the power button is pressed again while a guest does not react (early in its boot it cannot).
     pub press_again: Duration,
     /// How often the sizes of the console logs are looked at.
@@ -73,6 +75,7 @@ impl Default for Timeouts {
             list: Duration::from_secs(20),
             start: Duration::from_secs(60),
             force: Duration::from_secs(45),
+            memory: Duration::from_secs(600),
             press_again: Duration::from_secs(3),
             log_check: Duration::from_secs(2),
             keep_alive: 5,

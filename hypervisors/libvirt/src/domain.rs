@@ -206,9 +206,7 @@ pub(crate) fn ordered(conn: &Connect, id: ServerId, generation: u64) -> Done<Opt
 
 /// Brings the definition up to the spec, with disks as they are now, so that it can be started.
 pub(crate) fn ready(conn: &Connect, id: ServerId, generation: u64, host: &Surroundings) -> Done<()> {
-    let Some(Ours { mut kept, .. }) = find(conn, id)? else {
-        return Err(Fault::Absent);
-    };
+    let Ours { mut kept, .. } = must_find(conn, id)?;
     not_older(&kept, generation)?;
     let below = chain::below(&kept.spec).map_err(Fault::Disk)?;
     kept.crash_seen = false;
@@ -217,22 +215,46 @@ pub(crate) fn ready(conn: &Connect, id: ServerId, generation: u64, host: &Surrou
 
 /// Starts it. One that is up already is no error.
 pub(crate) fn create(conn: &Connect, id: ServerId) -> Done<Seen> {
-    let Some(Ours { domain, .. }) = find(conn, id)? else {
-        return Err(Fault::Absent);
-    };
+    let Ours { domain, .. } = must_find(conn, id)?;
     let created = domain.create();
     let seen = see(&domain)?;
+    if created.is_ok() && seen == Seen::Held {
+        // Its memory was kept while it was held.
+        domain.resume()?;
+        return see(&domain);
+    }
     match created {
         Err(e) if seen != Seen::Up => Err(e.into()),
         _ => Ok(seen),
     }
 }
 
+/// The domain of this id; an error when there is none.
+pub(crate) fn must_find(conn: &Connect, id: ServerId) -> Done<Ours> {
+    find(conn, id)?.ok_or(Fault::Absent)
+}
+
+/// Holds the CPUs of one that is up.
+pub(crate) fn hold(conn: &Connect, id: ServerId) -> Done<()> {
+    let Ours { domain, .. } = must_find(conn, id)?;
+    match domain.suspend() {
+        Err(e) if see(&domain)? != Seen::Held => Err(e.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Off, with its memory on disk. Going on from there, its CPUs run.
+pub(crate) fn save(conn: &Connect, id: ServerId) -> Done<()> {
+    let Ours { domain, .. } = must_find(conn, id)?;
+    match domain.managed_save(sys::VIR_DOMAIN_SAVE_RUNNING) {
+        Err(e) if see(&domain)? != Seen::Off(PowerState::Suspended) => Err(e.into()),
+        _ => Ok(()),
+    }
+}
+
 /// Lets the CPUs of a held one run.
 pub(crate) fn resume(conn: &Connect, id: ServerId) -> Done<()> {
-    let Some(Ours { domain, .. }) = find(conn, id)? else {
-        return Err(Fault::Absent);
-    };
+    let Ours { domain, .. } = must_find(conn, id)?;
     match domain.resume() {
         Err(e) if see(&domain)? != Seen::Up => Err(e.into()),
         _ => Ok(()),

@@ -27,6 +27,12 @@ pub(crate) enum Fault {
         /// The domain's.
         there: u64,
     },
+    /// It cannot be done as things are.
+    #[error("{0}")]
+    Conflict(&'static str),
+    /// It makes no sense.
+    #[error("{0}")]
+    Invalid(&'static str),
     /// libvirt refused.
     #[error(transparent)]
     Libvirt(#[from] virt::error::Error),
@@ -63,7 +69,8 @@ impl Fault {
     pub(crate) fn plain(self, operation: &'static str) -> Error {
         let kind = match &self {
             Self::Absent => ErrorKind::NotFound,
-            Self::Foreign => ErrorKind::Conflict,
+            Self::Foreign | Self::Conflict(_) => ErrorKind::Conflict,
+            Self::Invalid(_) => ErrorKind::Invalid,
             Self::Damaged(_) => ErrorKind::Corrupt,
             Self::Stale { .. } => ErrorKind::Stale,
             Self::Libvirt(e) => kind(e),

@@ -33,7 +33,7 @@ const CLOSING: Duration = Duration::from_secs(10);
 /// Virtual machines on libvirt. See the crate's documentation.
 #[derive(Debug)]
 pub struct LibvirtHypervisor {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
 }
 
 impl LibvirtHypervisor {
@@ -97,7 +97,7 @@ impl LibvirtHypervisor {
         self.core.look.down().or_else(|| self.core.work.down())
     }
 
-    async fn finish<T, F>(
+    pub(crate) async fn finish<T, F>(
         &self,
         operation: &'static str,
         work: impl FnOnce(Arc<Core>) -> F + Send,
@@ -124,7 +124,12 @@ impl Drop for LibvirtHypervisor {
 impl Hypervisor for LibvirtHypervisor {
     fn capability(&self) -> Capability {
         let mut capability = Capability::basic();
-        if self.core.driver == Driver::Test {
+        if self.core.driver == Driver::Qemu {
+            capability.pause = true;
+            capability.suspend = true;
+            capability.screenshot = true;
+            capability.guest_agent = true;
+        } else {
             // What the test driver runs lives in this process, and writes nowhere.
             capability.guests_outlive_agent = false;
             capability.durable_generation = false;
@@ -201,11 +206,11 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     fn as_pause(&self) -> Option<&dyn Pause> {
-        None
+        (self.core.driver == Driver::Qemu).then_some(self)
     }
 
     fn as_suspend(&self) -> Option<&dyn Suspend> {
-        None
+        (self.core.driver == Driver::Qemu).then_some(self)
     }
 
     fn as_snapshots(&self) -> Option<&dyn Snapshots> {
@@ -217,11 +222,11 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     fn as_screen(&self) -> Option<&dyn Screen> {
-        None
+        (self.core.driver == Driver::Qemu).then_some(self)
     }
 
     fn as_guest_agent(&self) -> Option<&dyn GuestAgent> {
-        None
+        (self.core.driver == Driver::Qemu).then_some(self)
     }
 }
 

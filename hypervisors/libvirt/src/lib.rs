@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod abilities;
 mod chain;
 mod config;
 mod console;

@@ -116,7 +116,7 @@ impl Core {
     }
 
     /// How it stands once no start and no end is under way.
-    async fn see_settled(
+    pub(crate) async fn see_settled(
         &self,
         operation: &'static str,
         id: ServerId,
@@ -134,20 +134,31 @@ impl Core {
         tokio::time::timeout(limit, settled).await.unwrap_or_else(late)
     }
 
+    /// What the domain carries and how it stands, after it has taken on the order's generation.
+    pub(crate) async fn obeyed(
+        &self,
+        operation: &'static str,
+        slot: &Slot,
+        id: ServerId,
+        generation: u64,
+    ) -> Result<(Kept, Seen)> {
+        let missing = || Fault::Absent.of(operation, id);
+        let kept = self
+            .ordered(operation, slot, id, generation)
+            .await?
+            .ok_or_else(missing)?;
+        let limit = self.config.timeouts.start;
+        let seen = self
+            .see_settled(operation, id, limit)
+            .await?
+            .ok_or_else(missing)?;
+        Ok((kept, seen))
+    }
+
     pub(crate) async fn start(&self, id: ServerId, generation: u64) -> Result<()> {
-        let missing = || Fault::Absent.of("start", id);
         let slot = self.slots.get(id);
         let op = slot.op().await;
-        let kept = self.ordered("start", &slot, id, generation).await?;
-        if kept.is_none() {
-            return Err(missing());
-        }
-        let limits = self.config.timeouts;
-        match self
-            .see_settled("start", id, limits.start)
-            .await?
-            .ok_or_else(missing)?
-        {
+        match self.obeyed("start", &slot, id, generation).await?.1 {
             Seen::Up => Ok(()),
             Seen::Held => {
                 let resumed = self.step("start", id, op, move |conn| domain::resume(conn, id));
@@ -189,7 +200,7 @@ impl Core {
         }
     }
 
-    async fn force_off(&self, operation: &'static str, id: ServerId, op: &Hold) -> Result<bool> {
+    pub(crate) async fn force_off(&self, operation: &'static str, id: ServerId, op: &Hold) -> Result<bool> {
         let limit = self.config.timeouts.force;
         let forced = self.long(operation, id, limit, Arc::clone(op), move |conn| {
             domain::force(conn, id)

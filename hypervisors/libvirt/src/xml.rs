@@ -224,6 +224,8 @@ struct Devices {
     interface: Vec<Interface>,
     #[serde(skip_serializing_if = "Option::is_none")]
     serial: Option<Serial>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<Channel>,
     video: Video,
     memballoon: Model,
 }
@@ -363,6 +365,21 @@ struct SerialTarget {
     #[serde(rename = "@port")]
     port: u32,
     model: Named,
+}
+
+#[derive(Debug, Serialize)]
+struct Channel {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    target: ChannelTarget,
+}
+
+#[derive(Debug, Serialize)]
+struct ChannelTarget {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    #[serde(rename = "@name")]
+    name: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -527,8 +544,19 @@ pub(crate) fn definition(kept: &Kept, around: &Around<'_>) -> Result<String, Str
                     model: Named { name: "isa-serial" },
                 },
             }),
+            // The guest agent's, whether there is one or not.
+            channel: qemu.then_some(Channel {
+                kind: "unix",
+                target: ChannelTarget {
+                    kind: "virtio",
+                    name: "org.qemu.guest_agent.0",
+                },
+            }),
+            // What the guest shows, to nobody but `screenshot`.
             video: Video {
-                model: Typed { kind: "none" },
+                model: Typed {
+                    kind: if qemu { "vga" } else { "none" },
+                },
             },
             memballoon: Model { model: "none" },
         },

@@ -154,7 +154,7 @@ fn formats_and_chains_are_named_and_the_display_name_is_nowhere() {
     let kept = quick_xml::se::to_string(&read.metadata.domain).unwrap();
     assert_eq!(Kept::read(spec().id, &kept).unwrap().spec, spec());
     for needed in [
-        "<model type=\"none\"/>",
+        "<model type=\"vga\"/>",
         "<controller type=\"usb\" model=\"none\"/>",
         "<seclabel type=\"none\"/>",
     ] {

@@ -26,8 +26,13 @@ struct ExamHost {
 #[async_trait]
 impl Exam for QemuExam {
     fn offers(&self) -> Offers {
+        let mut capability = Capability::full();
+        capability.snapshots = false;
+        capability.memory_snapshots = false;
+        capability.hotplug = false;
+        capability.kernel_boot = false;
         Offers {
-            capability: Capability::basic(),
+            capability,
             live_guest: true,
             lets_go: false,
             agent: false,

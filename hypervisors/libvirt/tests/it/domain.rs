@@ -94,12 +94,12 @@ async fn devices_are_those_of_the_spec_and_nothing_else() {
         "<serial>root</serial>",
         "52:54:00:01:02:03",
         "<memballoon model='none'/>",
-        "model='none'/>",
+        "model='none'",
         "<backingStore/>",
     ] {
         assert!(made.contains(needed), "{needed} in {made}");
     }
-    for unwanted in ["<graphics", "<sound", "<rng", "<channel"] {
+    for unwanted in ["<graphics", "<sound", "<rng"] {
         assert!(!made.contains(unwanted), "{unwanted} in {made}");
     }
     let argv = cmdline(Path::new(&format!("/proc/{}", qemus(spec.id)[0]))).join(" ");
