@@ -21,6 +21,8 @@ pub struct LibvirtConfig {
     pub daemon_user: Option<DaemonUser>,
     /// QEMU's system emulator; `None` is the one that libvirt finds.
     pub emulator: Option<PathBuf>,
+    /// `qemu-img`, for disks of domains that are off.
+    pub qemu_img: PathBuf,
     /// Size at which a console log is rotated. At most two files of this size (and what comes in
     /// [`Timeouts::log_check`]) are kept per domain.
     pub log_bytes: u64,
@@ -94,6 +96,7 @@ impl LibvirtConfig {
             clock,
             daemon_user: None,
             emulator: None,
+            qemu_img: "/usr/bin/qemu-img".into(),
             log_bytes: 1024 * 1024,
             event_buffer: 1024,
             timeouts: Timeouts::default(),

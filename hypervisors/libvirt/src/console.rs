@@ -61,7 +61,8 @@ impl Logs {
         &self.dir
     }
 
-    fn of(&self, id: ServerId) -> PathBuf {
+    /// The directory of one domain.
+    pub(crate) fn of(&self, id: ServerId) -> PathBuf {
         self.dir.join(id.to_string())
     }
 

@@ -33,6 +33,12 @@ pub(crate) enum Fault {
     /// It makes no sense.
     #[error("{0}")]
     Invalid(&'static str),
+    /// QEMU refused what we asked its monitor for.
+    #[error("QEMU refused: {0}")]
+    Qemu(String),
+    /// Its monitor answered what makes no sense.
+    #[error("the monitor's answer has no {0}")]
+    Monitor(&'static str),
     /// libvirt refused.
     #[error(transparent)]
     Libvirt(#[from] virt::error::Error),
@@ -74,6 +80,8 @@ impl Fault {
             Self::Damaged(_) => ErrorKind::Corrupt,
             Self::Stale { .. } => ErrorKind::Stale,
             Self::Libvirt(e) => kind(e),
+            Self::Qemu(text) => words(text),
+            Self::Monitor(_) => ErrorKind::Unavailable,
             Self::Down(_) | Self::Closed => ErrorKind::Unavailable,
             Self::Late(_) => ErrorKind::Timeout,
             Self::Disk(e) => e.kind(),

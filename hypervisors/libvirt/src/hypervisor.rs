@@ -127,6 +127,8 @@ impl Hypervisor for LibvirtHypervisor {
         if self.core.driver == Driver::Qemu {
             capability.pause = true;
             capability.suspend = true;
+            capability.snapshots = true;
+            capability.memory_snapshots = true;
             capability.screenshot = true;
             capability.guest_agent = true;
         } else {
@@ -214,7 +216,7 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     fn as_snapshots(&self) -> Option<&dyn Snapshots> {
-        None
+        (self.core.driver == Driver::Qemu).then_some(self)
     }
 
     fn as_hotplug(&self) -> Option<&dyn Hotplug> {

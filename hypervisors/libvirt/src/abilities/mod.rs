@@ -2,3 +2,5 @@
 
 mod holding;
 mod inside;
+mod record;
+mod snapshots;

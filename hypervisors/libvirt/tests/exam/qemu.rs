@@ -27,8 +27,6 @@ struct ExamHost {
 impl Exam for QemuExam {
     fn offers(&self) -> Offers {
         let mut capability = Capability::full();
-        capability.snapshots = false;
-        capability.memory_snapshots = false;
         capability.hotplug = false;
         capability.kernel_boot = false;
         Offers {
