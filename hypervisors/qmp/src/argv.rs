@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use serde_json::json;
-use skyloom_hypervisor::{Boot, DiskSpec, Error, ErrorKind, NicSpec, Result, VmSpec};
+use skyloom_hypervisor::{Boot, Error, ErrorKind, Result, VmSpec};
 use skyloom_model::{DiskFormat, NicKind};
 
 use crate::accel::AcceleratorKind;
@@ -22,6 +22,9 @@ const MAX_DEVICES: usize = devices::PORTS as usize;
 const MAX_DISK_NAME: usize = 20;
 /// Longest name of a network device that Linux takes.
 const MAX_DEVICE_NAME: usize = 15;
+
+/// Longest command line that Linux takes on x86.
+const MAX_COMMAND_LINE: usize = 2047;
 
 /// Checks what a domain asks for, before anything is kept of it.
 pub(crate) fn check(spec: &VmSpec) -> Result<()> {
@@ -39,6 +42,20 @@ pub(crate) fn check(spec: &VmSpec) -> Result<()> {
     if spec.disks.len() + spec.nics.len() > MAX_DEVICES {
         return bad("a domain has at most 24 disks and NICs");
     }
+    if let Boot::Kernel {
+        kernel,
+        initrd,
+        command_line,
+    } = &spec.boot
+    {
+        let mut files = std::iter::once(kernel).chain(initrd);
+        if !files.all(|f| f.is_absolute() && f.to_str().is_some()) {
+            return bad("the path of a kernel is absolute and UTF-8");
+        }
+        if command_line.len() > MAX_COMMAND_LINE || command_line.contains('\0') {
+            return bad("a kernel's command line has at most 2047 bytes, and no zero");
+        }
+    }
     let mut names = HashSet::new();
     for disk in &spec.disks {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
@@ -55,7 +72,11 @@ pub(crate) fn check(spec: &VmSpec) -> Result<()> {
             return bad("only a qcow2 disk can be an overlay");
         }
     }
+    let mut addresses = HashSet::new();
     for nic in &spec.nics {
+        if !addresses.insert(nic.mac) {
+            return bad("two NICs have one address");
+        }
         let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
         let named = |d: &String| (1..=MAX_DEVICE_NAME).contains(&d.len()) && d.bytes().all(plain);
         match (nic.kind, &nic.device) {
@@ -155,7 +176,8 @@ pub(crate) fn build(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use skyloom_hypervisor::NicSpec;
+    use serde_json::Value;
+    use skyloom_hypervisor::{DiskSpec, NicSpec};
     use skyloom_model::{MacAddr, Name, ProjectId, ServerId};
 
     fn spec() -> VmSpec {
@@ -203,9 +225,10 @@ mod tests {
     fn the_display_name_is_nowhere_and_paths_are_json_strings() {
         let spec = spec();
         let argv = build(
-            &spec,
+            &Shape::new(spec.clone()),
             AcceleratorKind::Tcg,
             &[Some("/pool/base,x.qcow2".into()), None],
+            false,
         );
         assert!(
             argv.iter().all(|a| !a.contains("evil") && !a.contains("touch")),
@@ -235,7 +258,12 @@ mod tests {
     fn a_disk_that_is_no_overlay_gets_no_backing_whatever_its_header_says() {
         let mut spec = spec();
         spec.disks[0].backing_format = None;
-        let argv = build(&spec, AcceleratorKind::Kvm, &[None, None]);
+        let argv = build(
+            &Shape::new(spec.clone()),
+            AcceleratorKind::Kvm,
+            &[None, None],
+            false,
+        );
         let node = &json_after(&argv, "-blockdev")[0];
         assert_eq!(node.get("backing"), Some(&Value::Null));
     }
@@ -249,7 +277,12 @@ mod tests {
             mac: MacAddr::qemu([4, 5, 6]),
         });
         assert!(check(&spec).is_ok());
-        let argv = build(&spec, AcceleratorKind::Tcg, &[None, None]);
+        let argv = build(
+            &Shape::new(spec.clone()),
+            AcceleratorKind::Tcg,
+            &[None, None],
+            false,
+        );
         let tap = &json_after(&argv, "-netdev")[1];
         assert_eq!(tap["ifname"], "skt0123456789ab");
         assert_eq!((&tap["script"], &tap["downscript"]), (&json!("no"), &json!("no")));
@@ -261,6 +294,47 @@ mod tests {
         spec.nics[1].kind = NicKind::User;
         spec.nics[1].device = Some("skt0".into());
         assert_eq!(check(&spec).unwrap_err().kind(), ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn a_kernel_is_booted_instead_of_the_first_disk_and_its_command_line_is_one_argument() {
+        let mut spec = spec();
+        let line = "-S,file=/etc/shadow \"quit\" $(reboot)";
+        spec.boot = Boot::Kernel {
+            kernel: "/boot/k,x".into(),
+            initrd: Some("/boot/i".into()),
+            command_line: line.into(),
+        };
+        assert!(check(&spec).is_ok());
+        let argv = build(
+            &Shape::new(spec.clone()),
+            AcceleratorKind::Tcg,
+            &[None, None],
+            true,
+        );
+        let after = |option: &str| {
+            argv.iter()
+                .zip(&argv[1..])
+                .find(|(o, _)| *o == option)
+                .map(|(_, v)| v.as_str())
+        };
+        assert_eq!(after("-kernel"), Some("/boot/k,x"));
+        assert_eq!(after("-initrd"), Some("/boot/i"));
+        assert_eq!(after("-append"), Some(line));
+        assert_eq!(after("-incoming"), Some("defer"));
+        assert!(
+            json_after(&argv, "-device")
+                .iter()
+                .all(|d| d.get("bootindex").is_none())
+        );
+        for (kernel, command_line) in [("k", ""), ("/k", "a\0b"), ("/k", &"x".repeat(2048))] {
+            spec.boot = Boot::Kernel {
+                kernel: kernel.into(),
+                initrd: None,
+                command_line: command_line.into(),
+            };
+            assert_eq!(check(&spec).unwrap_err().kind(), ErrorKind::Invalid);
+        }
     }
 
     #[test]

@@ -10,15 +10,20 @@
 //! with an error, and with it every command that waits.
 
 use std::collections::HashMap;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
+use tokio::net::unix::WriteHalf;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -68,11 +73,18 @@ struct Shared {
     events: broadcast::Sender<Event>,
 }
 
+/// A line to write, and a file that goes with its first byte.
+#[derive(Debug)]
+struct Line {
+    bytes: Vec<u8>,
+    file: Option<OwnedFd>,
+}
+
 /// A handle for commands and events. Clones share the connection.
 #[derive(Debug, Clone)]
 pub struct Client {
     shared: Arc<Shared>,
-    lines: mpsc::Sender<Vec<u8>>,
+    lines: mpsc::Sender<Line>,
     version: Arc<str>,
     peer: Option<u32>,
 }
@@ -83,7 +95,7 @@ pub struct Connection {
     stream: UnixStream,
     buffer: LineBuffer,
     shared: Arc<Shared>,
-    lines: mpsc::Receiver<Vec<u8>>,
+    lines: mpsc::Receiver<Line>,
 }
 
 /// Connects to the monitor at `path`, waits for its greeting and leaves negotiation mode, all within `limit`.
@@ -179,6 +191,30 @@ impl Client {
         arguments: Value,
         limit: Duration,
     ) -> Result<Value, ClientError> {
+        self.send(command, arguments, None, limit).await
+    }
+
+    /// As [`Client::execute`]; the file goes along (`getfd` takes it).
+    ///
+    /// # Errors
+    /// As [`Client::execute`].
+    pub async fn execute_with(
+        &self,
+        command: &'static str,
+        arguments: Value,
+        file: OwnedFd,
+        limit: Duration,
+    ) -> Result<Value, ClientError> {
+        self.send(command, arguments, Some(file), limit).await
+    }
+
+    async fn send(
+        &self,
+        command: &'static str,
+        arguments: Value,
+        file: Option<OwnedFd>,
+        limit: Duration,
+    ) -> Result<Value, ClientError> {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
         match &mut *self.shared.waiting.lock() {
@@ -189,7 +225,8 @@ impl Client {
             shared: &self.shared,
             id,
         };
-        let line = wire::command_line(id, command, &arguments);
+        let bytes = wire::command_line(id, command, &arguments);
+        let line = Line { bytes, file };
         let exchange = async {
             self.lines.send(line).await.map_err(|_| ClientError::Closed)?;
             answer
@@ -239,7 +276,11 @@ impl Connection {
         };
         let writing = async {
             while let Some(line) = self.lines.recv().await {
-                writer.write_all(&line).await?;
+                let sent = match line.file {
+                    Some(file) => send_file(&writer, &line.bytes, file).await?,
+                    None => 0,
+                };
+                writer.write_all(&line.bytes[sent..]).await?;
             }
             Err(ClientError::Closed)
         };
@@ -261,6 +302,27 @@ impl Connection {
             }
         }
     }
+}
+
+/// Sends a file with the first bytes; says how many these were.
+async fn send_file(writer: &WriteHalf<'_>, bytes: &[u8], file: OwnedFd) -> std::io::Result<usize> {
+    let stream: &UnixStream = writer.as_ref();
+    let send = || {
+        let files = [file.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !ancillary.push(SendAncillaryMessage::ScmRights(&files)) {
+            return Err(std::io::Error::from(std::io::ErrorKind::InvalidInput));
+        }
+        let parts = [IoSlice::new(bytes)];
+        Ok(rustix::net::sendmsg(
+            stream,
+            &parts,
+            &mut ancillary,
+            SendFlags::NOSIGNAL,
+        )?)
+    };
+    stream.async_io(Interest::WRITABLE, send).await
 }
 
 impl Drop for Connection {

@@ -1,6 +1,5 @@
 //! The monitor commands that we use, typed by hand.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -20,16 +19,6 @@ impl Client {
         status
             .map(str::to_owned)
             .ok_or(ClientError::Unexpected("a run state"))
-    }
-
-    /// `query-pci`: addresses of the devices that have an id.
-    ///
-    /// # Errors
-    /// As [`Client::execute`].
-    pub async fn query_pci(&self, limit: Duration) -> Result<BTreeMap<String, String>, ClientError> {
-        Ok(pci_addresses(
-            &self.execute("query-pci", Value::Null, limit).await?,
-        ))
     }
 
     /// `cont`: CPUs run.
@@ -82,26 +71,6 @@ impl Client {
     }
 }
 
-fn pci_addresses(answer: &Value) -> BTreeMap<String, String> {
-    let list = |v: &Value, name: &str| v.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
-    let mut found = BTreeMap::new();
-    for bus in answer.as_array().into_iter().flatten() {
-        for device in list(bus, "devices") {
-            let number = |name: &str| device.get(name).and_then(Value::as_u64);
-            let id = device
-                .get("qdev_id")
-                .and_then(Value::as_str)
-                .filter(|id| !id.is_empty());
-            if let (Some(id), Some(bus), Some(slot), Some(function)) =
-                (id, number("bus"), number("slot"), number("function"))
-            {
-                found.insert(id.to_owned(), format!("{bus:02x}:{slot:02x}.{function:x}"));
-            }
-        }
-    }
-    found
-}
-
 /// What a run state means. `None` is one that we do not know.
 #[must_use]
 pub fn power_of(run_state: &str) -> Option<PowerState> {
@@ -112,22 +81,5 @@ pub fn power_of(run_state: &str) -> Option<PowerState> {
         "paused" | "prelaunch" | "suspended" | "io-error" | "watchdog" | "debug" | "save-vm"
         | "restore-vm" | "inmigrate" | "finish-migrate" | "postmigrate" | "colo" => Some(PowerState::Paused),
         _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_devices_with_an_id_are_told_and_odd_answers_give_nothing() {
-        let device = |id: &str, slot: u64| json!({"bus": 0, "slot": slot, "function": 0, "qdev_id": id});
-        let answer =
-            json!([{ "bus": 0, "devices": [device("", 0), device("disk-root", 17), {"qdev_id": "x"}] }]);
-        let wanted = BTreeMap::from([("disk-root".to_owned(), "00:11.0".to_owned())]);
-        assert_eq!(pci_addresses(&answer), wanted);
-        for odd in [json!(null), json!([1]), json!([{ "devices": {} }])] {
-            assert!(pci_addresses(&odd).is_empty());
-        }
     }
 }

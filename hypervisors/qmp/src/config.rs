@@ -16,6 +16,8 @@ pub struct QmpConfig {
     pub clock: Arc<dyn Clock>,
     /// QEMU's system emulator.
     pub qemu: PathBuf,
+    /// `qemu-img`: sizes and snapshots of disks whose domain is off.
+    pub qemu_img: PathBuf,
     /// `setsid` of util-linux: gives each QEMU a session of its own.
     pub setsid: PathBuf,
     /// As whom QEMU runs; `None` is as this process does. Needs root.
@@ -53,6 +55,12 @@ pub struct Timeouts {
     pub quit: Duration,
     /// Time for a killed process to be gone.
     pub kill: Duration,
+    /// Writing or reading a guest's memory, or a snapshot.
+    pub memory: Duration,
+    /// Time for a guest to let go of a device.
+    pub unplug: Duration,
+    /// Time for the agent in a guest to answer.
+    pub agent: Duration,
     /// How often the power button is pressed again while a guest does not react (early in its boot it cannot).
     pub press_again: Duration,
     /// How often the sizes of the logs are looked at.
@@ -68,6 +76,9 @@ impl Default for Timeouts {
             start: Duration::from_secs(30),
             quit: Duration::from_secs(5),
             kill: Duration::from_secs(10),
+            memory: Duration::from_secs(600),
+            unplug: Duration::from_secs(15),
+            agent: Duration::from_secs(3),
             press_again: Duration::from_secs(3),
             log_check: Duration::from_secs(2),
         }
@@ -82,6 +93,7 @@ impl QmpConfig {
             dir: dir.into(),
             clock,
             qemu: "/usr/bin/qemu-system-x86_64".into(),
+            qemu_img: "/usr/bin/qemu-img".into(),
             setsid: "/usr/bin/setsid".into(),
             run_as: None,
             log_bytes: 1024 * 1024,

@@ -3,7 +3,8 @@
 //! ```text
 //!  <dir>/<server uuid>/  desc.json live.json             ours, 0600, each replaced in one step
 //!                        serial.log serial.log.1 qemu.log qemu.log.1
-//!                        run/qmp.sock                    run/ belongs to the user that QEMU runs as
+//!                        snapshots.json memory.state
+//!                        run/qmp.sock run/agent.sock     run/ belongs to the user that QEMU runs as
 //! ```
 //!
 //! QEMU works in this directory and names everything in it by relative paths. Unix socket addresses end at 107 bytes:
@@ -26,10 +27,19 @@ pub(crate) const LIVE: &str = "live.json";
 pub(crate) const SERIAL: &str = "serial.log";
 pub(crate) const SERIAL_OLD: &str = "serial.log.1";
 pub(crate) const QEMU_LOG: &str = "qemu.log";
+/// The memory of a suspended guest; whole under this name.
+pub(crate) const MEMORY: &str = "memory.state";
+pub(crate) const MEMORY_PART: &str = "memory.part";
+pub(crate) const SNAPSHOTS: &str = "snapshots.json";
+/// The last picture of the screen, as QEMU names it.
+pub(crate) const PICTURE: &str = "run/screen.png";
 const QEMU_LOG_OLD: &str = "qemu.log.1";
 const RUN: &str = "run";
 /// The monitor socket, as QEMU names it.
 pub(crate) const SOCKET: &str = "run/qmp.sock";
+
+/// The line to the agent in the guest, as QEMU names it.
+pub(crate) const AGENT: &str = "run/agent.sock";
 
 /// Longest JSON file that is read.
 const MAX_JSON: u64 = 4 * 1024 * 1024;
@@ -64,9 +74,65 @@ impl VmDir {
         self.path.join(name)
     }
 
-    /// The monitor socket, short enough wherever the directory is.
-    pub(crate) fn socket(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", self.fd.as_raw_fd()))
+    /// A socket, short enough wherever the directory is.
+    pub(crate) fn socket(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}/{name}", self.fd.as_raw_fd()))
+    }
+
+    /// Ensures that a file is gone.
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.join(name)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// An empty file for a guest's memory.
+    pub(crate) fn new_memory(&self) -> io::Result<File> {
+        self.remove(MEMORY)?;
+        self.remove(MEMORY_PART)?;
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(self.join(MEMORY_PART))
+    }
+
+    /// The memory is whole: gives the file its name, in one step that survives a power cut.
+    pub(crate) fn keep_memory(&self, file: &File) -> io::Result<()> {
+        file.sync_all()?;
+        fs::rename(self.join(MEMORY_PART), self.join(MEMORY))?;
+        sync_dir(&self.path)
+    }
+
+    /// Whether hardly anything more can be written.
+    pub(crate) fn is_full(&self) -> bool {
+        rustix::fs::statvfs(&self.path).is_ok_and(|s| s.f_bavail.saturating_mul(s.f_frsize) < 1 << 20)
+    }
+
+    /// Forgets a guest's memory, whole or not.
+    pub(crate) fn drop_memory(&self) -> io::Result<()> {
+        self.remove(MEMORY)?;
+        self.remove(MEMORY_PART)
+    }
+
+    /// A file that QEMU has written, of at most `limit` bytes: it is no link, and it is removed.
+    pub(crate) fn take(&self, name: &str, limit: u64) -> io::Result<Vec<u8>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32)
+            .open(self.join(name))?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file"));
+        }
+        let mut bytes = Vec::new();
+        file.take(limit + 1).read_to_end(&mut bytes)?;
+        self.remove(name)?;
+        if bytes.len() as u64 > limit {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is too long"));
+        }
+        Ok(bytes)
     }
 
     /// Makes what a new QEMU needs; returns its standard error.
@@ -74,10 +140,8 @@ impl VmDir {
         let run = self.join(RUN);
         make_dir(&run, 0o700)?;
         give(&run, run_as)?;
-        match fs::remove_file(self.join(SOCKET)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
+        self.remove(SOCKET)?;
+        self.remove(AGENT)?;
         self.create_serial(run_as)?;
         append(&self.join(QEMU_LOG))
     }

@@ -1,13 +1,18 @@
 #![doc = include_str!("../README.md")]
 
+mod abilities;
 mod argv;
 pub mod client;
 mod command;
 mod config;
+mod core;
+mod devices;
 mod dir;
 mod errors;
 mod facts;
 mod hypervisor;
+mod img;
+mod jobs;
 mod lifecycle;
 mod monitor;
 mod process;

@@ -12,14 +12,16 @@ use skyloom_hypervisor::{Error, ErrorKind, Result, StopMode, Stopped, VmSpec};
 use skyloom_model::PowerState;
 use tokio::process::{Child, Command};
 
+use crate::abilities::{hotplug, pause, snapshots, suspend};
 use crate::argv;
 use crate::client::Client;
 use crate::command::power_of;
+use crate::devices::{self, Shape};
 use crate::dir;
 use crate::errors::{self, blocking};
 use crate::monitor::monitor;
 use crate::process::{self, ProcessId};
-use crate::record::{Launch, Live, Run};
+use crate::record::{Entry, Launch, Live, Run};
 use crate::tasks::Tasks;
 use crate::vm::{Glance, HOST_REQUEST, Vm};
 
@@ -49,6 +51,13 @@ pub(crate) async fn settle(tasks: &Arc<Tasks>, vm: &Arc<Vm>) -> Result<Now> {
     if let Live::Starting { launch } = live {
         return adopt_half_started(tasks, vm, launch).await;
     }
+    if let Live::Saving { run } = &live
+        && run.process.alive()
+    {
+        look_after(tasks, vm, &run.process, None);
+        suspend::go_on(vm, run).await?;
+        return Ok(Now::Up(run.process.clone()));
+    }
     let Some(process) = live.process().cloned() else {
         return Ok(Now::Off);
     };
@@ -64,11 +73,22 @@ pub(crate) async fn settle(tasks: &Arc<Tasks>, vm: &Arc<Vm>) -> Result<Now> {
         return Ok(Now::Off);
     }
     look_after(tasks, vm, &process, None);
-    Ok(if matches!(live, Live::Halted { .. }) {
+    Ok(if matches!(live, Live::Halted { .. } | Live::Saved { .. }) {
         Now::Halted(process)
     } else {
         Now::Up(process)
     })
+}
+
+/// What an agent does that comes back: it also holds a guest again that was to be held.
+pub(crate) async fn take_over(tasks: &Arc<Tasks>, vm: &Arc<Vm>) -> Result<()> {
+    match settle(tasks, vm).await? {
+        Now::Off => Ok(()),
+        Now::Halted(process) if vm.is_saved().await => end_process(vm, &process, "recover").await,
+        Now::Halted(_) => Ok(()),
+        Now::Up(_) if vm.is_held().await => pause::hold(vm, "recover").await,
+        Now::Up(_) => Ok(()),
+    }
 }
 
 async fn adopt_half_started(tasks: &Arc<Tasks>, vm: &Arc<Vm>, launch: Launch) -> Result<Now> {
@@ -76,6 +96,11 @@ async fn adopt_half_started(tasks: &Arc<Tasks>, vm: &Arc<Vm>, launch: Launch) ->
         Some(process) => {
             tracing::info!(server = %vm.id, pid = process.pid, "adopting a QEMU whose start was cut short");
             look_after(tasks, vm, &process, None);
+            if launch.entry != Entry::Boot {
+                // Nobody knows how far its memory is. Its CPUs have not run: it can be begun anew.
+                end_process(vm, &process, "start").await?;
+                return Ok(Now::Off);
+            }
             finish_launch(vm, &process, launch, u64::MAX).await?;
             Ok(Now::Up(process))
         }
@@ -98,20 +123,23 @@ pub(crate) async fn find(vm: &Arc<Vm>) -> Option<ProcessId> {
 /// Ensures that the domain runs.
 pub(crate) async fn start(tasks: &Arc<Tasks>, vm: &Arc<Vm>, spec: &VmSpec) -> Result<()> {
     match settle(tasks, vm).await? {
-        Now::Off => launch(tasks, vm, spec).await?,
+        Now::Off => begin(tasks, vm, spec).await?,
         Now::Halted(process) => {
             end_process(vm, &process, "start").await?;
-            launch(tasks, vm, spec).await?;
+            begin(tasks, vm, spec).await?;
         }
         Now::Up(process) => {
             let client = client_of(vm, "start").await?;
             let state = status(vm, &client, "start").await?;
             match power_of(&state) {
                 Some(PowerState::Running) => return unstop(vm).await,
-                Some(PowerState::Paused) => unstop(vm).await?,
+                Some(PowerState::Paused) => {
+                    unstop(vm).await?;
+                    vm.note_paused(false).await?;
+                }
                 Some(PowerState::Stopped | PowerState::Suspended | PowerState::Crashed) => {
                     end_process(vm, &process, "start").await?;
-                    launch(tasks, vm, spec).await?;
+                    begin(tasks, vm, spec).await?;
                 }
                 Some(PowerState::Unknown) | None => {
                     return Err(vm.error(ErrorKind::Unsupported, "start").with("run state", state));
@@ -119,7 +147,15 @@ pub(crate) async fn start(tasks: &Arc<Tasks>, vm: &Arc<Vm>, spec: &VmSpec) -> Re
             }
         }
     }
-    resume(vm).await
+    resume(vm, "start").await
+}
+
+/// A new process: at its boot, or where it was suspended.
+async fn begin(tasks: &Arc<Tasks>, vm: &Arc<Vm>, spec: &VmSpec) -> Result<()> {
+    match vm.memory().await {
+        Some(shape) => launch(tasks, vm, spec.generation, shape, Entry::Memory).await,
+        None => launch(tasks, vm, spec.generation, Shape::new(spec.clone()), Entry::Boot).await,
+    }
 }
 
 /// A stop that an earlier agent did not finish is no longer wanted.
@@ -132,13 +168,22 @@ async fn unstop(vm: &Arc<Vm>) -> Result<()> {
     Ok(())
 }
 
-async fn launch(tasks: &Arc<Tasks>, vm: &Arc<Vm>, spec: &VmSpec) -> Result<()> {
+/// A new process, with its CPUs held.
+pub(crate) async fn launch(
+    tasks: &Arc<Tasks>,
+    vm: &Arc<Vm>,
+    generation: u64,
+    shape: Shape,
+    entry: Entry,
+) -> Result<()> {
     let config = &vm.env.config;
     let prepared = {
-        let (spec, dir, run_as) = (spec.clone(), Arc::clone(&vm.dir), config.run_as);
+        let (shape, dir, run_as) = (shape.clone(), Arc::clone(&vm.dir), config.run_as);
         let work = move || {
             let accelerator = crate::accel::probe();
-            let argv = argv::backing_files(&spec).map(|below| argv::build(&spec, accelerator.kind, &below));
+            let incoming = entry == Entry::Memory;
+            let argv = devices::backing_files(&shape.spec)
+                .map(|below| argv::build(&shape, accelerator.kind, &below, incoming));
             let stderr = dir.prepare(run_as)?;
             Ok((accelerator, argv, stderr, dir.len(dir::QEMU_LOG)))
         };
@@ -150,10 +195,12 @@ async fn launch(tasks: &Arc<Tasks>, vm: &Arc<Vm>, spec: &VmSpec) -> Result<()> {
     let mut full = vec![config.qemu.display().to_string()];
     full.extend(argv?);
     let launch = Launch {
-        generation: spec.generation,
+        generation,
         accelerator,
         argv: full,
         at: config.clock.now(),
+        shape: Some(shape),
+        entry,
     };
     vm.set_live(
         &mut *vm.record.lock().await,
@@ -209,19 +256,28 @@ async fn finish_launch(vm: &Arc<Vm>, process: &ProcessId, launch: Launch, log_fr
         let Some(client) = vm.wait_client(limits.start).await else {
             return Err(start_error(vm, log_from).await);
         };
-        let pci = client
-            .query_pci(limits.command)
-            .await
-            .map_err(|e| errors::monitor("start", vm.id, e))?;
-        let qemu_version = client.version().to_owned();
+        let paused = match launch.entry {
+            Entry::Boot => false,
+            Entry::Memory => suspend::load(vm, &client).await.map(|()| false)?,
+            Entry::Snapshot { snapshot } => snapshots::load(vm, &client, snapshot).await?,
+        };
+        if let Some(shape) = &launch.shape {
+            hotplug::limit_all(vm, &client, shape).await?;
+        }
+        let memory = launch.entry == Entry::Memory;
         let run = Run {
             launch,
             process: process.clone(),
-            qemu_version,
-            pci,
+            qemu_version: client.version().to_owned(),
+            paused,
         };
         vm.set_live(&mut *vm.record.lock().await, Live::Running { run })
-            .await
+            .await?;
+        if memory {
+            // From here on the guest may run and change its disks: nobody goes back to this memory.
+            vm.drop_memory().await;
+        }
+        Ok(())
     };
     let result = result.await;
     if result.is_err() {
@@ -246,24 +302,24 @@ async fn start_error(vm: &Arc<Vm>, log_from: u64) -> Error {
 }
 
 /// Lets the CPUs run and makes sure that they do.
-async fn resume(vm: &Arc<Vm>) -> Result<()> {
+pub(crate) async fn resume(vm: &Arc<Vm>, operation: &'static str) -> Result<()> {
     let limits = vm.env.config.timeouts;
-    let client = client_of(vm, "start").await?;
+    let client = client_of(vm, operation).await?;
     client
         .cont(limits.command)
         .await
-        .map_err(|e| errors::monitor("start", vm.id, e))?;
-    let state = status(vm, &client, "start").await?;
+        .map_err(|e| errors::monitor(operation, vm.id, e))?;
+    let state = status(vm, &client, operation).await?;
     match power_of(&state) {
         Some(PowerState::Running) => vm.publish(PowerState::Running, Some(HOST_REQUEST)),
         // A guest may be quick to shut down again: it did run.
         Some(PowerState::Stopped) => {}
-        _ => return Err(vm.error(ErrorKind::Refused, "start").with("run state", state)),
+        _ => return Err(vm.error(ErrorKind::Refused, operation).with("run state", state)),
     }
     Ok(())
 }
 
-async fn client_of(vm: &Arc<Vm>, operation: &'static str) -> Result<Client> {
+pub(crate) async fn client_of(vm: &Arc<Vm>, operation: &'static str) -> Result<Client> {
     let limit = vm.env.config.timeouts.inspect;
     let none = || {
         vm.error(ErrorKind::Unavailable, operation)
@@ -272,7 +328,7 @@ async fn client_of(vm: &Arc<Vm>, operation: &'static str) -> Result<Client> {
     vm.wait_client(limit).await.ok_or_else(none)
 }
 
-async fn status(vm: &Arc<Vm>, client: &Client, operation: &'static str) -> Result<String> {
+pub(crate) async fn status(vm: &Arc<Vm>, client: &Client, operation: &'static str) -> Result<String> {
     let limit = vm.env.config.timeouts.command;
     client
         .query_status(limit)
@@ -284,11 +340,12 @@ async fn status(vm: &Arc<Vm>, client: &Client, operation: &'static str) -> Resul
 pub(crate) async fn stop(tasks: &Arc<Tasks>, vm: &Arc<Vm>, mode: StopMode) -> Result<Stopped> {
     let process = match settle(tasks, vm).await? {
         Now::Off => {
-            acknowledge_crash(vm).await?;
+            acknowledge(vm).await?;
             return Ok(Stopped::AlreadyOff);
         }
         Now::Halted(process) => {
             end_process(vm, &process, "stop").await?;
+            acknowledge(vm).await?;
             return Ok(Stopped::AlreadyOff);
         }
         Now::Up(process) => process,
@@ -319,11 +376,11 @@ async fn can_hear(vm: &Arc<Vm>) -> bool {
     }
 }
 
-/// A stop of a crashed domain makes it a stopped one.
-async fn acknowledge_crash(vm: &Arc<Vm>) -> Result<()> {
+/// A stop of a crashed domain makes it a stopped one, and so does one of a suspended domain, which loses its memory.
+pub(crate) async fn acknowledge(vm: &Arc<Vm>) -> Result<()> {
     let mut record = vm.record.lock().await;
     if let Live::Ended {
-        power: PowerState::Crashed,
+        power: PowerState::Crashed | PowerState::Suspended,
         ..
     } = record.live
     {
@@ -332,8 +389,11 @@ async fn acknowledge_crash(vm: &Arc<Vm>) -> Result<()> {
             power: PowerState::Stopped,
             cause: HOST_REQUEST.to_owned(),
             at,
+            memory: None,
         };
         vm.set_live(&mut record, ended).await?;
+        drop(record);
+        vm.drop_memory().await;
         vm.publish(PowerState::Stopped, Some(HOST_REQUEST));
     }
     Ok(())
@@ -369,7 +429,7 @@ pub(crate) async fn force_off(vm: &Arc<Vm>, process: &ProcessId, operation: &'st
 }
 
 /// Ends the process and waits until that is noted.
-async fn end_process(vm: &Arc<Vm>, process: &ProcessId, operation: &'static str) -> Result<()> {
+pub(crate) async fn end_process(vm: &Arc<Vm>, process: &ProcessId, operation: &'static str) -> Result<()> {
     let limits = vm.env.config.timeouts;
     let gone = async {
         let client = vm.client.borrow().clone();

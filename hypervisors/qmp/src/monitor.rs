@@ -50,7 +50,12 @@ pub(crate) async fn monitor(vm: Arc<Vm>, process: ProcessId, child: Option<Child
 
 /// One connection, from greeting to end. Tells whether there was one.
 async fn converse(vm: &Arc<Vm>, process: &ProcessId) -> bool {
-    let (client, connection) = match client::connect(&vm.dir.socket(), vm.env.config.timeouts.connect).await {
+    let (client, connection) = match client::connect(
+        &vm.dir.socket(dir::SOCKET),
+        vm.env.config.timeouts.connect,
+    )
+    .await
+    {
         Ok(both) => both,
         Err(e) => {
             tracing::debug!(server = %vm.id, error = %skyloom_model::report(&e), "no monitor connection yet");

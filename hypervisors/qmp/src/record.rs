@@ -1,12 +1,11 @@
 //! What is on disk for each domain: `desc.json` (wanted) and `live.json` (what runs, or how it ended).
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use skyloom_hypervisor::VmSpec;
-use skyloom_model::{PowerState, Timestamp};
+use skyloom_model::{PowerState, SnapshotId, Timestamp};
 
 use crate::accel::Accelerator;
+use crate::devices::Shape;
 use crate::process::ProcessId;
 
 /// Version of both files' format.
@@ -39,6 +38,10 @@ pub(crate) enum Live {
     Running { run: Run },
     /// It was told to end.
     Stopping { run: Run },
+    /// Its memory is being written to disk; its CPUs are held.
+    Saving { run: Run },
+    /// Its memory is on disk, whole; its QEMU, whose CPUs execute no more, is being ended.
+    Saved { run: Run },
     /// The guest has shut down; its QEMU is being ended.
     Halted { run: Run, cause: String },
     /// No QEMU is there.
@@ -46,7 +49,23 @@ pub(crate) enum Live {
         power: PowerState,
         cause: String,
         at: Timestamp,
+        /// What wrote the memory on disk, of a suspended guest.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        memory: Option<Box<Shape>>,
     },
+}
+
+/// Where a guest begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "from")]
+pub(crate) enum Entry {
+    /// At its boot.
+    #[default]
+    Boot,
+    /// Where it was suspended.
+    Memory,
+    /// In a snapshot with memory.
+    Snapshot { snapshot: SnapshotId },
 }
 
 /// How a QEMU was started.
@@ -56,6 +75,11 @@ pub(crate) struct Launch {
     pub(crate) accelerator: Accelerator,
     pub(crate) argv: Vec<String>,
     pub(crate) at: Timestamp,
+    /// `None` of one that an earlier version started: it can be stopped, and no more.
+    #[serde(default)]
+    pub(crate) shape: Option<Shape>,
+    #[serde(default)]
+    pub(crate) entry: Entry,
 }
 
 /// A QEMU that is there.
@@ -65,15 +89,20 @@ pub(crate) struct Run {
     pub(crate) launch: Launch,
     pub(crate) process: ProcessId,
     pub(crate) qemu_version: String,
-    /// PCI address by device id, such as `disk-root` -> `00:01.0`.
-    pub(crate) pci: BTreeMap<String, String>,
+    /// Its CPUs are to be held.
+    #[serde(default)]
+    pub(crate) paused: bool,
 }
 
 impl Live {
     /// The recorded process, if one may be there.
     pub(crate) fn process(&self) -> Option<&ProcessId> {
         match self {
-            Self::Running { run } | Self::Stopping { run } | Self::Halted { run, .. } => Some(&run.process),
+            Self::Running { run }
+            | Self::Stopping { run }
+            | Self::Saving { run }
+            | Self::Saved { run }
+            | Self::Halted { run, .. } => Some(&run.process),
             Self::Off | Self::Starting { .. } | Self::Ended { .. } => None,
         }
     }
@@ -86,6 +115,17 @@ mod tests {
 
     #[test]
     fn live_json_is_flat_and_reads_back() {
+        let shape = Shape::new(VmSpec {
+            boot: skyloom_hypervisor::Boot::FirstDisk,
+            id: skyloom_model::ServerId::from_uuid(uuid::Uuid::from_u128(7)),
+            project: skyloom_model::ProjectId::from_uuid(uuid::Uuid::from_u128(8)),
+            generation: 7,
+            name: skyloom_model::Name::new("x").unwrap(),
+            vcpus: 1,
+            memory_mib: 16,
+            disks: vec![],
+            nics: vec![],
+        });
         let launch = Launch {
             generation: 7,
             accelerator: Accelerator {
@@ -94,23 +134,26 @@ mod tests {
             },
             argv: vec!["qemu".into()],
             at: Timestamp::UNIX_EPOCH,
+            shape: Some(shape.clone()),
+            entry: Entry::Memory,
         };
         let process = ProcessId {
             pid: 5,
             start_ticks: 9,
             boot_id: "b".into(),
         };
-        let pci = BTreeMap::from([("disk-root".to_owned(), "00:01.0".to_owned())]);
         let run = Run {
             launch: launch.clone(),
             process,
             qemu_version: "7.2.22".into(),
-            pci,
+            paused: true,
         };
         for live in [
             Live::Off,
             Live::Starting { launch },
             Live::Running { run: run.clone() },
+            Live::Saving { run: run.clone() },
+            Live::Saved { run: run.clone() },
             Live::Halted {
                 run,
                 cause: "guest-shutdown".into(),
@@ -119,6 +162,13 @@ mod tests {
                 power: PowerState::Crashed,
                 cause: "killed".into(),
                 at: Timestamp::UNIX_EPOCH,
+                memory: None,
+            },
+            Live::Ended {
+                power: PowerState::Suspended,
+                cause: "host-request".into(),
+                at: Timestamp::UNIX_EPOCH,
+                memory: Some(Box::new(shape)),
             },
         ] {
             let text = serde_json::to_string(&LiveFile {

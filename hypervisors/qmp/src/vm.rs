@@ -15,10 +15,11 @@ use tokio::sync::{broadcast, watch};
 
 use crate::client::Client;
 use crate::config::QmpConfig;
+use crate::devices::Shape;
 use crate::dir::{self, VmDir};
 use crate::errors::{self, blocking};
 use crate::process::{self, ProcessId};
-use crate::record::{Desc, FORMAT, Live, LiveFile};
+use crate::record::{Desc, Entry, FORMAT, Live, LiveFile, Run};
 
 /// What all domains share.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub(crate) struct Vm {
     /// The reason in the last SHUTDOWN event.
     pub(crate) shutdown_reason: parking_lot::Mutex<Option<String>>,
     published: parking_lot::Mutex<Option<PowerState>>,
+    /// Held while the agent in the guest is talked to.
+    pub(crate) talking: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -68,8 +71,8 @@ impl Glance {
         match live {
             Live::Off | Live::Ended { .. } => Self::Off,
             Live::Starting { .. } => Self::Starting,
-            Live::Running { .. } | Live::Stopping { .. } => Self::Up,
-            Live::Halted { .. } => Self::Halted,
+            Live::Running { .. } | Live::Stopping { .. } | Live::Saving { .. } => Self::Up,
+            Live::Halted { .. } | Live::Saved { .. } => Self::Halted,
         }
     }
 }
@@ -126,9 +129,13 @@ impl Vm {
             published: parking_lot::Mutex::new(match &record.live {
                 Live::Ended { power, .. } => Some(*power),
                 Live::Off | Live::Starting { .. } => Some(PowerState::Stopped),
-                Live::Running { .. } | Live::Stopping { .. } | Live::Halted { .. } => None,
+                Live::Saved { .. } => Some(PowerState::Suspended),
+                Live::Running { .. } | Live::Stopping { .. } | Live::Saving { .. } | Live::Halted { .. } => {
+                    None
+                }
             }),
             record: tokio::sync::Mutex::new(record),
+            talking: tokio::sync::Mutex::new(()),
         }
     }
 
@@ -200,16 +207,35 @@ impl Vm {
     /// Notes that its process is gone, and works out what that means. Only the first note of one end counts.
     pub(crate) async fn note_end(&self, process: Option<&ProcessId>, status: Option<ExitStatus>) {
         let mut record = self.record.lock().await;
-        let same = |run: &crate::record::Run| process.is_none_or(|p| *p == run.process);
+        let same = |run: &Run| process.is_none_or(|p| *p == run.process);
+        let mut memory = None;
         let (power, cause) = match &record.live {
             Live::Off | Live::Ended { .. } => return,
+            // Its CPUs have not run: the memory is as it was.
+            Live::Starting { launch } if launch.entry == Entry::Memory => {
+                memory = launch.shape.clone().map(Box::new);
+                (PowerState::Suspended, "start-failed".to_owned())
+            }
             Live::Starting { .. } => (PowerState::Stopped, "start-failed".to_owned()),
             Live::Halted { run, cause } if same(run) => (PowerState::Stopped, cause.clone()),
             Live::Stopping { run } if same(run) => (PowerState::Stopped, HOST_REQUEST.to_owned()),
-            Live::Running { run } if same(run) => {
+            Live::Saved { run } if same(run) => {
+                memory = run.launch.shape.clone().map(Box::new);
+                (PowerState::Suspended, HOST_REQUEST.to_owned())
+            }
+            // The file has its name: the memory was whole, and the CPUs were held.
+            Live::Saving { run } if same(run) && self.dir.join(dir::MEMORY).exists() => {
+                memory = run.launch.shape.clone().map(Box::new);
+                (PowerState::Suspended, HOST_REQUEST.to_owned())
+            }
+            Live::Running { run } | Live::Saving { run } if same(run) => {
                 (PowerState::Crashed, self.crash_cause(&run.process, status))
             }
-            Live::Halted { .. } | Live::Stopping { .. } | Live::Running { .. } => return,
+            Live::Halted { .. }
+            | Live::Stopping { .. }
+            | Live::Saving { .. }
+            | Live::Saved { .. }
+            | Live::Running { .. } => return,
         };
         let at = self.env.config.clock.now();
         self.note_live(
@@ -218,6 +244,7 @@ impl Vm {
                 power,
                 cause: cause.clone(),
                 at,
+                memory,
             },
         )
         .await;
@@ -236,6 +263,72 @@ impl Vm {
             Some(status) if status.signal().is_some() => "killed".to_owned(),
             Some(_) => "exited".to_owned(),
             None => "vanished".to_owned(),
+        }
+    }
+
+    /// Whether its CPUs are to be held.
+    pub(crate) async fn is_held(&self) -> bool {
+        matches!(&self.record.lock().await.live, Live::Running { run } if run.paused)
+    }
+
+    /// Whether its memory is on disk while its process lives.
+    pub(crate) async fn is_saved(&self) -> bool {
+        matches!(&self.record.lock().await.live, Live::Saved { .. })
+    }
+
+    /// What wrote the memory that is on disk, of a suspended domain.
+    pub(crate) async fn memory(&self) -> Option<Shape> {
+        match &self.record.lock().await.live {
+            Live::Ended {
+                power: PowerState::Suspended,
+                memory,
+                ..
+            } => memory.as_deref().cloned(),
+            _ => None,
+        }
+    }
+
+    /// What is known of the guest that runs.
+    pub(crate) async fn run(&self) -> Option<Run> {
+        match &self.record.lock().await.live {
+            Live::Running { run } => Some(run.clone()),
+            _ => None,
+        }
+    }
+
+    /// Notes whether its CPUs are to be held.
+    pub(crate) async fn note_paused(&self, paused: bool) -> Result<()> {
+        let mut record = self.record.lock().await;
+        match &record.live {
+            Live::Running { run } if run.paused != paused => {
+                let run = Run {
+                    paused,
+                    ..run.clone()
+                };
+                self.set_live(&mut record, Live::Running { run }).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes what the guest is made of now.
+    pub(crate) async fn note_shape(&self, shape: Shape) -> Result<()> {
+        let mut record = self.record.lock().await;
+        match &record.live {
+            Live::Running { run } => {
+                let mut run = run.clone();
+                run.launch.shape = Some(shape);
+                self.set_live(&mut record, Live::Running { run }).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes a guest's memory that nobody goes back to: what cannot be removed now is with the next one.
+    pub(crate) async fn drop_memory(&self) {
+        let dir = Arc::clone(&self.dir);
+        if let Err(e) = blocking(move || dir.drop_memory()).await {
+            tracing::warn!(server = %self.id, error = %e, "cannot remove a guest's memory");
         }
     }
 

@@ -13,9 +13,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rustix::process::{Pid, Signal};
 use skyloom_hypervisor::conformance::{self, Exam, Guest, HostUnderExam, Offers};
-use skyloom_hypervisor::{Capability, Hypervisor, Inspection, StopMode, VmSpec};
-use skyloom_model::{Name, PowerState, ServerId};
-use skyloom_qmp::QmpHypervisor;
+use skyloom_hypervisor::{Boot, Capability, DiskSpec, Hypervisor, Inspection, NicSpec, StopMode, VmSpec};
+use skyloom_model::{DiskFormat, MacAddr, Name, NicKind, PowerState, ServerId};
+use skyloom_qmp::{QmpConfig, QmpHypervisor, Timeouts};
 
 use crate::guest::Mode;
 use crate::host::{Host, PATIENCE};
@@ -33,8 +33,10 @@ struct ExamHost {
 impl Exam for QmpExam {
     fn offers(&self) -> Offers {
         Offers {
-            capability: Capability::basic(),
+            capability: Capability::full(),
             live_guest: true,
+            lets_go: false,
+            agent: false,
             guest_power_off: true,
             crash: true,
             event_bound: Some(8),
@@ -43,7 +45,7 @@ impl Exam for QmpExam {
     }
     async fn sit(&self) -> Box<dyn HostUnderExam> {
         let host = Host::new();
-        let hypervisor = Some(Arc::new(host.open().await));
+        let hypervisor = Some(Arc::new(host.open_with(exam_config(&host)).await));
         Box::new(ExamHost { hypervisor, host })
     }
 }
@@ -66,7 +68,9 @@ impl HostUnderExam for ExamHost {
     async fn reopen(&mut self) {
         self.hypervisor = None;
         self.hypervisor = Some(Arc::new(
-            QmpHypervisor::open(self.host.config()).await.expect("open again"),
+            QmpHypervisor::open(exam_config(&self.host))
+                .await
+                .expect("open again"),
         ));
     }
     async fn processes(&self, id: ServerId) -> usize {
@@ -83,6 +87,46 @@ impl HostUnderExam for ExamHost {
     fn live_text(&self) -> &str {
         guest::GREETING
     }
+    async fn disk(&self, _: ServerId, name: &str, format: DiskFormat) -> DiskSpec {
+        self.host.disk(name, format)
+    }
+    async fn nic(&self, number: u8) -> NicSpec {
+        NicSpec {
+            device: None,
+            kind: NicKind::User,
+            mac: MacAddr::qemu([0, 1, number]),
+        }
+    }
+    async fn kernel(&self, command_line: &str) -> Boot {
+        let kernel = self.host.temp.path().join("kernel");
+        std::fs::write(&kernel, guest::tiny_kernel()).unwrap();
+        Boot::Kernel {
+            kernel,
+            initrd: None,
+            command_line: command_line.to_owned(),
+        }
+    }
+    async fn write(&self, _: ServerId, disk: &DiskSpec, number: u64) {
+        host::fill(disk, u8::try_from(number).unwrap());
+    }
+    async fn read(&self, _: ServerId, disk: &DiskSpec) -> u64 {
+        host::content(&self.host, disk)[0].into()
+    }
+    async fn bytes(&self, _: ServerId, disk: &DiskSpec) -> u64 {
+        host::img_info(disk)["virtual-size"].as_u64().unwrap()
+    }
+    async fn holds(&self, id: ServerId, disk: &DiskSpec) -> bool {
+        host::holds(id, &disk.path)
+    }
+}
+
+/// Guests that never let go and agents that never answer are waited for briefly.
+fn exam_config(host: &Host) -> QmpConfig {
+    host.config().with_timeouts(Timeouts {
+        unplug: Duration::from_secs(3),
+        agent: Duration::from_secs(1),
+        ..Timeouts::default()
+    })
 }
 
 /// An agent of its own process, so that it can be killed: starts the domain, says so, waits for its end.

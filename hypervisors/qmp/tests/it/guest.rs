@@ -62,6 +62,28 @@ pub(crate) fn tiny_disk(mode: Mode) -> Vec<u8> {
     disk
 }
 
+/// The setup code of [`tiny_kernel`], in outline: its command line, whose address QEMU puts into the header, goes to the
+/// serial port, then a line feed; it halts for ever.
+const KERNEL_CODE: [u8; 36] = [
+    0x66, 0xa1, 0x28, 0x02, 0x89, 0xc6, 0x83, 0xe6, 0x0f, 0x66, 0xc1, 0xe8, 0x04, 0x8e, 0xc0, 0xba, 0xf8,
+    0x03, 0x26, 0x8a, 0x04, 0x84, 0xc0, 0x74, 0x04, 0xee, 0x46, 0xeb, 0xf5, 0xb0, 0x0a, 0xee, 0xfb, 0xf4,
+    0xeb, 0xfc,
+];
+
+/// A kernel by Linux's boot protocol 2.02 that writes its command line to its serial port.
+#[allow(dead_code, reason = "not every test program uses it")]
+pub(crate) fn tiny_kernel() -> Vec<u8> {
+    let mut kernel = vec![0; 1536];
+    kernel[0x1f1] = 1; // one sector of setup code
+    kernel[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+    kernel[0x200..0x202].copy_from_slice(&[0xeb, 0x3e]); // to 0x240
+    kernel[0x202..0x206].copy_from_slice(b"HdrS");
+    kernel[0x206..0x208].copy_from_slice(&[0x02, 0x02]);
+    kernel[0x211] = 1; // loaded high
+    kernel[0x240..0x240 + KERNEL_CODE.len()].copy_from_slice(&KERNEL_CODE);
+    kernel
+}
+
 /// Lets a tiny guest power off.
 pub(crate) fn power_off(disk: &Path) {
     let mut file = File::options().write(true).open(disk).unwrap();

@@ -91,6 +91,29 @@ impl Host {
             nics: vec![],
         }
     }
+    /// A new, empty disk of 1 MiB.
+    pub(crate) fn disk(&self, name: &str, format: DiskFormat) -> DiskSpec {
+        let path = self
+            .temp
+            .path()
+            .join(format!("{}.{}", fresh_uuid(), format.as_str()));
+        img(&[
+            "create",
+            "-q",
+            "-f",
+            format.as_str(),
+            path.to_str().unwrap(),
+            "1M",
+        ]);
+        DiskSpec {
+            limits: None,
+            name: name.to_owned(),
+            path,
+            format,
+            backing_format: None,
+            read_only: false,
+        }
+    }
     pub(crate) fn vm_dir(&self, id: ServerId) -> PathBuf {
         self.temp.path().join("vms").join(id.to_string())
     }
@@ -102,6 +125,64 @@ impl Host {
     }
 }
 
+/// Runs `qemu-img`; what it says.
+#[allow(dead_code, reason = "not every test program uses it")]
+pub(crate) fn img(args: &[&str]) -> Vec<u8> {
+    let output = std::process::Command::new("qemu-img")
+        .args(args)
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "qemu-img {args:?}: {words}");
+    output.stdout
+}
+
+/// What qemu-img says of a disk, also of one that is in use.
+#[allow(dead_code, reason = "not every test program uses it")]
+pub(crate) fn img_info(disk: &DiskSpec) -> serde_json::Value {
+    let path = disk.path.to_str().unwrap();
+    serde_json::from_slice(&img(&[
+        "info",
+        "-U",
+        "--output=json",
+        "-f",
+        disk.format.as_str(),
+        path,
+    ]))
+    .unwrap()
+}
+
+/// The bytes that a disk's guest sees, of one that is off.
+#[allow(dead_code, reason = "not every test program uses it")]
+pub(crate) fn content(host: &Host, disk: &DiskSpec) -> Vec<u8> {
+    let raw = host.temp.path().join(format!("{}.content", fresh_uuid()));
+    let (from, to) = (disk.path.to_str().unwrap(), raw.to_str().unwrap());
+    img(&["convert", "-f", disk.format.as_str(), "-O", "raw", from, to]);
+    let bytes = fs::read(&raw).unwrap();
+    fs::remove_file(raw).unwrap();
+    bytes
+}
+
+/// Fills the first sector of a disk that is off.
+#[allow(dead_code, reason = "not every test program uses it")]
+pub(crate) fn fill(disk: &DiskSpec, byte: u8) {
+    let wanted = format!("write -q -P {byte} 0 512");
+    let path = disk.path.to_str().unwrap();
+    let args = ["-f", disk.format.as_str(), "-c", &wanted, path];
+    let done = std::process::Command::new("qemu-io").args(args).status().unwrap();
+    assert!(done.success());
+}
+
+/// Whether one of the domain's QEMU processes has the file open.
+#[allow(dead_code, reason = "not every test program uses it")]
+pub(crate) fn holds(id: ServerId, file: &Path) -> bool {
+    qemus(id).into_iter().any(|pid| {
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
+        open.filter_map(Result::ok)
+            .any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == file))
+    })
+}
+
 #[allow(dead_code, reason = "not every test program uses it")]
 pub(crate) fn quick() -> Timeouts {
     Timeouts {
@@ -110,6 +191,8 @@ pub(crate) fn quick() -> Timeouts {
         inspect: Duration::from_secs(2),
         quit: Duration::from_secs(2),
         log_check: Duration::from_millis(20),
+        unplug: Duration::from_secs(2),
+        agent: Duration::from_secs(1),
         ..Timeouts::default()
     }
 }
