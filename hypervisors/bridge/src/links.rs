@@ -42,6 +42,14 @@ impl Links {
     }
 }
 
+/// Deletes a device. The kernel may have been faster: it takes away what was in a namespace that is gone.
+async fn delete(tools: &Tools<'_>, device: &str) -> Result<()> {
+    match tools.ip(None, &["link", "delete", "dev", device]).await {
+        Err(error) if Links::look(tools).await?.has(device) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 fn is_up(link: &Value) -> bool {
     link["flags"]
         .as_array()
@@ -56,7 +64,7 @@ pub(crate) async fn ensure_network(
     network: &NetworkWiring,
     uplink: Option<&str>,
 ) -> Result<bool> {
-    let (bridge, mtu) = (names::bridge(network.id), network.mtu.to_string());
+    let bridge = names::bridge(network.id);
     ensure_bridge(tools, links, network).await?;
     let made = ensure_services(tools, links, network).await?;
     if let Some(uplink) = uplink {
@@ -64,8 +72,9 @@ pub(crate) async fn ensure_network(
             .get(uplink)
             .is_some_and(|l| l["master"] == bridge && is_up(l));
         if !there {
-            let args = ["link", "set", "dev", uplink, "mtu", &mtu, "master", &bridge, "up"];
-            tools.ip(None, &args).await?;
+            tools
+                .ip(None, &["link", "set", "dev", uplink, "master", &bridge, "up"])
+                .await?;
         }
     }
     Ok(made)
@@ -131,9 +140,10 @@ async fn ensure_services(tools: &Tools<'_>, links: &Links, network: &NetworkWiri
         tools.ip(None, &["netns", "add", &inside]).await?;
         made = true;
     }
-    if inner.is_none() || !links.has(&outer) {
+    let new_pair = inner.is_none() || !links.has(&outer);
+    if new_pair {
         if links.has(&outer) {
-            tools.ip(None, &["link", "delete", "dev", &outer]).await?;
+            delete(tools, &outer).await?;
         }
         if inner.take().is_some() {
             tools.ip(Some(&inside), &["link", "delete", "dev", INNER]).await?;
@@ -143,7 +153,8 @@ async fn ensure_services(tools: &Tools<'_>, links: &Links, network: &NetworkWiri
         ];
         tools.ip(None, &pair).await?;
     }
-    let good = links.get(&outer).is_some_and(|link| {
+    let there = links.get(&outer).filter(|_| !new_pair);
+    let good = there.is_some_and(|link| {
         link["master"] == bridge && link["mtu"] == network.mtu && link["ifalias"] == alias && is_up(link)
     });
     if !good {
@@ -151,6 +162,7 @@ async fn ensure_services(tools: &Tools<'_>, links: &Links, network: &NetworkWiri
         args.extend(["addrgenmode", "none", "master", &bridge, "up"]);
         tools.ip(None, &args).await?;
     }
+    ensure_place(tools, &outer, SERVICE_MAC).await?;
     let mac = SERVICE_MAC.to_string();
     let own = METADATA.to_string();
     let has_own = |l: &Value| {
@@ -276,7 +288,7 @@ pub(crate) async fn remove_network(tools: &Tools<'_>, links: &Links, network: Ne
     for device in [&outer, &bridge] {
         links.must_be_ours(device, &alias)?;
         if links.has(device) {
-            tools.ip(None, &["link", "delete", "dev", device]).await?;
+            delete(tools, device).await?;
         }
     }
     if namespace::path(&inside).exists() {
@@ -314,28 +326,32 @@ pub(crate) async fn ensure_tap(tools: &Tools<'_>, links: &Links, wiring: &PortWi
         args.extend(["alias", &alias, "addrgenmode", "none", "master", &bridge, "up"]);
         tools.ip(None, &args).await?;
     }
-    // Nobody else on the bridge can draw its packets to himself.
-    let guest = wiring.mac.to_string();
-    let entries = tools.bridge_json(&["fdb", "show", "dev", &name]).await?;
+    ensure_place(tools, &name, wiring.mac).await
+}
+
+/// The bridge knows the one place of a MAC address: nobody else can draw its packets to himself.
+async fn ensure_place(tools: &Tools<'_>, device: &str, mac: MacAddr) -> Result<()> {
+    let wanted = mac.to_string();
+    let entries = tools.bridge_json(&["fdb", "show", "dev", device]).await?;
     let sticky = |e: &&Value| {
         e["flags"]
             .as_array()
             .is_some_and(|f| f.iter().any(|f| f == "sticky"))
     };
-    let mut kept = false;
+    let mut there = false;
     for mac in entries.iter().filter(sticky).filter_map(|e| e["mac"].as_str()) {
-        kept |= mac == guest;
-        if mac != guest {
+        there |= mac == wanted;
+        if mac != wanted {
             tools
-                .bridge(&["fdb", "delete", mac, "dev", &name, "master"])
+                .bridge(&["fdb", "delete", mac, "dev", device, "master"])
                 .await?;
         }
     }
-    if kept {
+    if there {
         return Ok(());
     }
     let args = [
-        "fdb", "replace", &guest, "dev", &name, "master", "static", "sticky",
+        "fdb", "replace", &wanted, "dev", device, "master", "static", "sticky",
     ];
     tools.bridge(&args).await
 }
@@ -345,7 +361,7 @@ pub(crate) async fn remove_tap(tools: &Tools<'_>, links: &Links, port: PortId) -
     let name = names::tap(port);
     links.must_be_ours(&name, &names::tap_alias(port))?;
     if links.has(&name) {
-        tools.ip(None, &["link", "delete", "dev", &name]).await?;
+        delete(tools, &name).await?;
     }
     Ok(())
 }

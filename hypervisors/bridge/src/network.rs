@@ -181,19 +181,21 @@ impl BridgeNetwork {
         Ok(())
     }
 
-    /// Adopts a port. One that cannot be made passes nothing that it may not, and is made by the next order.
-    async fn adopt(&self, state: &mut State, port: PortId) -> Result<()> {
-        let Some(record) = state.ports.get(&port).cloned() else {
-            return Ok(());
-        };
+    /// Adopts all ports of a network: what it is by the newest of them.
+    async fn adopt(&self, state: &mut State, links: &Links, network: NetworkId) -> Result<()> {
         let tools = Tools(&self.config);
-        let links = Links::look(&tools).await?;
-        self.make_network(state, &links, &record.wiring).await?;
-        links::ensure_tap(&tools, &links, &record.wiring).await?;
-        state.keep(PortRecord {
-            complete: true,
-            ..record
-        })
+        let mut records: Vec<PortRecord> = state.ports.values().cloned().collect();
+        records.retain(|r| r.wiring.network.id == network);
+        if let Some(newest) = records.iter().max_by_key(|r| r.wiring.generation) {
+            self.make_network(state, links, &newest.wiring).await?;
+        }
+        for record in records {
+            links::ensure_tap(&tools, links, &record.wiring).await?;
+            if !record.complete {
+                state.mark(record.wiring.port, true)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -219,6 +221,14 @@ impl State {
         self.records.put_port(&record)?;
         self.ports.insert(record.wiring.port, record);
         Ok(())
+    }
+
+    /// Keeps whether a port is complete.
+    fn mark(&mut self, port: PortId, complete: bool) -> Result<()> {
+        match self.ports.get(&port).cloned() {
+            Some(record) if record.complete != complete => self.keep(PortRecord { complete, ..record }),
+            _ => Ok(()),
+        }
     }
 
     /// Keeps a network, with a zone of its own.
@@ -307,18 +317,14 @@ impl HostNetwork for BridgeNetwork {
     async fn ensure_port(&self, wiring: &PortWiring) -> Result<NicDevice> {
         let mut state = self.state.lock().await;
         state.admit(wiring)?;
-        let before = state.ports.get(&wiring.port).cloned();
         state.keep_network(wiring.network.id)?;
-        let mut record = PortRecord {
-            wiring: wiring.clone(),
-            complete: false,
-        };
-        if before.is_none_or(|b| !b.complete || b.wiring != *wiring) {
-            state.keep(record.clone())?;
+        if state.ports.get(&wiring.port).is_none_or(|r| r.wiring != *wiring) {
+            let (wiring, complete) = (wiring.clone(), false);
+            state.keep(PortRecord { wiring, complete })?;
         }
-        self.make(&mut state, wiring).await?;
-        record.complete = true;
-        state.keep(record)?;
+        let made = self.make(&mut state, wiring).await;
+        state.mark(wiring.port, made.is_ok())?;
+        made?;
         Ok(NicDevice {
             kind: NicKind::Tap,
             device: Some(names::tap(wiring.port)),
@@ -334,8 +340,9 @@ impl HostNetwork for BridgeNetwork {
         if record.wiring.generation > generation {
             return Err(stale("remove port", port, generation, record.wiring.generation));
         }
-        if record.complete {
+        if record.complete || record.wiring.generation < generation {
             record.complete = false;
+            record.wiring.generation = generation;
             state.keep(record)?;
         }
         let tools = Tools(&self.config);
@@ -390,13 +397,14 @@ impl HostNetwork for BridgeNetwork {
                 self.unmake_network(&mut state, network).await?;
             }
         }
-        let ports: Vec<PortId> = state.ports.keys().copied().collect();
-        for port in ports {
-            if let Err(error) = self.adopt(&mut state, port).await {
-                tracing::error!(%port, %error, "a port cannot be adopted; the next order for it tries again");
-                if let Some(mut record) = state.ports.get(&port).cloned() {
-                    record.complete = false;
-                    state.keep(record)?;
+        let links = Links::look(&Tools(&self.config)).await?;
+        let networks: Vec<NetworkId> = state.networks.keys().copied().collect();
+        for network in networks {
+            if let Err(error) = self.adopt(&mut state, &links, network).await {
+                tracing::error!(%network, %error, "a network cannot be adopted; the next order for a port of it tries again");
+                let ports: Vec<PortId> = state.of_network(network).map(|w| w.port).collect();
+                for port in ports {
+                    state.mark(port, false)?;
                 }
             }
         }

@@ -68,8 +68,9 @@ impl Records {
     }
 
     pub(crate) fn ports(&self) -> Result<BTreeMap<PortId, PortRecord>> {
-        let mut all: BTreeMap<PortId, PortRecord> = self.all(PORTS)?;
-        all.retain(|id, record| record.wiring.port == *id && record.wiring.check().is_ok());
+        let good =
+            |id: &PortId, record: &PortRecord| record.wiring.port == *id && record.wiring.check().is_ok();
+        let mut all: BTreeMap<PortId, PortRecord> = self.all(PORTS, good)?;
         for (id, record) in &mut all {
             let path = self.data(*id);
             match fs::read(&path) {
@@ -81,7 +82,7 @@ impl Records {
         Ok(all)
     }
     pub(crate) fn networks(&self) -> Result<BTreeMap<NetworkId, NetworkRecord>> {
-        self.all(NETWORKS)
+        self.all(NETWORKS, |_, _| true)
     }
 
     /// Keeps a port: its user data first, so that the record never lacks it.
@@ -112,9 +113,13 @@ impl Records {
         self.dir.join(PORTS).join(format!("{port}.data"))
     }
 
-    /// All records of a folder. One that cannot be read is put aside and counts as absent: its port passes nothing until
+    /// All records of a folder. One that cannot be read, or is not good, is put aside and counts as absent: its port passes nothing until
     /// it is wired again.
-    fn all<I: FromStr + Ord, T: DeserializeOwned>(&self, folder: &str) -> Result<BTreeMap<I, T>> {
+    fn all<I: FromStr + Ord, T: DeserializeOwned>(
+        &self,
+        folder: &str,
+        good: impl Fn(&I, &T) -> bool,
+    ) -> Result<BTreeMap<I, T>> {
         let folder = self.dir.join(folder);
         let mut all = BTreeMap::new();
         for entry in fs::read_dir(&folder).map_err(|e| broken(&folder, e))? {
@@ -128,7 +133,7 @@ impl Records {
             };
             let text = fs::read(&path).map_err(|e| broken(&path, e))?;
             match (I::from_str(stem), serde_json::from_slice(&text)) {
-                (Ok(id), Ok(record)) => {
+                (Ok(id), Ok(record)) if good(&id, &record) => {
                     all.insert(id, record);
                 }
                 (_, read) => {
@@ -215,11 +220,15 @@ mod tests {
         let path = dir.path().join(format!("ports/{}.json", one.port));
         assert!(!fs::read_to_string(&path).unwrap().contains("user_data"));
         fs::write(&path, b"{").unwrap();
+        let other = dir.path().join(format!("ports/{}.json", one.server));
+        fs::copy(dir.path().join(format!("ports/{}.json", two.port)), &other).unwrap();
         let records = Records::open(dir.path()).unwrap();
         let ports = records.ports().unwrap();
         assert_eq!(ports.keys().collect::<Vec<_>>(), [&two.port]);
         assert_eq!(ports[&two.port].wiring, two, "with its user data");
-        assert!(path.with_extension("bad").exists() && !path.exists());
+        for path in [path, other] {
+            assert!(path.with_extension("bad").exists() && !path.exists());
+        }
         assert_eq!(
             records.networks().unwrap()[&one.network.id],
             NetworkRecord { zone: 7 }

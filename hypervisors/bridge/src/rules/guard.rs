@@ -85,12 +85,8 @@ fn to_services(wiring: &PortWiring, rules: &mut PortRules) {
         is(field("arp", "saddr ip"), named(&set)),
         accept(),
     ]);
-    // Nobody else's question, and nobody who says that he is the service.
+    // Nobody else's question.
     rules.guard.push(vec![ask(), discard()]);
-    rules.guard.push(vec![
-        is(field("arp", "saddr ip"), METADATA.to_string()),
-        discard(),
-    ]);
 }
 
 /// DHCP: asks for itself, and never answers.
@@ -119,6 +115,16 @@ pub(super) fn guard(wiring: &PortWiring, rules: &mut PortRules) {
     rules
         .guard
         .push(vec![is(field("ether", "type"), tags), discard()]);
+    // Nobody is the services, whatever his addresses are.
+    let theirs = mac(SERVICE_MAC);
+    rules
+        .guard
+        .push(vec![is(field("ether", "saddr"), theirs), discard()]);
+    for (protocol, sender) in [("ip", "saddr"), ("arp", "saddr ip")] {
+        rules
+            .guard
+            .push(vec![is(field(protocol, sender), METADATA.to_string()), discard()]);
+    }
     if !wiring.port_security {
         to_services(wiring, rules);
         return;

@@ -98,6 +98,8 @@ pub(super) fn base() -> Vec<Value> {
     let ours = || is(meta("iifname"), like(BRIDGE));
     let reply = is(json!({ "ct": { "key": "direction" } }), "reply");
     rule("zones", vec![by_map("iifname", "zones")]);
+    // Whatever mark it came with.
+    rule("answers", vec![ours(), put(meta("mark"), 0)]);
     rule(
         "answers",
         vec![ours(), state("established"), reply, put(meta("mark"), ANSWER)],

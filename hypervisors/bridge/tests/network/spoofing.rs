@@ -170,9 +170,32 @@ pub(crate) async fn a_guest_speaks_only_as_itself() {
     let honest = |content: &[u8]| ether(to, mac, 0x800, &udp(at(1, 1), at(1, 2), [7, 7], content));
     let forged = forged(&one, to);
     let mut frames: Vec<Vec<u8>> = forged.iter().map(|(_, frame)| frame.clone()).collect();
-    let tag = "behind a tag";
+    // What nobody may be, with or without port security.
+    let services = [0x02, 0x53, 0x4b, 0xa9, 0xfe, 0xfe];
+    let service = Ipv4Addr::new(169, 254, 169, 254);
+    let never = [
+        "behind a tag",
+        "the services' MAC",
+        "the services' address",
+        "the services' ARP",
+    ];
+    let tag = never[0];
     let tagged = [&[0, 5, 8, 0][..], &udp(at(1, 1), at(1, 2), [7, 7], &marked(tag))].concat();
     frames.push(ether(to, mac, 0x8100, &tagged));
+    frames.push(ether(
+        to,
+        services,
+        0x800,
+        &udp(at(1, 1), at(1, 2), [7, 7], &marked(never[1])),
+    ));
+    frames.push(ether(
+        to,
+        mac,
+        0x800,
+        &udp(service, at(1, 2), [80, 7], &marked(never[2])),
+    ));
+    let answer = [arp(2, mac, service, at(1, 2)), marked(never[3])].concat();
+    frames.push(ether([255; 6], mac, 0x806, &answer));
     frames.push(ether([255; 6], mac, 0x806, &arp(1, mac, at(1, 1), at(1, 2))));
     frames.push(honest(&marked("honest")));
     frames.push(honest(END));
@@ -184,14 +207,17 @@ pub(crate) async fn a_guest_speaks_only_as_itself() {
     for (known_by, _) in &forged {
         assert!(heard.contains(known_by), "{}", text(known_by));
     }
-    assert!(!heard.contains(&hex(&marked(tag))));
+    for name in never {
+        assert!(!heard.contains(&hex(&marked(name))), "{name}");
+    }
 
     (one.generation, one.port_security) = (2, true);
     world.wire(&one).await;
     let ear = b.hear(END);
     a.send(&frames);
     let heard = ear.heard().join("\n");
-    for known_by in forged.iter().map(|(k, _)| k.clone()).chain([hex(&marked(tag))]) {
+    let never = never.map(|name| hex(&marked(name)));
+    for known_by in forged.iter().map(|(k, _)| k.clone()).chain(never) {
         assert!(!heard.contains(&known_by), "{}", text(&known_by));
     }
     assert!(heard.contains(&hex(&marked("honest"))));
