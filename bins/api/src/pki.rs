@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use skyloom::cloud::{AuthorityParts, HostAuthority};
-use skyloom::identity::{FileKeys, Vault};
+use skyloom::identity::SecretStore;
 use skyloom::model::{Clock, Ids, Timestamp};
 use skyloom::pki::{Lifetimes, Live as _, Material, Oldest, ReloadingServer, ServerNames, server_config};
 use skyloom::store::DynBackend;
 use skyloom_bin::exit::MainError;
+use skyloom_bin::identity::IdentitySection;
 use skyloom_bin::tls::{self, Followed};
 use tokio_util::sync::CancellationToken;
 
@@ -23,14 +24,11 @@ const LOOK: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct PkiSection {
-    /// Give hosts certificates. All API processes of a cloud need the same setting and key file.
+    /// Give hosts certificates. All API processes of a cloud need the same setting and `identity.key_file`, with which the roots' keys are
+    /// sealed in the store.
     pub(crate) enabled: bool,
     /// What stands in the roots' names.
     pub(crate) cloud: String,
-    /// The key that the roots' keys are sealed with in the store; made at the first start. Without it nobody can ever sign again.
-    pub(crate) key_file: PathBuf,
-    /// Keys from before: what is sealed with them is sealed anew with `key_file`.
-    pub(crate) older_key_files: Vec<PathBuf>,
     /// Names and addresses in the API's certificate, which is of this authority where `api.tls_cert` is not set. Nothing: the address that
     /// it listens on, and `localhost`.
     pub(crate) server_names: Vec<String>,
@@ -52,8 +50,6 @@ impl Default for PkiSection {
         Self {
             enabled: false,
             cloud: "skyloom".into(),
-            key_file: "/var/lib/skyloom/seal.key".into(),
-            older_key_files: Vec::new(),
             server_names: Vec::new(),
             roots_file: None,
             host_seconds: lifetimes.host.as_secs(),
@@ -75,42 +71,52 @@ impl PkiSection {
         }
     }
 
-    /// The authority in the store, if there is to be one. The first start makes its key file and its first root.
+    /// That the key of secrets is not lost: one that takes over from older ones may be made, one that was there has to come back.
+    pub(crate) async fn refuse_lost_key(
+        &self,
+        identity: &IdentitySection,
+        folder: &Path,
+        backend: &DynBackend,
+    ) -> Result<(), MainError> {
+        let path = identity.key_path(folder);
+        if !self.enabled || path.exists() || !identity.older_key_files.is_empty() {
+            return Ok(());
+        }
+        if HostAuthority::exists(backend).await.map_err(failed)? {
+            return Err(MainError::usage(
+                format!("identity.key_file {} is not there", path.display()),
+                "the cloud has roots whose keys are sealed with it",
+            )
+            .hint("put it back from where you keep it; all API processes have the same one"));
+        }
+        Ok(())
+    }
+
+    /// The authority in the store, if there is to be one. The first start makes its first root.
     pub(crate) async fn open(
         &self,
         backend: DynBackend,
         clock: Arc<dyn Clock>,
         ids: Arc<dyn Ids>,
+        secrets: Arc<dyn SecretStore>,
     ) -> Result<Option<Arc<HostAuthority>>, MainError> {
         if !self.enabled {
             return Ok(None);
         }
-        let failed = |e| MainError::failed("the cloud's authority does not open", e);
-        if !self.key_file.exists() {
-            // One that takes over from older ones is made; one that was there has to come back.
-            if self.older_key_files.is_empty() && HostAuthority::exists(&backend).await.map_err(failed)? {
-                return Err(MainError::usage(
-                    format!("pki.key_file {} is not there", self.key_file.display()),
-                    "the cloud has roots whose keys are sealed with it",
-                )
-                .hint("put it back from where you keep it; all API processes have the same one"));
-            }
-            FileKeys::generate(&self.key_file, &*ids)
-                .map_err(|e| MainError::usage("pki.key_file cannot be made", e))?;
-        }
-        let older: Vec<&Path> = self.older_key_files.iter().map(PathBuf::as_path).collect();
-        let keys = FileKeys::read(&self.key_file, &older, ids.clone())
-            .map_err(|e| MainError::usage("pki.key_file cannot be used", e))?;
         let authority = HostAuthority::open(AuthorityParts {
             backend,
             clock,
-            ids: ids.clone(),
-            secrets: Arc::new(Vault::new(Arc::new(keys), ids)),
+            ids,
+            secrets,
             cloud: self.cloud.clone(),
             lifetimes: self.lifetimes(),
         });
         authority.await.map(Some).map_err(failed)
     }
+}
+
+fn failed(error: skyloom::cloud::CloudError) -> MainError {
+    MainError::failed("the cloud's authority does not open", error)
 }
 
 /// TLS of the API.

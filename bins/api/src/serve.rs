@@ -48,15 +48,6 @@ pub(crate) async fn run(
         .archive
         .open(&store.backend, clock.clone(), ids.clone(), &readiness)
         .await?;
-    let authority = config
-        .pki
-        .open(store.backend.clone(), clock.clone(), ids.clone())
-        .await?;
-    let tls = ApiTls::open(&config.api, &config.pki, authority.as_ref(), clock.clone()).await?;
-    let roots = authority
-        .as_ref()
-        .map(|authority| config.pki.publish(authority))
-        .transpose()?;
     let images = DirImageRepo::open(&config.images.dir, Limits::default().max_file).map_err(|e| {
         MainError::failed(
             format!("the image folder {} does not open", config.images.dir.display()),
@@ -69,12 +60,30 @@ pub(crate) async fn run(
         ids: ids.clone(),
         images: Arc::new(images),
     });
+    let folder = &config.images.dir;
+    (config.pki)
+        .refuse_lost_key(&config.identity, folder, &store.backend)
+        .await?;
     let (identity, driver) = config.identity.open(
-        &config.images.dir,
+        folder,
         store.backend.clone(),
         clock.clone(),
         ids.clone(),
     )?;
+    let authority = config
+        .pki
+        .open(
+            store.backend.clone(),
+            clock.clone(),
+            ids.clone(),
+            identity.secrets().clone(),
+        )
+        .await?;
+    let tls = ApiTls::open(&config.api, &config.pki, authority.as_ref(), clock.clone()).await?;
+    let roots = authority
+        .as_ref()
+        .map(|authority| config.pki.publish(authority))
+        .transpose()?;
     let mut drivers = JoinSet::new();
     drivers.spawn(driver.run(shutdown.clone()));
     let mut cloud = cloud

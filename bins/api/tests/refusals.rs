@@ -22,6 +22,17 @@ fn an_unknown_key_is_named_with_its_neighbour() {
 }
 
 #[test]
+fn a_key_that_has_moved_says_where_it_is_now() {
+    let output = run(&["--set", "pki.key_file=/var/lib/skyloom/seal.key"]);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(
+        message.contains("identity.key_file") && message.contains("identity.older_key_files"),
+        "{message}"
+    );
+}
+
+#[test]
 fn a_missing_file_is_named() {
     let output = run(&["--config", "/does/not/exist.toml"]);
     let message = String::from_utf8_lossy(&output.stderr).into_owned();

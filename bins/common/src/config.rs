@@ -19,6 +19,20 @@ use crate::nearest::nearest;
 /// What the environment variables of all programs begin with: `SKYLOOM__SECTION__KEY`.
 pub const ENV_PREFIX: &str = "SKYLOOM";
 
+/// Keys of before, what they are now, and what else is to be done.
+const MOVED: [(&str, &str, &str); 2] = [
+    (
+        "pki.key_file",
+        "identity.key_file",
+        "one file seals all secrets. Where both were in use, name one there and the other in identity.older_key_files",
+    ),
+    (
+        "pki.older_key_files",
+        "identity.older_key_files",
+        "one file seals all secrets",
+    ),
+];
+
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -32,6 +46,18 @@ pub enum ConfigError {
         origin: String,
         /// The key that was probably meant.
         nearest: Option<String>,
+    },
+    /// It has another name now.
+    #[error("\"{key}\" in {origin} is \"{to}\" now: set that; {hint}")]
+    Moved {
+        /// The dotted key.
+        key: String,
+        /// Where it was written.
+        origin: String,
+        /// Its name now.
+        to: &'static str,
+        /// What else is to be done.
+        hint: &'static str,
     },
     /// A `--set` without `=`.
     #[error("\"{0}\" is not of the form section.key=value")]
@@ -194,6 +220,15 @@ fn refuse_unknown(given: &Value, schema: &Json, path: &str, keys: &[Leaf]) -> Re
         let here = join(path, key);
         let Some(inner) = schema.get(key) else {
             let (key, origin) = first_leaf(value, here);
+            if let Some((_, to, hint)) = MOVED.iter().find(|(old, ..)| *old == key) {
+                let origin = origin.unwrap_or("the flags or the environment").to_owned();
+                return Err(ConfigError::Moved {
+                    key,
+                    origin,
+                    to,
+                    hint,
+                });
+            }
             return Err(ConfigError::UnknownKey {
                 nearest: nearest(&key, keys.iter().map(|leaf| leaf.path.as_str()), 1)
                     .first()

@@ -17,13 +17,22 @@ pub struct IdentitySection {
     /// The file of the key that seals secrets in the store: the same one for all API processes, made by the first start. Without it,
     /// `identity.key` in the image folder, which they share, too.
     pub key_file: Option<PathBuf>,
-    /// Key files of before: what they sealed can still be read.
+    /// Key files of before: what they sealed can still be read. The roots' keys are sealed anew with `key_file`.
     pub older_key_files: Vec<PathBuf>,
     /// How it works.
     pub settings: IdentityConfig,
 }
 
 impl IdentitySection {
+    /// Where the key of secrets is.
+    #[must_use]
+    pub fn key_path(&self, folder: &Path) -> PathBuf {
+        match &self.key_file {
+            Some(path) => path.clone(),
+            None => folder.join("identity.key"),
+        }
+    }
+
     /// Opens the identity in `backend`. The driver must be run.
     ///
     /// # Errors
@@ -35,10 +44,7 @@ impl IdentitySection {
         clock: Arc<dyn Clock>,
         ids: Arc<dyn Ids>,
     ) -> Result<(Identity, IdentityDriver), MainError> {
-        let path = match &self.key_file {
-            Some(path) => path.clone(),
-            None => folder.join("identity.key"),
-        };
+        let path = self.key_path(folder);
         let failed = |e| MainError::failed("the key of the cloud's secrets cannot be had", e);
         if !path.exists()
             && let Err(error) = FileKeys::generate(&path, &*ids)

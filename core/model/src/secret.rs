@@ -3,12 +3,19 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
 
-/// A secret in memory: no `Debug` of its content, no `Display`, no `Serialize`.
+/// A secret in memory: no `Debug` of its content, no `Display`, no `Serialize`; overwritten when it is dropped.
 #[derive(Clone)]
-pub struct Secret<T>(T);
+pub struct Secret<T: Zeroize>(T);
 
-impl<T> Secret<T> {
+impl<T: Zeroize> Drop for Secret<T> {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl<T: Zeroize> Secret<T> {
     /// Wraps a secret.
     pub const fn new(value: T) -> Self {
         Self(value)
@@ -19,13 +26,13 @@ impl<T> Secret<T> {
     }
 }
 
-impl<T> fmt::Debug for Secret<T> {
+impl<T: Zeroize> fmt::Debug for Secret<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Secret<T> {
+impl<'de, T: Deserialize<'de> + Zeroize> Deserialize<'de> for Secret<T> {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         T::deserialize(d).map(Self)
     }
@@ -46,5 +53,30 @@ pub struct ServerSecrets {
 impl fmt::Debug for ServerSecrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ServerSecrets(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    struct Probe<'a>(&'a Cell<usize>);
+
+    impl Zeroize for Probe<'_> {
+        fn zeroize(&mut self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+
+    #[test]
+    fn a_secret_is_overwritten_when_it_goes() {
+        let wiped = Cell::new(0);
+        let secret = Secret::new(Probe(&wiped));
+        assert_eq!(format!("{secret:?}"), "Secret(…)");
+        assert_eq!(wiped.get(), 0);
+        drop(secret);
+        assert_eq!(wiped.get(), 1);
     }
 }

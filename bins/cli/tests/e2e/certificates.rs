@@ -47,7 +47,7 @@ impl Cloud {
             dir,
             &[
                 ("pki.enabled", "true".to_owned()),
-                ("pki.key_file", at("seal.key")),
+                ("identity.key_file", at("seal.key")),
                 ("pki.roots_file", at("roots.pem")),
                 ("pki.host_seconds", host_seconds.to_string()),
                 ("pki.back_date_seconds", "1".to_owned()),
