@@ -167,6 +167,35 @@ async fn readers_read_and_members_do_not_operate() {
     }
 }
 
+/// Attack 8: signed requests are no way in, whether they are fresh or played again; neither are secrets in other places.
+#[tokio::test]
+async fn a_signed_request_proves_nothing() {
+    let api = Api::new().await;
+    let aws = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260101/region/iam/aws4_request, SignedHeaders=host;x-amz-date, \
+               Signature=5d672d79c15b13162d9279b0855cfba6789a8edb4c82c400e06b5924a6f2b5d7";
+    let signed = [
+        aws.to_owned(),
+        "AWS AKIDEXAMPLE:frJIUN8DYpKDtOLCwo//yllqDzg=".to_owned(),
+        "Signature keyId=\"admin\",algorithm=\"hmac-sha256\",signature=\"c2ln\"".to_owned(),
+        "Hawk id=\"admin\", ts=\"1353832234\", nonce=\"j4h3g2\", mac=\"bWFj\"".to_owned(),
+        format!("Basic {}", api.admin),
+        format!("Signature {}", api.admin),
+    ];
+    for header in signed {
+        for _ in 0..2 {
+            let call = api
+                .call("GET", "/v1/servers", "")
+                .header("authorization", &header)
+                .header("x-amz-date", "20260101T000000Z");
+            call.send().await.refused(401, "auth.required");
+        }
+    }
+    let query = "/v1/servers?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=a&X-Amz-Signature=b&X-Amz-Expires=60";
+    api.call("GET", query, "").send().await.refused(401, "auth.required");
+    let elsewhere = api.call("GET", "/v1/servers", "").header("x-auth-token", &api.admin);
+    elsewhere.send().await.refused(401, "auth.required");
+}
+
 #[tokio::test]
 async fn what_is_foreign_is_not_there() {
     let api = Api::new().await;

@@ -61,6 +61,7 @@ async fn each_token_has_its_own_rate_of_each_class() {
     made.refused(429, "rate.exceeded");
 }
 
+/// Attack 78: who floods is refused, and nobody else.
 #[tokio::test]
 async fn agents_have_a_rate_of_their_own_and_engines_none() {
     let one = RateLimits::per_second(1);
@@ -79,7 +80,11 @@ async fn agents_have_a_rate_of_their_own_and_engines_none() {
     for _ in 0..5 {
         ask(&agent).await.ok(200);
     }
-    ask(&agent).await.refused(429, "rate.exceeded");
+    let (_, other) = api.host("h2").await;
+    for _ in 0..1000 {
+        ask(&agent).await.refused(429, "rate.exceeded");
+    }
+    ask(&other).await.ok(200);
     for _ in 0..50 {
         ask(&engine).await.ok(200);
     }

@@ -306,6 +306,7 @@ async fn only_the_own_lease_can_be_had() {
     assert!(fenced.ok(200).json["committed"].is_object());
 }
 
+/// Attack 74: results of old attempts and generations, twice, and of jobs that are not its own.
 #[tokio::test]
 async fn a_worker_reports_on_its_jobs_and_nothing_else() {
     let two = Two::new().await;
@@ -417,6 +418,7 @@ async fn a_worker_reports_on_its_jobs_and_nothing_else() {
     .await;
 }
 
+/// Attack 76, as far as the door goes: what is too large or is no report.
 #[tokio::test]
 async fn reports_must_be_what_they_say_they_are() {
     let two = Two::new().await;
