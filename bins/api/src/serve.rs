@@ -64,12 +64,10 @@ pub(crate) async fn run(
     (config.pki)
         .refuse_lost_key(&config.identity, folder, &store.backend)
         .await?;
-    let (identity, driver) = config.identity.open(
-        folder,
-        store.backend.clone(),
-        clock.clone(),
-        ids.clone(),
-    )?;
+    let (identity, driver) =
+        config
+            .identity
+            .open(folder, store.backend.clone(), clock.clone(), ids.clone())?;
     let authority = config
         .pki
         .open(

@@ -190,9 +190,15 @@ async fn a_signed_request_proves_nothing() {
             call.send().await.refused(401, "auth.required");
         }
     }
-    let query = "/v1/servers?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=a&X-Amz-Signature=b&X-Amz-Expires=60";
-    api.call("GET", query, "").send().await.refused(401, "auth.required");
-    let elsewhere = api.call("GET", "/v1/servers", "").header("x-auth-token", &api.admin);
+    let query =
+        "/v1/servers?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=a&X-Amz-Signature=b&X-Amz-Expires=60";
+    api.call("GET", query, "")
+        .send()
+        .await
+        .refused(401, "auth.required");
+    let elsewhere = api
+        .call("GET", "/v1/servers", "")
+        .header("x-auth-token", &api.admin);
     elsewhere.send().await.refused(401, "auth.required");
 }
 
