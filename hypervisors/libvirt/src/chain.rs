@@ -12,7 +12,7 @@ pub(crate) fn below(spec: &VmSpec) -> Result<Vec<Option<PathBuf>>> {
     spec.disks.iter().map(|disk| below_one(spec, disk)).collect()
 }
 
-fn below_one(spec: &VmSpec, disk: &DiskSpec) -> Result<Option<PathBuf>> {
+pub(crate) fn below_one(spec: &VmSpec, disk: &DiskSpec) -> Result<Option<PathBuf>> {
     let error = |kind| {
         Error::new(kind, "start")
             .with("server", spec.id)

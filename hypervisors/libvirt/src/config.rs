@@ -58,6 +58,8 @@ pub struct Timeouts {
     pub force: Duration,
     /// Writing a guest's memory to disk, or a snapshot of it.
     pub memory: Duration,
+    /// Plugging a device in or out, the guest's part included.
+    pub plug: Duration,
     /// How often the power button is pressed again while a guest does not react (early in its boot it cannot).
     pub press_again: Duration,
     /// How often the sizes of the console logs are looked at.
@@ -78,6 +80,7 @@ impl Default for Timeouts {
             start: Duration::from_secs(60),
             force: Duration::from_secs(45),
             memory: Duration::from_secs(600),
+            plug: Duration::from_secs(20),
             press_again: Duration::from_secs(3),
             log_check: Duration::from_secs(2),
             keep_alive: 5,

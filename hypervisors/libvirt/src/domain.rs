@@ -208,7 +208,7 @@ pub(crate) fn ordered(conn: &Connect, id: ServerId, generation: u64) -> Done<Opt
 pub(crate) fn ready(conn: &Connect, id: ServerId, generation: u64, host: &Surroundings) -> Done<()> {
     let Ours { mut kept, .. } = must_find(conn, id)?;
     not_older(&kept, generation)?;
-    let below = chain::below(&kept.spec).map_err(Fault::Disk)?;
+    let below = chain::below(&kept.spec).map_err(Fault::Said)?;
     kept.crash_seen = false;
     define(conn, &kept, host, Some(&below)).map(drop)
 }

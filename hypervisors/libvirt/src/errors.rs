@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use skyloom_hypervisor::{Error, ErrorKind};
+use skyloom_hypervisor::{Class, Error, ErrorKind};
 use skyloom_model::ServerId;
 use virt::error::{ErrorDomain, ErrorNumber};
 
@@ -33,6 +33,9 @@ pub(crate) enum Fault {
     /// It makes no sense.
     #[error("{0}")]
     Invalid(&'static str),
+    /// It was refused, and may be allowed later.
+    #[error("{0}")]
+    NotNow(&'static str),
     /// QEMU refused what we asked its monitor for.
     #[error("QEMU refused: {0}")]
     Qemu(String),
@@ -51,9 +54,9 @@ pub(crate) enum Fault {
     /// The hypervisor was closed.
     #[error("the hypervisor is closed")]
     Closed,
-    /// A disk that cannot be used, as the contract says it.
+    /// What the contract's own error says: a disk that cannot be used, a spec that makes no sense.
     #[error(transparent)]
-    Disk(Error),
+    Said(Error),
     /// Not what this crate is for.
     #[error("{0} is not supported")]
     Unsupported(String),
@@ -66,17 +69,19 @@ impl Fault {
     /// As the contract's error.
     pub(crate) fn of(self, operation: &'static str, id: ServerId) -> Error {
         match self {
-            Self::Disk(error) => error,
+            Self::Said(error) => error,
             other => other.plain(operation).with("server", id),
         }
     }
 
     /// The same without a server.
     pub(crate) fn plain(self, operation: &'static str) -> Error {
+        let later = matches!(self, Self::NotNow(_));
         let kind = match &self {
             Self::Absent => ErrorKind::NotFound,
             Self::Foreign | Self::Conflict(_) => ErrorKind::Conflict,
             Self::Invalid(_) => ErrorKind::Invalid,
+            Self::NotNow(_) => ErrorKind::Refused,
             Self::Damaged(_) => ErrorKind::Corrupt,
             Self::Stale { .. } => ErrorKind::Stale,
             Self::Libvirt(e) => kind(e),
@@ -84,11 +89,16 @@ impl Fault {
             Self::Monitor(_) => ErrorKind::Unavailable,
             Self::Down(_) | Self::Closed => ErrorKind::Unavailable,
             Self::Late(_) => ErrorKind::Timeout,
-            Self::Disk(e) => e.kind(),
+            Self::Said(e) => e.kind(),
             Self::Unsupported(_) => ErrorKind::Unsupported,
             Self::Unwritable(_) => ErrorKind::Internal,
         };
-        Error::new(kind, operation).because(self)
+        let error = Error::new(kind, operation).because(self);
+        if later {
+            error.class_is(Class::Transient)
+        } else {
+            error
+        }
     }
 }
 

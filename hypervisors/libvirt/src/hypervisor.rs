@@ -123,21 +123,17 @@ impl Drop for LibvirtHypervisor {
 #[async_trait]
 impl Hypervisor for LibvirtHypervisor {
     fn capability(&self) -> Capability {
-        let mut capability = Capability::basic();
-        if self.core.driver == Driver::Qemu {
-            capability.pause = true;
-            capability.suspend = true;
-            capability.snapshots = true;
-            capability.memory_snapshots = true;
-            capability.screenshot = true;
-            capability.guest_agent = true;
-        } else {
-            // What the test driver runs lives in this process, and writes nowhere.
-            capability.guests_outlive_agent = false;
-            capability.durable_generation = false;
-            capability.console_log = false;
+        match self.core.driver {
+            Driver::Qemu => Capability::full(),
+            Driver::Test => {
+                let mut capability = Capability::basic();
+                // What the test driver runs lives in this process, and writes nowhere.
+                capability.guests_outlive_agent = false;
+                capability.durable_generation = false;
+                capability.console_log = false;
+                capability
+            }
         }
-        capability
     }
 
     async fn facts(&self) -> Result<HostFacts> {
@@ -220,7 +216,7 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     fn as_hotplug(&self) -> Option<&dyn Hotplug> {
-        None
+        (self.core.driver == Driver::Qemu).then_some(self)
     }
 
     fn as_screen(&self) -> Option<&dyn Screen> {

@@ -99,6 +99,14 @@ impl Img<'_> {
         serde_json::from_slice(&told).map_err(|e| self.error(ErrorKind::Corrupt).because(e))
     }
 
+    /// Grows the disk.
+    pub(crate) async fn resize(&self, disk: &DiskSpec, bytes: u64) -> Result<()> {
+        let file = file(disk.format, &disk.path);
+        self.run(&["resize", "-q", &file, &bytes.to_string()])
+            .await
+            .map(drop)
+    }
+
     /// Makes (`-c`), goes back to (`-a`) or removes (`-d`) a snapshot.
     pub(crate) async fn snapshot(&self, what: &'static str, name: &str, disk: &DiskSpec) -> Result<()> {
         self.run(&["snapshot", "-q", what, name, &file(disk.format, &disk.path)])

@@ -13,6 +13,7 @@ mod img;
 mod kept;
 mod lane;
 mod lifecycle;
+mod live;
 mod r#loop;
 mod monitor;
 mod order;

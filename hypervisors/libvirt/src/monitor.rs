@@ -1,7 +1,7 @@
 //! QEMU's monitor, by libvirt: for what libvirt has no call, snapshots inside of some of a running guest's disks. All of
 //! this blocks: it runs on the threads of a lane.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -56,6 +56,14 @@ pub(crate) fn node(domain: &Domain, path: &Path) -> Result<(String, Info), Fault
         .find(|node| node.drv == "qcow2" && Path::new(&node.file) == path)
         .map(|node| (node.name, node.image))
         .ok_or(Fault::Monitor("node of the disk"))
+}
+
+/// Whether any node has the file open. Waits until libvirt is done with the domain's devices.
+pub(crate) fn holds(domain: &Domain, path: &Path) -> Result<bool, Fault> {
+    let nodes = execute(domain, "query-named-block-nodes", &json!({ "flat": true }))?;
+    let nodes = nodes.as_array().ok_or(Fault::Monitor("block nodes"))?;
+    let file = |node: &Value| node.get("file").and_then(Value::as_str).map(PathBuf::from);
+    Ok(nodes.iter().any(|node| file(node).is_some_and(|f| f == path)))
 }
 
 /// Makes a snapshot in all nodes at the same moment.

@@ -1,4 +1,5 @@
-//! What the `virt` crate has no safe call for: being told of domains' changes and of a connection's end. The only unsafe
+//! What the `virt` crate has no safe call for: being told of domains' changes and of a connection's end,
+//! and limits of disks. The only unsafe
 //! code of this crate.
 //!
 //! libvirt keeps a pointer to a boxed closure beside each registration and hands it back to [`free`] when the registration
@@ -9,6 +10,7 @@ use std::ffi::CStr;
 use std::os::raw::{c_char, c_int, c_void};
 
 use virt::connect::Connect;
+use virt::domain::Domain;
 use virt::error::Error;
 use virt_sys as sys;
 
@@ -98,6 +100,33 @@ pub(crate) fn off_lifecycle(conn: &Connect, id: c_int) -> Result<(), Error> {
     match unsafe { sys::virConnectDomainEventDeregisterAny(conn.as_ptr(), id) } {
         0.. => Ok(()),
         _ => Err(Error::last_error()),
+    }
+}
+
+/// Sets what a running domain's disk may do each second; 0 is as much as it can.
+pub(crate) fn limit_disk(domain: &Domain, dev: &CStr, bytes: u64, operations: u64) -> Result<(), Error> {
+    let (mut list, mut count, mut room) = (std::ptr::null_mut(), 0, 0);
+    let values = [
+        (sys::VIR_DOMAIN_BLOCK_IOTUNE_TOTAL_BYTES_SEC, bytes),
+        (sys::VIR_DOMAIN_BLOCK_IOTUNE_TOTAL_IOPS_SEC, operations),
+    ];
+    // SAFETY: libvirt makes and grows the list itself, and copies names and values into it; it is freed in each case.
+    // The domain is open, and both strings end with NUL.
+    unsafe {
+        let added = values.into_iter().all(|(name, value)| {
+            sys::virTypedParamsAddULLong(&mut list, &mut count, &mut room, name.as_ptr(), value) == 0
+        });
+        let set = added
+            && sys::virDomainSetBlockIoTune(
+                domain.as_ptr(),
+                dev.as_ptr(),
+                list,
+                count,
+                sys::VIR_DOMAIN_AFFECT_LIVE,
+            ) == 0;
+        let done = if set { Ok(()) } else { Err(Error::last_error()) };
+        sys::virTypedParamsFree(list, count);
+        done
     }
 }
 

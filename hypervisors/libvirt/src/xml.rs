@@ -15,6 +15,8 @@ use crate::kept::{Element, Kept};
 
 /// Devices that a domain may have beside the machine's own.
 const MAX_DEVICES: usize = 24;
+/// Ports for devices that come while the guest runs.
+const SPARE_PORTS: usize = 8;
 /// What a virtio disk can show of its serial number.
 const MAX_DISK_NAME: usize = 20;
 
@@ -399,12 +401,12 @@ fn text(path: &Path) -> String {
 }
 
 /// `vda`, `vdb`, … of the disk at this place.
-fn target(at: usize) -> String {
+pub(crate) fn target(at: usize) -> String {
     let letter = char::from(b'a' + u8::try_from(at % 26).unwrap_or_default());
     format!("vd{letter}")
 }
 
-fn disk(disk: &DiskSpec, at: usize, below: Option<&Path>, boots: bool) -> Disk {
+fn disk(disk: &DiskSpec, dev: String, below: Option<&Path>, boots: bool) -> Disk {
     let end = || Below {
         kind: None,
         format: None,
@@ -438,10 +440,7 @@ fn disk(disk: &DiskSpec, at: usize, below: Option<&Path>, boots: bool) -> Disk {
             file: text(&disk.path),
         },
         below,
-        target: Target {
-            dev: target(at),
-            bus: "virtio",
-        },
+        target: Target { dev, bus: "virtio" },
         iotune: disk.limits.map(limit),
         readonly: disk.read_only.then_some(Empty {}),
         serial: disk.name.clone(),
@@ -460,6 +459,34 @@ fn interface(nic: &NicSpec) -> Interface {
         // Nothing boots from the network here, and iPXE's files need not be installed.
         rom: Enabled { enabled: "no" },
     }
+}
+
+/// No USB, and a port for each device: the spec's, the agent's channel, and those to come.
+fn controllers(spec: &VmSpec) -> Vec<Controller> {
+    let ports = spec.disks.len() + spec.nics.len() + 1 + SPARE_PORTS;
+    let pci = |model| Controller { kind: "pci", model };
+    let usb = Controller {
+        kind: "usb",
+        model: "none",
+    };
+    [usb, pci("pcie-root")]
+        .into_iter()
+        .chain(std::iter::repeat_with(|| pci("pcie-root-port")).take(ports))
+        .collect()
+}
+
+/// One disk, as the device `dev`.
+pub(crate) fn disk_device(
+    spec: &DiskSpec,
+    dev: String,
+    below: Option<&Path>,
+) -> std::result::Result<String, String> {
+    quick_xml::se::to_string(&disk(spec, dev, below, false)).map_err(|e| e.to_string())
+}
+
+/// One NIC.
+pub(crate) fn nic_device(nic: &NicSpec) -> std::result::Result<String, String> {
+    quick_xml::se::to_string(&interface(nic)).map_err(|e| e.to_string())
 }
 
 /// The whole definition.
@@ -488,7 +515,7 @@ pub(crate) fn definition(kept: &Kept, around: &Around<'_>) -> Result<String, Str
     let disks = around.below.map(|below| {
         let below = below.iter().map(Option::as_deref);
         let each = spec.disks.iter().zip(below).enumerate();
-        each.map(|(at, (d, below))| disk(d, at, below, at == 0 && first_disk))
+        each.map(|(at, (d, below))| disk(d, target(at), below, at == 0 && first_disk))
             .collect()
     });
     let domain = Domain {
@@ -524,13 +551,7 @@ pub(crate) fn definition(kept: &Kept, around: &Around<'_>) -> Result<String, Str
         devices: Devices {
             emulator: around.emulator.map(text),
             disk: disks.unwrap_or_default(),
-            controller: qemu
-                .then_some(Controller {
-                    kind: "usb",
-                    model: "none",
-                })
-                .into_iter()
-                .collect(),
+            controller: if qemu { controllers(spec) } else { Vec::new() },
             interface: spec.nics.iter().map(interface).collect(),
             serial: around.console.map(|path| Serial {
                 kind: "file",

@@ -22,6 +22,7 @@ use skyloom_model::{DiskFormat, PowerState, ServerId, SnapshotId, report};
 use virt::domain::Domain;
 use virt_sys as sys;
 
+use super::has_guest;
 use super::record::{self, Memory, Snapshot};
 use crate::LibvirtHypervisor;
 use crate::domain;
@@ -75,15 +76,6 @@ impl Snapshots for LibvirtHypervisor {
     }
 }
 
-/// Whether a guest has the disks open.
-fn has_guest(operation: &'static str, id: ServerId, seen: Seen) -> Result<bool> {
-    match seen {
-        Seen::Up | Seen::Held => Ok(true),
-        Seen::Off(_) => Ok(false),
-        _ => Err(Fault::Conflict("its guest is neither on nor off").of(operation, id)),
-    }
-}
-
 impl Core {
     async fn records(&self, operation: &'static str, id: ServerId) -> Result<Vec<Snapshot>> {
         let dir = self.logs.of(id);
@@ -97,7 +89,7 @@ impl Core {
         written.map_err(|e| errors::file(operation, e).with("server", id))
     }
 
-    const fn img(&self, operation: &'static str, id: ServerId) -> Img<'_> {
+    pub(super) const fn img(&self, operation: &'static str, id: ServerId) -> Img<'_> {
         Img {
             config: &self.config,
             operation,

@@ -1,6 +1,5 @@
 //! The exam on real session daemons, one for each case.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -26,11 +25,8 @@ struct ExamHost {
 #[async_trait]
 impl Exam for QemuExam {
     fn offers(&self) -> Offers {
-        let mut capability = Capability::full();
-        capability.hotplug = false;
-        capability.kernel_boot = false;
         Offers {
-            capability,
+            capability: Capability::full(),
             live_guest: true,
             lets_go: false,
             agent: false,
@@ -91,8 +87,10 @@ impl HostUnderExam for ExamHost {
     fn live_text(&self) -> &str {
         guest::GREETING
     }
-    async fn disk(&self, id: ServerId, name: &str, format: DiskFormat) -> DiskSpec {
-        let path = self.host.path(&format!("{id}-{name}.{}", format.as_str()));
+    async fn disk(&self, _id: ServerId, name: &str, format: DiskFormat) -> DiskSpec {
+        let path = self
+            .host
+            .path(&format!("{}.{}", host::fresh_uuid(), format.as_str()));
         image_tool(
             "qemu-img",
             &[
@@ -122,8 +120,11 @@ impl HostUnderExam for ExamHost {
         }
     }
     async fn kernel(&self, command_line: &str) -> Boot {
+        let kernel = self.host.path("kernel");
+        std::fs::write(&kernel, guest::tiny_kernel()).unwrap();
+        self.host.give(&kernel);
         Boot::Kernel {
-            kernel: kernel(),
+            kernel,
             initrd: None,
             command_line: command_line.to_owned(),
         }
@@ -161,18 +162,4 @@ impl HostUnderExam for ExamHost {
                 .any(|file| file == disk.path)
         })
     }
-}
-
-/// The kernel that the demo's guest boots, too.
-fn kernel() -> PathBuf {
-    let mut found: Vec<PathBuf> = std::fs::read_dir("/boot")
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .filter(|p| {
-            p.file_name()
-                .is_some_and(|n| n.to_string_lossy().starts_with("vmlinuz-"))
-        })
-        .collect();
-    found.sort();
-    found.pop().expect("linux-image-cloud-amd64 is installed")
 }

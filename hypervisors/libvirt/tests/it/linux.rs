@@ -2,14 +2,26 @@
 
 use std::process::Command;
 
-use skyloom_hypervisor::{Console, DiskSpec, Hypervisor, Inspection, NicSpec, StopMode, Stopped};
+use skyloom_hypervisor::{Console, DiskSpec, ErrorKind, Hypervisor, Inspection, NicSpec, StopMode, Stopped};
 use skyloom_model::{DiskFormat, MacAddr, NicKind, PowerState};
 
 use crate::guest::{Mode, linux_image};
 use crate::host::{Host, PATIENCE, qemus, quick, until};
 
+/// A busy guest may take longer than a try.
+async fn until_let_go(mut detach: impl AsyncFnMut() -> skyloom_hypervisor::Result<()>) {
+    until("the guest lets go", async || match detach().await {
+        Ok(()) => Some(()),
+        Err(e) => {
+            assert_eq!(e.kind(), ErrorKind::Refused, "{e:?}");
+            None
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
-async fn linux_boots_from_an_overlay_and_hears_the_power_button() {
+async fn linux_boots_from_an_overlay_lets_go_of_devices_and_hears_the_power_button() {
     let host = Host::new();
     let base = host.path("base.qcow2");
     std::fs::copy(linux_image(), &base).unwrap();
@@ -50,6 +62,42 @@ async fn linux_boots_from_an_overlay_and_hears_the_power_button() {
             .then_some(())
     })
     .await;
+
+    // It lets go of what came while it ran.
+    let more = host.path("more.qcow2");
+    let create = Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2"])
+        .arg(&more)
+        .arg("8M")
+        .status();
+    assert!(create.unwrap().success());
+    host.give(&more);
+    let disk = DiskSpec {
+        limits: None,
+        name: "more".into(),
+        path: more.clone(),
+        format: DiskFormat::Qcow2,
+        backing_format: None,
+        read_only: false,
+    };
+    let nic = NicSpec {
+        mac: MacAddr::qemu([0, 0, 2]),
+        ..spec.nics[0].clone()
+    };
+    let held = || {
+        let fds = std::fs::read_dir(format!("/proc/{}/fd", pid[0])).unwrap();
+        fds.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok())
+            .any(|file| file == more)
+    };
+    let plugs = hypervisor.as_hotplug().unwrap();
+    for _ in 0..2 {
+        plugs.attach_disk(spec.id, 1, &disk).await.unwrap();
+        plugs.attach_nic(spec.id, 1, &nic).await.unwrap();
+        assert!(held());
+        until_let_go(async || plugs.detach_disk(spec.id, 1, "more").await).await;
+        until_let_go(async || plugs.detach_nic(spec.id, 1, nic.mac).await).await;
+        assert!(!held(), "nothing holds the file when this returns");
+    }
 
     // Agent and daemon go and come back: the same process, no second boot.
     drop(hypervisor);
