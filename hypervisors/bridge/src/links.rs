@@ -80,21 +80,40 @@ pub(crate) async fn ensure_network(
     Ok(made)
 }
 
-async fn ensure_bridge(tools: &Tools<'_>, links: &Links, network: &NetworkWiring) -> Result<()> {
-    let (name, alias) = (names::bridge(network.id), names::network_alias(network.id));
-    let (mtu, mac) = (network.mtu.to_string(), names::bridge_mac(network.id).to_string());
-    links.must_be_ours(&name, &alias)?;
-    let there = links.get(&name).is_some_and(|link| {
+/// Whether a network's devices are there, seen from the host.
+pub(crate) fn has_network(links: &Links, network: &NetworkWiring) -> bool {
+    has_bridge(links, network)
+        && has_service(links, network)
+        && namespace::path(&names::namespace(network.id)).exists()
+}
+
+fn has_bridge(links: &Links, network: &NetworkWiring) -> bool {
+    links.get(&names::bridge(network.id)).is_some_and(|link| {
         let data = &link["linkinfo"]["info_data"];
         link["mtu"] == network.mtu
-            && link["address"] == mac
-            && link["ifalias"] == alias
+            && link["address"] == names::bridge_mac(network.id).to_string()
+            && link["ifalias"] == names::network_alias(network.id)
             && link["inet6_addr_gen_mode"] == "none"
             && data["nf_call_iptables"] == 1
             && data["nf_call_ip6tables"] == 1
             && is_up(link)
-    });
-    if there {
+    })
+}
+
+fn has_service(links: &Links, network: &NetworkWiring) -> bool {
+    links.get(&names::service(network.id)).is_some_and(|link| {
+        link["master"] == names::bridge(network.id)
+            && link["mtu"] == network.mtu
+            && link["ifalias"] == names::network_alias(network.id)
+            && is_up(link)
+    })
+}
+
+async fn ensure_bridge(tools: &Tools<'_>, links: &Links, network: &NetworkWiring) -> Result<()> {
+    let (name, alias) = (names::bridge(network.id), names::network_alias(network.id));
+    let (mtu, mac) = (network.mtu.to_string(), names::bridge_mac(network.id).to_string());
+    links.must_be_ours(&name, &alias)?;
+    if has_bridge(links, network) {
         return Ok(());
     }
     if !links.has(&name) {
@@ -153,11 +172,7 @@ async fn ensure_services(tools: &Tools<'_>, links: &Links, network: &NetworkWiri
         ];
         tools.ip(None, &pair).await?;
     }
-    let there = links.get(&outer).filter(|_| !new_pair);
-    let good = there.is_some_and(|link| {
-        link["master"] == bridge && link["mtu"] == network.mtu && link["ifalias"] == alias && is_up(link)
-    });
-    if !good {
+    if new_pair || !has_service(links, network) {
         let mut args = vec!["link", "set", "dev", &outer, "mtu", &mtu, "alias", &alias];
         args.extend(["addrgenmode", "none", "master", &bridge, "up"]);
         tools.ip(None, &args).await?;
@@ -326,7 +341,11 @@ pub(crate) async fn ensure_tap(tools: &Tools<'_>, links: &Links, wiring: &PortWi
         args.extend(["alias", &alias, "addrgenmode", "none", "master", &bridge, "up"]);
         tools.ip(None, &args).await?;
     }
-    ensure_place(tools, &name, wiring.mac).await
+    if links.has(&name) {
+        ensure_place(tools, &name, wiring.mac).await
+    } else {
+        place(tools, &name, wiring.mac).await
+    }
 }
 
 /// The bridge knows the one place of a MAC address: nobody else can draw its packets to himself.
@@ -348,10 +367,16 @@ async fn ensure_place(tools: &Tools<'_>, device: &str, mac: MacAddr) -> Result<(
         }
     }
     if there {
-        return Ok(());
+        Ok(())
+    } else {
+        place(tools, device, mac).await
     }
+}
+
+async fn place(tools: &Tools<'_>, device: &str, mac: MacAddr) -> Result<()> {
+    let mac = mac.to_string();
     let args = [
-        "fdb", "replace", &wanted, "dev", device, "master", "static", "sticky",
+        "fdb", "replace", &mac, "dev", device, "master", "static", "sticky",
     ];
     tools.bridge(&args).await
 }

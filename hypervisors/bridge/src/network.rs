@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use skyloom_hypervisor::{
-    Error, ErrorKind, HostNetwork, NetworkCapability, NicDevice, PortThere, PortWiring, Result,
+    Error, ErrorKind, HostNetwork, NetworkCapability, NetworkWiring, NicDevice, PortThere, PortWiring, Result,
 };
 use skyloom_model::{MacAddr, NetworkId, NicKind, PortId};
 use tokio::sync::Mutex;
@@ -42,6 +42,8 @@ struct State {
     ports: BTreeMap<PortId, PortRecord>,
     networks: BTreeMap<NetworkId, NetworkRecord>,
     services: BTreeMap<NetworkId, JoinSet<()>>,
+    /// Networks that this agent has made or adopted, and how.
+    made: BTreeMap<NetworkId, NetworkWiring>,
     rules: Ruleset,
     /// Whether our tables hold `rules`. If not, or if nobody knows, the next change writes all of them.
     known: bool,
@@ -96,6 +98,7 @@ impl BridgeNetwork {
             ports,
             networks,
             services: BTreeMap::new(),
+            made: BTreeMap::new(),
             rules,
             known: false,
         };
@@ -114,29 +117,36 @@ impl BridgeNetwork {
         }
     }
 
-    async fn make(&self, state: &mut State, wiring: &PortWiring) -> Result<()> {
-        let tools = Tools(&self.config);
+    /// Makes a port, and looks at all of its network too, unless that is known to be as it should.
+    async fn make(&self, state: &mut State, wiring: &PortWiring, again: bool) -> Result<()> {
+        let (tools, network) = (Tools(&self.config), &wiring.network);
         let mut rules = state.rules.clone();
-        if let Some(record) = state.networks.get(&wiring.network.id) {
-            rules.network(wiring.network.id, record.zone);
+        if let Some(record) = state.networks.get(&network.id) {
+            rules.network(network.id, record.zone);
         }
         rules.wire(wiring);
         state.filter(&tools, rules).await?;
         let links = Links::look(&tools).await?;
-        self.make_network(state, &links, wiring).await?;
+        let known = !again && state.made.get(&network.id) == Some(network);
+        if !(known && links::has_network(&links, network)) {
+            self.make_network(state, &links, network).await?;
+        }
+        links::ensure_neighbours(&tools, network.id, &state.neighbours(network.id)).await?;
         links::ensure_tap(&tools, &links, wiring).await?;
         self.directory.put(wiring);
         Ok(())
     }
 
-    async fn make_network(&self, state: &mut State, links: &Links, wiring: &PortWiring) -> Result<()> {
-        let (tools, network) = (Tools(&self.config), &wiring.network);
+    async fn make_network(&self, state: &mut State, links: &Links, network: &NetworkWiring) -> Result<()> {
+        let tools = Tools(&self.config);
         let uplink = self.config.uplinks.get(&network.id).map(String::as_str);
+        state.made.remove(&network.id);
         if links::ensure_network(&tools, links, network, uplink).await? {
             state.services.remove(&network.id);
         }
-        links::ensure_neighbours(&tools, network.id, &state.neighbours(network.id)).await?;
-        self.serve(state, network.id).await
+        self.serve(state, network.id).await?;
+        state.made.insert(network.id, network.clone());
+        Ok(())
     }
 
     async fn serve(&self, state: &mut State, network: NetworkId) -> Result<()> {
@@ -178,6 +188,7 @@ impl BridgeNetwork {
         state.filter(&tools, rules).await?;
         state.records.remove_network(network)?;
         state.networks.remove(&network);
+        state.made.remove(&network);
         Ok(())
     }
 
@@ -187,13 +198,12 @@ impl BridgeNetwork {
         let mut records: Vec<PortRecord> = state.ports.values().cloned().collect();
         records.retain(|r| r.wiring.network.id == network);
         if let Some(newest) = records.iter().max_by_key(|r| r.wiring.generation) {
-            self.make_network(state, links, &newest.wiring).await?;
+            self.make_network(state, links, &newest.wiring.network).await?;
+            links::ensure_neighbours(&tools, network, &state.neighbours(network)).await?;
         }
         for record in records {
             links::ensure_tap(&tools, links, &record.wiring).await?;
-            if !record.complete {
-                state.mark(record.wiring.port, true)?;
-            }
+            state.mark(record.wiring.port, true);
         }
         Ok(())
     }
@@ -217,17 +227,16 @@ impl State {
         Ok(())
     }
 
-    fn keep(&mut self, record: PortRecord) -> Result<()> {
-        self.records.put_port(&record)?;
-        self.ports.insert(record.wiring.port, record);
+    fn keep(&mut self, wiring: PortWiring) -> Result<()> {
+        self.records.put_port(&wiring)?;
+        let complete = false;
+        self.ports.insert(wiring.port, PortRecord { wiring, complete });
         Ok(())
     }
 
-    /// Keeps whether a port is complete.
-    fn mark(&mut self, port: PortId, complete: bool) -> Result<()> {
-        match self.ports.get(&port).cloned() {
-            Some(record) if record.complete != complete => self.keep(PortRecord { complete, ..record }),
-            _ => Ok(()),
+    fn mark(&mut self, port: PortId, complete: bool) {
+        if let Some(record) = self.ports.get_mut(&port) {
+            record.complete = complete;
         }
     }
 
@@ -318,12 +327,15 @@ impl HostNetwork for BridgeNetwork {
         let mut state = self.state.lock().await;
         state.admit(wiring)?;
         state.keep_network(wiring.network.id)?;
-        if state.ports.get(&wiring.port).is_none_or(|r| r.wiring != *wiring) {
-            let (wiring, complete) = (wiring.clone(), false);
-            state.keep(PortRecord { wiring, complete })?;
+        let before = state.ports.get(&wiring.port);
+        let again = before.is_some_and(|r| r.complete && r.wiring == *wiring);
+        if before.is_none_or(|r| r.wiring != *wiring) {
+            state.keep(wiring.clone())?;
         }
-        let made = self.make(&mut state, wiring).await;
-        state.mark(wiring.port, made.is_ok())?;
+        // Also when the caller gives up.
+        state.mark(wiring.port, false);
+        let made = self.make(&mut state, wiring, again).await;
+        state.mark(wiring.port, made.is_ok());
         made?;
         Ok(NicDevice {
             kind: NicKind::Tap,
@@ -340,11 +352,11 @@ impl HostNetwork for BridgeNetwork {
         if record.wiring.generation > generation {
             return Err(stale("remove port", port, generation, record.wiring.generation));
         }
-        if record.complete || record.wiring.generation < generation {
-            record.complete = false;
+        if record.wiring.generation < generation {
             record.wiring.generation = generation;
-            state.keep(record)?;
+            state.keep(record.wiring)?;
         }
+        state.mark(port, false);
         let tools = Tools(&self.config);
         self.directory.remove(port);
         let links = Links::look(&tools).await?;
@@ -404,7 +416,7 @@ impl HostNetwork for BridgeNetwork {
                 tracing::error!(%network, %error, "a network cannot be adopted; the next order for a port of it tries again");
                 let ports: Vec<PortId> = state.of_network(network).map(|w| w.port).collect();
                 for port in ports {
-                    state.mark(port, false)?;
+                    state.mark(port, false);
                 }
             }
         }

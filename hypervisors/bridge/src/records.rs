@@ -22,12 +22,12 @@ use skyloom_model::{NetworkId, PortId, Secret};
 const PORTS: &str = "ports";
 const NETWORKS: &str = "networks";
 
-/// A port's record.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// A port as it is on record.
+#[derive(Debug, Clone)]
 pub(crate) struct PortRecord {
     /// What is wanted.
     pub(crate) wiring: PortWiring,
-    /// Whether all of it has been made.
+    /// Whether all of it has been made by this agent. Not kept: the next one looks for itself.
     pub(crate) complete: bool,
 }
 
@@ -68,16 +68,17 @@ impl Records {
     }
 
     pub(crate) fn ports(&self) -> Result<BTreeMap<PortId, PortRecord>> {
-        let good =
-            |id: &PortId, record: &PortRecord| record.wiring.port == *id && record.wiring.check().is_ok();
-        let mut all: BTreeMap<PortId, PortRecord> = self.all(PORTS, good)?;
-        for (id, record) in &mut all {
-            let path = self.data(*id);
+        let good = |id: &PortId, wiring: &PortWiring| wiring.port == *id && wiring.check().is_ok();
+        let mut all = BTreeMap::new();
+        for (id, mut wiring) in self.all(PORTS, good)? {
+            let path = self.data(id);
             match fs::read(&path) {
-                Ok(data) => record.wiring.metadata.user_data = Some(Secret::new(data)),
+                Ok(data) => wiring.metadata.user_data = Some(Secret::new(data)),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(broken(&path, e)),
             }
+            let complete = false;
+            all.insert(id, PortRecord { wiring, complete });
         }
         Ok(all)
     }
@@ -86,24 +87,30 @@ impl Records {
     }
 
     /// Keeps a port: its user data first, so that the record never lacks it.
-    pub(crate) fn put_port(&self, record: &PortRecord) -> Result<()> {
-        let port = record.wiring.port;
-        let data = self.data(port);
-        match &record.wiring.metadata.user_data {
+    pub(crate) fn put_port(&self, wiring: &PortWiring) -> Result<()> {
+        let (path, data) = (self.path(PORTS, &wiring.port), self.data(wiring.port));
+        match &wiring.metadata.user_data {
             Some(secret) => replace(&data, secret.expose())?,
             None => remove(&data)?,
         }
-        put(&self.path(PORTS, &port), record)
+        put(&path, wiring)?;
+        sync_folder(&path)
     }
     pub(crate) fn remove_port(&self, port: PortId) -> Result<()> {
+        let path = self.path(PORTS, &port);
         remove(&self.data(port))?;
-        remove(&self.path(PORTS, &port))
+        remove(&path)?;
+        sync_folder(&path)
     }
     pub(crate) fn put_network(&self, network: NetworkId, record: NetworkRecord) -> Result<()> {
-        put(&self.path(NETWORKS, &network), &record)
+        let path = self.path(NETWORKS, &network);
+        put(&path, &record)?;
+        sync_folder(&path)
     }
     pub(crate) fn remove_network(&self, network: NetworkId) -> Result<()> {
-        remove(&self.path(NETWORKS, &network))
+        let path = self.path(NETWORKS, &network);
+        remove(&path)?;
+        sync_folder(&path)
     }
 
     fn path(&self, folder: &str, id: &impl std::fmt::Display) -> PathBuf {
@@ -164,37 +171,30 @@ fn put<T: Serialize>(path: &Path, record: &T) -> Result<()> {
     replace(path, &text)
 }
 
+/// Replaces a file. The folder is to be synced by the caller, once for all that it changes there.
 fn replace(path: &Path, content: &[u8]) -> Result<()> {
     let part = path.with_extension("part");
     let write = || -> io::Result<()> {
         let mut options = OpenOptions::new();
-        let mut file = options
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&part)?;
+        options.create(true).truncate(true).write(true).mode(0o600);
+        let mut file = options.open(&part)?;
         file.write_all(content)?;
         file.sync_all()?;
-        fs::rename(&part, path)?;
-        sync_folder(path)
+        fs::rename(&part, path)
     };
     write().map_err(|e| broken(path, e))
 }
 
 fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Ok(()) => sync_folder(path).map_err(|e| broken(path, e)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(broken(path, e)),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(broken(path, e)),
+        _ => Ok(()),
     }
 }
 
-fn sync_folder(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
+fn sync_folder(path: &Path) -> Result<()> {
+    let synced = path.parent().map(|folder| File::open(folder)?.sync_all());
+    synced.unwrap_or(Ok(())).map_err(|e| broken(path, e))
 }
 
 #[cfg(test)]
@@ -210,8 +210,7 @@ mod tests {
             let records = Records::open(dir.path()).unwrap();
             assert!(Records::open(dir.path()).is_err(), "one at a time");
             for wiring in [&one, &two] {
-                let (wiring, complete) = (wiring.clone(), true);
-                records.put_port(&PortRecord { wiring, complete }).unwrap();
+                records.put_port(wiring).unwrap();
             }
             records
                 .put_network(one.network.id, NetworkRecord { zone: 7 })

@@ -15,6 +15,7 @@ mod tables;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use skyloom_hypervisor::{PortWiring, Prefix};
@@ -29,10 +30,10 @@ const ANSWER: u32 = 0x534b_0001;
 /// Mark of packets that belong to nothing.
 const STRAY: u32 = 0x534b_0002;
 
-/// All that our tables hold.
+/// All that our tables hold. Cheap to copy: ports that do not change are shared.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Ruleset {
-    ports: BTreeMap<PortId, PortRules>,
+    ports: BTreeMap<PortId, Arc<PortRules>>,
     zones: BTreeMap<NetworkId, u16>,
 }
 
@@ -165,7 +166,10 @@ impl Addresses {
 impl Ruleset {
     /// Adds a port, or wires it otherwise.
     pub(crate) fn wire(&mut self, wiring: &PortWiring) {
-        self.ports.insert(wiring.port, PortRules::of(wiring));
+        let rules = PortRules::of(wiring);
+        if self.ports.get(&wiring.port).is_none_or(|old| **old != rules) {
+            self.ports.insert(wiring.port, Arc::new(rules));
+        }
     }
     /// Takes a port away.
     pub(crate) fn unwire(&mut self, port: PortId) {
@@ -207,8 +211,8 @@ impl Ruleset {
         for (port, old) in &self.ports {
             match new.ports.get(port) {
                 None => old.removed(&mut commands),
-                Some(now) if now.tap == old.tap => old.changed(now, &mut commands),
-                Some(_) => {}
+                Some(now) if Arc::ptr_eq(now, old) => {}
+                Some(now) => old.changed(now, &mut commands),
             }
         }
         for (network, zone) in &self.zones {
