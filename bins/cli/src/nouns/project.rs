@@ -6,7 +6,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 use skyloom_model::Project;
 
-use super::directory::{Kind, Switch, fields, id};
+use super::directory::{self, Kind, Switch, fields, id};
 use super::{list, show};
 use crate::app::App;
 use crate::args::{ListArgs, YesArg};
@@ -38,16 +38,24 @@ pub(super) const KIND: Kind = Kind {
 /// Verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Make a project; admins only
+    /// Make a project, in your domain or where you may
     #[command(after_help = "Examples:
   skyloom project create shop
-  skyloom project create shop --description \"The web shop\"")]
+  skyloom project create shop --description \"The web shop\"
+  skyloom project create web --parent shop
+  skyloom project create shop --domain acme")]
     Create {
         /// Its name
         name: String,
         /// Free text
         #[arg(long)]
         description: Option<String>,
+        /// The project that it stands below (name or id)
+        #[arg(long, value_name = "PROJECT")]
+        parent: Option<String>,
+        /// The domain that it is for (name or id); by default its parent's, or yours
+        #[arg(long)]
+        domain: Option<String>,
     },
     /// List projects
     #[command(
@@ -107,12 +115,25 @@ pub(crate) enum Verb {
 
 pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
     match verb {
-        Verb::Create { name, description } => {
-            let mut request = json!({ "name": name });
-            if let Some(description) = description {
-                request["description"] = description.into();
-            }
-            let project: Project = app.client()?.post(kind(KIND.path), &request).await?;
+        Verb::Create {
+            name,
+            description,
+            parent,
+            domain,
+        } => {
+            let client = app.client()?;
+            let parent = match parent {
+                Some(parent) => Some(id(&KIND.find(&client, &parent).await?)?.to_string()),
+                None => None,
+            };
+            let domain = directory::domain(&client, domain.as_deref()).await?;
+            let request = fields([
+                ("name", Some(name.into())),
+                ("description", description.map(Into::into)),
+                ("parent", parent.map(Into::into)),
+                ("domain", domain.map(|domain| domain.to_string().into())),
+            ]);
+            let project: Project = client.post(kind(KIND.path), &request).await?;
             app.print().one(&project)
         }
         Verb::List(args) => list::<Project>(app, &args).await,

@@ -17,6 +17,17 @@ const COLUMNS: Columns = Columns {
     wide: &[],
 };
 
+const CORRECTIONS: Columns = Columns {
+    head: &[
+        ("KIND", "/kind"),
+        ("OWNER", "/owner"),
+        ("RESOURCE", "/resource"),
+        ("WAS", "/was"),
+        ("IS", "/is"),
+    ],
+    wide: &[],
+};
+
 /// Whose.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Owner {
@@ -51,6 +62,11 @@ pub(crate) enum Verb {
         #[command(flatten)]
         owner: Owner,
     },
+    /// Count anew what all projects use and put right what is written otherwise; for who runs the cloud
+    #[command(after_help = "Examples:
+  skyloom quota recount
+  skyloom quota recount -o json")]
+    Recount,
 }
 
 fn limit(text: &str) -> std::result::Result<(String, Value), String> {
@@ -121,6 +137,12 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
             let body = json!({ "limits": all, "each_project": each });
             let quota: Value = client.change(Method::PUT, target, Some(&body)).await?;
             show(app, &quota)
+        }
+        Verb::Recount => {
+            let target = kind("quotas").then("actions").then("recount");
+            let found: Value = client.change(Method::POST, target, None::<&Value>).await?;
+            let corrections = found["corrections"].as_array().cloned().unwrap_or_default();
+            app.print().records(CORRECTIONS, &corrections)
         }
     }
 }

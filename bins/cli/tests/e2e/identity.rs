@@ -33,6 +33,11 @@ fn an_organisation_is_set_up_from_the_command_line() {
     let quota = sky.text(&["quota", "show", "--of", "web"]);
     assert!(quota.contains("20") && quota.contains("80"), "{quota}");
 
+    let below = sky.json(&["project", "create", "edge", "--parent", "web"]);
+    assert!(below["spec"]["parent"].is_string(), "{below}");
+    assert!(sky.text(&["project", "tree"]).contains("web\n  edge\n"));
+    assert_eq!(sky.json(&["quota", "recount"]), serde_json::json!([]));
+
     // The audit is for auditors, whatever else one may do.
     let search = ["audit", "search", "--user", "admin"];
     let refused = sky.try_text(&search).unwrap_err();

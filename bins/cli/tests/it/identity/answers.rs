@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{AT, furnished};
 use crate::binary::run;
-use crate::records::{id, server};
+use crate::records::{id, project, server};
 use crate::stub::Reply;
 
 #[tokio::test]
@@ -225,6 +225,35 @@ async fn setting_one_limit_keeps_the_others() {
     .code(0);
     let body = json!({"limits": {"servers": 20, "volumes": null}, "each_project": {}});
     assert_eq!(stub.seen(&format!("PUT {path}"))[0].json(), body);
+}
+
+#[tokio::test]
+async fn what_counting_anew_put_right_is_shown() {
+    let stub = furnished().await;
+    let found = json!({"corrections": [{"kind": "project", "owner": id(600), "resource": "servers", "was": 7, "is": 3}]});
+    stub.on("POST /v1/quotas/actions/recount", Reply::Json(200, found));
+    let shown = run(&stub, &["quota", "recount"]).await.code(0).out;
+    let row: Vec<&str> = shown
+        .lines()
+        .nth(1)
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    assert_eq!(row, ["project", &id(600), "servers", "7", "3"], "{shown}");
+}
+
+#[tokio::test]
+async fn projects_are_made_below_others_and_in_domains() {
+    let stub = furnished().await;
+    stub.on("POST /v1/projects", Reply::Json(201, project("web")));
+    let args = ["project", "create", "web", "--parent", "shop", "--domain", "acme"];
+    run(&stub, &args).await.code(0);
+    let sent = stub.seen("POST /v1/projects")[0].json();
+    assert_eq!(sent["parent"], id(600).as_str(), "{sent}");
+    assert_eq!(sent["domain"], id(500).as_str(), "{sent}");
+    let lost = ["project", "create", "web", "--parent", "nowhere"];
+    run(&stub, &lost).await.code(5).says(&["there is no project"]);
+    assert_eq!(stub.changes(), 1);
 }
 
 #[tokio::test]
