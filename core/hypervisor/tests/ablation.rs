@@ -205,22 +205,22 @@ impl Hypervisor for Broken {
         Some(self)
     }
     fn as_pause(&self) -> Option<&dyn skyloom_hypervisor::Pause> {
-        None
+        self.0.as_pause()
     }
     fn as_suspend(&self) -> Option<&dyn skyloom_hypervisor::Suspend> {
-        None
+        self.0.as_suspend()
     }
     fn as_snapshots(&self) -> Option<&dyn skyloom_hypervisor::Snapshots> {
-        None
+        self.0.as_snapshots()
     }
     fn as_hotplug(&self) -> Option<&dyn skyloom_hypervisor::Hotplug> {
-        None
+        self.0.as_hotplug()
     }
     fn as_screen(&self) -> Option<&dyn skyloom_hypervisor::Screen> {
-        None
+        self.0.as_screen()
     }
     fn as_guest_agent(&self) -> Option<&dyn skyloom_hypervisor::GuestAgent> {
-        None
+        self.0.as_guest_agent()
     }
 }
 

@@ -1,6 +1,7 @@
 //! What tests can do with the fake host: step, break, crash, look.
 #![allow(clippy::unwrap_used, reason = "test helpers may panic")]
 
+mod abilities;
 mod late;
 mod network;
 mod orders;
