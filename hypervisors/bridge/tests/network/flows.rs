@@ -1,13 +1,14 @@
 //! What rules let pass between guests that really send.
 
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use skyloom_hypervisor::conformance::exam_wiring;
 use skyloom_hypervisor::{FirewallRule, HostNetwork, PortWiring, Prefix, SubnetWiring};
 use skyloom_model::{Direction, Family, Protocol};
 
-use crate::world::{Guest, MOMENT, PATIENCE, Talk, World, json, run};
+use crate::services::lease;
+use crate::world::{Ear, Guest, MOMENT, PATIENCE, Talk, World, json, run};
 
 pub(crate) fn at(network: u8, host: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 168, network, host)
@@ -139,6 +140,34 @@ pub(crate) async fn networks_with_the_same_addresses_are_apart() {
     let begin = |guests: &[Guest; 2]| Talk::begin(&guests[0], &guests[1], (at(1, 2), 22));
     let (mut one, mut two) = (begin(&near), begin(&far));
     assert!(one.goes_on(PATIENCE) && two.goes_on(PATIENCE));
+    // What answers in one is a stranger in the other.
+    let ask = |w: &PortWiring, generation| {
+        let rules = vec![
+            ingress(Protocol::Tcp, Some(22), None),
+            ingress(Protocol::Udp, Some(5353), None),
+        ];
+        PortWiring {
+            generation,
+            ..with(w, rules)
+        }
+    };
+    world.wire(&ask(&exam_wiring(1, 2), 8)).await;
+    let bind = |guest: &Guest, port| {
+        let socket = guest.inside(move || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap());
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    };
+    let asker = [bind(&near[0], 4000), bind(&far[0], 4000)];
+    let asked = [bind(&near[1], 5353), bind(&far[1], 5353)];
+    let mut word = [0; 8];
+    asker[0].send_to(b"question", (at(1, 2), 5353)).unwrap();
+    asked[0].recv(&mut word).unwrap();
+    asked[0].send_to(b"answered", (at(1, 1), 4000)).unwrap();
+    asker[0].recv(&mut word).unwrap();
+    assert_eq!(&word, b"answered");
+    asked[1].send_to(b"intrudes", (at(1, 1), 4000)).unwrap();
+    asker[1].set_read_timeout(Some(MOMENT)).unwrap();
+    assert!(asker[1].recv(&mut word).is_err());
     // What is allowed in one is not in the other.
     let mut closed = with(&same(2), vec![]);
     closed.generation = 9;
@@ -233,6 +262,18 @@ pub(crate) async fn the_host_is_out_of_reach() {
     let a = world.guest(&exam_wiring(1, 1)).await;
     let b = world.guest(&exam_wiring(1, 2)).await;
     a.ip(&["route", "add", "10.99.0.1/32", "dev", "eth0"]);
+    // The host would answer: it knows the way back, and hears what its bridge hears.
+    let bridge = json("ip", &["-j", "link", "show", "type", "bridge"])[0]["ifname"].clone();
+    let way = [
+        "route",
+        "add",
+        "192.168.1.0/24",
+        "dev",
+        bridge.as_str().unwrap(),
+        "src",
+        "10.99.0.1",
+    ];
+    run("ip", &way);
     a.must_not_reach(Ipv4Addr::new(10, 99, 0, 1));
     // Nor when the guest knows the bridge's own MAC address.
     let bridges = json("ip", &["-j", "link", "show", "type", "bridge"]);
@@ -284,6 +325,17 @@ pub(crate) async fn an_uplink_carries_the_network_and_no_services() {
     assert!(far("192.168.1.1"));
     let near = run("ip", &["-n", "far", "neighbour", "show", "169.254.169.254"]);
     assert!(!far("169.254.169.254") && !near.contains("lladdr"), "{near}");
+    // What they say to everybody is for everybody here.
+    let ear = Ear::in_namespace("far", b"here it ends");
+    assert!(lease(&world, &a, &["-B"]).is_some());
+    let end = a.inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 9)).unwrap());
+    end.send_to(b"here it ends", (at(1, 77), 9)).unwrap();
+    let heard = ear.heard();
+    let services = heard
+        .iter()
+        .filter(|f| f[12..].starts_with("02534ba9fefe"))
+        .count();
+    assert_eq!((services, heard.is_empty()), (0, false));
     world.network.remove_port(wiring.port, 1).await.unwrap();
     let left = &json("ip", &["-j", "link", "show", "dev", "up0"])[0];
     assert!(left["master"].is_null(), "{left}");

@@ -17,7 +17,7 @@ use crate::world::{Guest, MOMENT, PATIENCE, World, here, run};
 const SERVICE: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 
 /// What udhcpc is told.
-fn lease(world: &World, guest: &Guest, more: &[&str]) -> Option<Value> {
+pub(crate) fn lease(world: &World, guest: &Guest, more: &[&str]) -> Option<Value> {
     let file = world.dir.path().join("lease.json");
     let _ = std::fs::remove_file(&file);
     let mut command: Command = guest.command("busybox");

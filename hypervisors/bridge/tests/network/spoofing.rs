@@ -113,6 +113,15 @@ fn forged(own: &PortWiring, to: [u8; 6]) -> Vec<(String, Vec<u8>)> {
     add("a DHCP client at large", &|m| {
         ether(to, mac, 0x800, &udp(Ipv4Addr::UNSPECIFIED, target, [68, 67], m))
     });
+    add("another DHCP client", &|m| {
+        let asks = [&[1, 1, 6][..], &[0; 25], &other, &[0; 10], m].concat();
+        ether(
+            [255; 6],
+            mac,
+            0x800,
+            &udp(Ipv4Addr::UNSPECIFIED, all, [68, 67], &asks),
+        )
+    });
     let pad = |mut arp: Vec<u8>, m: &[u8]| {
         arp.extend(m);
         arp

@@ -264,16 +264,7 @@ impl Guest {
     }
     /// Hears all frames from now on, until one with `end` in it.
     pub(crate) fn hear(&self, end: &[u8]) -> Ear {
-        let mut command = self.command("/usr/bin/python3");
-        command
-            .args([&here("frames.py"), "hear", "eth0", &hex(end)])
-            .stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        lines.read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n");
-        Ear(child, lines)
+        Ear::in_namespace(&self.name, end)
     }
     /// Asks the metadata service, and says status and content.
     pub(crate) fn get(&self, path: &str, headers: &str) -> (u16, String) {
@@ -304,6 +295,27 @@ impl Drop for Guest {
 pub(crate) struct Ear(Child, BufReader<std::process::ChildStdout>);
 
 impl Ear {
+    pub(crate) fn in_namespace(name: &str, end: &[u8]) -> Self {
+        let mut child = Command::new("ip")
+            .args([
+                "netns",
+                "exec",
+                name,
+                "/usr/bin/python3",
+                &here("frames.py"),
+                "hear",
+                "eth0",
+                &hex(end),
+            ])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        Self(child, lines)
+    }
     /// All that was heard up to the end.
     pub(crate) fn heard(mut self) -> Vec<String> {
         let mut all = String::new();
