@@ -85,9 +85,9 @@ impl Core {
     pub(crate) async fn define(&self, spec: &VmSpec) -> Result<()> {
         xml::check(spec)?;
         let id = spec.id;
-        self.logs.prepare(id).await?;
         let slot = self.slots.get(id);
         let record = slot.record().await;
+        self.logs.prepare(id).await?;
         let (spec, host) = (spec.clone(), self.surroundings(id));
         self.step("define", id, record, move |conn| {
             domain::ensure_defined(conn, &spec, &host(conn))
@@ -268,11 +268,13 @@ impl Core {
         let hold = (slot.record().await, op);
         let nvram = self.driver == Driver::Qemu;
         let limit = self.config.timeouts.force;
-        self.long("undefine", id, limit, hold, move |conn| {
+        self.long("undefine", id, limit, hold.clone(), move |conn| {
             domain::remove(conn, id, generation, nvram)
         })
         .await?;
-        self.logs.remove(id).await
+        let removed = self.logs.remove(id).await;
+        drop(hold);
+        removed
     }
 
     pub(crate) async fn inspect(&self, id: ServerId) -> Inspection {

@@ -2,6 +2,7 @@
 //! a thread of the runtime nor the runtime's end waits for it.
 
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
@@ -29,7 +30,10 @@ impl Threads {
                 .name(format!("{name}-{number}"))
                 .spawn(move || {
                     while let Some(job) = next(&waiting) {
-                        job();
+                        // A job that panics answers nobody; the thread is there for the next one.
+                        if std::panic::catch_unwind(AssertUnwindSafe(job)).is_err() {
+                            tracing::error!("a call to libvirt has panicked");
+                        }
                     }
                     drop(alive);
                 })?;
@@ -77,12 +81,17 @@ mod tests {
             let told = told.clone();
             threads.run(Box::new(move || told.send(number).unwrap()));
         }
+        for _ in 0..4 {
+            threads.run(Box::new(|| panic!("a thread survives this")));
+        }
+        let last = told.clone();
+        threads.run(Box::new(move || last.send(100).unwrap()));
         threads.close();
-        threads.run(Box::new(|| panic!("closed")));
+        threads.run(Box::new(|| unreachable!("closed")));
         threads.ended(Duration::from_secs(60)).await;
         drop(told);
         let mut all: Vec<i32> = heard.iter().collect();
         all.sort_unstable();
-        assert_eq!(all, (0..100).collect::<Vec<_>>());
+        assert_eq!(all, (0..=100).collect::<Vec<_>>());
     }
 }

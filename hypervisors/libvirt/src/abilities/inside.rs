@@ -1,4 +1,4 @@
-//! What is seen of a guest, and the agent in it. Both wait for no verb.
+//! What is seen of a guest, and the agent in it. Both wait for no verb; an agent that is silent holds up no look.
 
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ fn is_silent(error: &virt::error::Error) -> bool {
 impl Screen for LibvirtHypervisor {
     async fn screenshot(&self, id: ServerId) -> Result<Vec<u8>> {
         let limit = self.core.config.timeouts.command;
-        let seen = self.core.look.call(limit, (), move |conn| picture(conn, id));
+        let seen = self.core.work.call(limit, (), move |conn| picture(conn, id));
         seen.await.map_err(|fault| fault.of("take screenshot", id))
     }
 }
@@ -74,7 +74,7 @@ impl Screen for LibvirtHypervisor {
 #[async_trait]
 impl GuestAgent for LibvirtHypervisor {
     async fn answers(&self, id: ServerId) -> Result<bool> {
-        let asked = self.core.look.call(AGENT, (), move |conn| {
+        let asked = self.core.work.call(AGENT, (), move |conn| {
             let domain = match there(conn, id) {
                 Ok(domain) => domain,
                 Err(Fault::Conflict(_)) => return Ok(false),
@@ -98,7 +98,7 @@ impl GuestAgent for LibvirtHypervisor {
         let silent = || Fault::Down("no agent answers in the guest".to_owned()).of(OPERATION, id);
         let answers = self.answers(id).await?;
         let (user, password) = (user.to_owned(), password.clone());
-        let set = self.core.look.call(AGENT, (), move |conn| {
+        let set = self.core.work.call(AGENT, (), move |conn| {
             let domain = there(conn, id)?;
             if !answers {
                 return Ok(false);
