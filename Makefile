@@ -32,8 +32,8 @@ $(GUEST): $(wildcard tools/guest/*) | deps
 	@mkdir -p $(dir $(GUEST))
 	tools/guest/make-image.sh $(GUEST)
 
-rescue-image: $(RESCUE)/rescue.qcow2 ## the rescue system, as a disk and as kernel and initrd
-$(RESCUE)/rescue.qcow2: $(wildcard tools/rescue/* tools/guest/*) | deps
+rescue-image: $(RESCUE)/vmlinuz ## the rescue system, as a disk and as kernel and initrd
+$(RESCUE)/vmlinuz: $(wildcard tools/rescue/* tools/guest/*) | deps
 	tools/rescue/make-rescue.sh $(RESCUE)
 
 secantus: deps ## the server that the MongoDB store is tested with

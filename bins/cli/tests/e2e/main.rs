@@ -20,6 +20,7 @@ mod etcd;
 mod http;
 mod identity;
 mod processes;
+mod rescue;
 mod rest;
 mod secantus;
 mod support;

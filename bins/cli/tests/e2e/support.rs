@@ -27,6 +27,16 @@ pub(crate) fn program(name: &str) -> PathBuf {
 
 /// The bootable guest image, made once.
 pub(crate) fn guest_image() -> PathBuf {
+    made("guest.qcow2", "guest.qcow2", "tools/guest/make-image.sh")
+}
+
+/// The folder with the rescue system, made once: `rescue.qcow2`, `vmlinuz`, `initrd.gz`.
+pub(crate) fn rescue_files() -> PathBuf {
+    made("rescue", "rescue/vmlinuz", "tools/rescue/make-rescue.sh")
+}
+
+/// What `script` makes at `what`; it is whole when `last` is there.
+fn made(what: &str, last: &str, script: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let dir = Path::new(env!("CARGO_BIN_EXE_skyloom"))
         .ancestors()
@@ -36,15 +46,12 @@ pub(crate) fn guest_image() -> PathBuf {
     std::fs::create_dir_all(&dir).unwrap();
     let lock = File::create(dir.join("lock")).unwrap();
     lock.lock().unwrap();
-    let image = dir.join("guest.qcow2");
-    if !image.exists() {
-        let made = Command::new(root.join("tools/guest/make-image.sh"))
-            .arg(&image)
-            .status()
-            .unwrap();
-        assert!(made.success(), "the guest image cannot be made");
+    let path = dir.join(what);
+    if !dir.join(last).exists() {
+        let status = Command::new(root.join(script)).arg(&path).status().unwrap();
+        assert!(status.success(), "{script} failed");
     }
-    image
+    path
 }
 
 /// A running program; dropped means killed.

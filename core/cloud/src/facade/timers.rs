@@ -1,0 +1,119 @@
+//! What of a server has its time: small marks in order of time, looked at every few seconds.
+//!
+//! ```text
+//!  start-rescue, recycle, … ── same commit ──> timers/{time}/{scope}/{server} ──> look: is it due by its record? ──> action, once
+//! ```
+//!
+//! A mark says only when to look; what is done then, the server's record says. A mark that came for nothing (the rescue was left before)
+//! is dropped. What is refused at that moment is found again by the look at everything (`reconcile`).
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use skyloom_model::{Scope, Server, ServerAction, ServerId, Timestamp, paths};
+use skyloom_store::{ListOptions, Txn, Value, Versioned};
+use tokio_util::sync::CancellationToken;
+
+use super::Cloud;
+use super::records::{key, prefix};
+use crate::{ErrorKind, Result};
+
+/// Time between two looks.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// "Look at this server then."
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Timer {
+    at: Timestamp,
+    scope: Scope,
+    server: ServerId,
+}
+
+/// The part of a commit that has `server` looked at when `at` has come.
+pub(crate) fn timer(at: Timestamp, scope: Scope, server: ServerId) -> Result<Txn> {
+    let mark = Timer { at, scope, server };
+    Ok(Txn::new().put(key(&paths::timer(at, scope, server))?, Value::json(&mark)?))
+}
+
+impl Cloud {
+    /// Looks every five seconds, until `shutdown`.
+    pub(super) async fn keep_time(&self, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(PERIOD) => {}
+            }
+            if let Err(error) = self.see_to_timers().await {
+                tracing::warn!(%error, "what is due cannot be looked at now");
+            }
+        }
+    }
+
+    /// Asks for what is due now, unless the fleet is held: how many actions that were.
+    ///
+    /// # Errors
+    /// Those of the store; what was asked for before stays asked for.
+    pub async fn see_to_timers(&self) -> Result<usize> {
+        if self.refuse_held().await.is_err() {
+            return Ok(0);
+        }
+        // In order of time: what is not due yet ends the page that matters.
+        let page = self.parts.backend.list(&prefix(paths::TIMERS)?, ListOptions::default()).await?;
+        let mut asked = 0;
+        for found in &page.items {
+            let Ok(mark) = Versioned::<Timer>::decode(found) else {
+                tracing::error!(key = %found.key, "a timer that cannot be read is left alone");
+                continue;
+            };
+            if mark.value.at > self.now() {
+                break;
+            }
+            let server = self.resource::<Server>(mark.value.scope, mark.value.server.uuid()).await?;
+            if let Some(server) = server
+                && self.see_to(&server.value).await?
+            {
+                asked += 1;
+            }
+            // Another process may have been faster: then it is gone.
+            self.commit(mark.delete()).await?;
+        }
+        Ok(asked)
+    }
+
+    /// Asks for what a server's time has come for, once. Whether it was asked for now.
+    pub(super) async fn see_to(&self, server: &Server) -> Result<bool> {
+        let (Some(action), Scope::Project(project)) = (self.due(server), server.meta.scope) else {
+            return Ok(false);
+        };
+        let (id, verb) = (server.meta.id, action.def().verb);
+        let key = format!("server.{verb}/{id}/{}", server.meta.generation);
+        let caller = self.asks(project, key).await?;
+        let asked = self.act_on_server(&caller, ServerId::from_uuid(id), action, serde_json::Value::Null).await;
+        match asked {
+            Ok(_) => Ok(true),
+            // Locked or protected since, or done by somebody at this moment.
+            Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {
+                tracing::info!(server = %id, %error, "{verb} is due and refused");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What a server's time has come for: to leave the recycle bin for good, or its rescue.
+    fn due(&self, server: &Server) -> Option<ServerAction> {
+        let (status, now) = (&server.status, self.now());
+        let past = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
+        let rescued_until = server.spec.rescue.as_ref().and_then(|rescue| rescue.until);
+        if status.activity.is_some() {
+            None
+        } else if status.lifecycle == skyloom_model::Lifecycle::Recycled && past(status.purge_at) {
+            Some(ServerAction::Purge)
+        } else if status.overlays.rescued && past(rescued_until) {
+            Some(ServerAction::StopRescue)
+        } else {
+            None
+        }
+    }
+}
