@@ -11,7 +11,7 @@ use virt_sys as sys;
 
 use crate::chain;
 use crate::errors::Fault;
-use crate::kept::{Kept, NAMESPACE, PREFIX};
+use crate::kept::{Crash, Kept, NAMESPACE, PREFIX};
 use crate::state::{self, Seen};
 use crate::xml::{self, Around};
 
@@ -103,12 +103,21 @@ pub(crate) fn inspection(kept: &Kept, seen: Seen) -> Option<Inspection> {
         Seen::Up => found(PowerState::Running),
         Seen::Held => found(PowerState::Paused),
         Seen::Dead => found(PowerState::Crashed),
-        Seen::Off(PowerState::Crashed) if kept.crash_seen => found(PowerState::Stopped),
-        Seen::Off(power) => found(power),
+        Seen::Off(power) => found(off(kept, power)),
         Seen::Starting => cannot("a start is under way"),
         Seen::Ending => return None,
         Seen::Unknown(state) => cannot(&format!("its state has the unknown number {state}")),
     })
+}
+
+/// What a domain that is off is: libvirt's daemon may have forgotten why, and does not know what was seen.
+fn off(kept: &Kept, power: PowerState) -> PowerState {
+    match (power, kept.crash) {
+        (PowerState::Crashed, Some(Crash::Seen)) => PowerState::Stopped,
+        (PowerState::Unknown, Some(Crash::Noted)) => PowerState::Crashed,
+        (PowerState::Unknown, _) => PowerState::Stopped,
+        (power, _) => power,
+    }
 }
 
 /// All domains of ours, in id order. One that is just ending cannot be told.
@@ -184,7 +193,7 @@ pub(crate) fn ensure_defined(conn: &Connect, spec: &VmSpec, host: &Surroundings)
         if kept.spec.generation == spec.generation {
             return Ok(());
         }
-        new.crash_seen = kept.crash_seen;
+        new.crash = kept.crash;
     }
     // Disks that are not there yet come at the start.
     let below = chain::below(spec).ok();
@@ -209,7 +218,7 @@ pub(crate) fn ready(conn: &Connect, id: ServerId, generation: u64, host: &Surrou
     let Ours { mut kept, .. } = must_find(conn, id)?;
     not_older(&kept, generation)?;
     let below = chain::below(&kept.spec).map_err(Fault::Said)?;
-    kept.crash_seen = false;
+    kept.crash = None;
     define(conn, &kept, host, Some(&below)).map(drop)
 }
 
@@ -293,13 +302,25 @@ pub(crate) fn settle_off(conn: &Connect, id: ServerId) -> Done<bool> {
     };
     match see(&domain)? {
         Seen::Off(PowerState::Suspended) => domain.managed_save_remove(0).map(drop)?,
-        Seen::Off(PowerState::Crashed) if !kept.crash_seen => {
-            kept.crash_seen = true;
+        Seen::Off(power) if off(&kept, power) == PowerState::Crashed => {
+            kept.crash = Some(Crash::Seen);
             keep(&domain, &kept)?;
         }
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// Notes a crash that nobody knows of but libvirt's daemon.
+pub(crate) fn note_crash(conn: &Connect, id: ServerId) -> Done<()> {
+    let Some(Ours { domain, mut kept }) = find(conn, id)? else {
+        return Ok(());
+    };
+    if see(&domain)? == Seen::Off(PowerState::Crashed) && kept.crash.is_none() {
+        kept.crash = Some(Crash::Noted);
+        keep(&domain, &kept)?;
+    }
+    Ok(())
 }
 
 /// Forces it off. One that is off already is no error: says whether there was something to do.

@@ -74,6 +74,7 @@ impl LibvirtHypervisor {
         });
         core.tasks.spawn(Arc::clone(&core.look).keep());
         core.tasks.spawn(Arc::clone(&core.work).keep());
+        core.tasks.spawn(Arc::clone(&core).note_crashes());
         let (bytes, every) = (core.config.log_bytes, core.config.timeouts.log_check);
         core.tasks
             .spawn(Arc::clone(&core.logs).keep_bounded(bytes, every));

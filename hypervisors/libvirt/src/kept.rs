@@ -24,8 +24,18 @@ const FORMAT: u16 = 1;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Kept {
     pub(crate) spec: VmSpec,
-    /// A stop has come since the guest crashed: the domain is stopped now.
-    pub(crate) crash_seen: bool,
+    /// What there is to know of a crash since its last start.
+    pub(crate) crash: Option<Crash>,
+}
+
+/// A crash. Libvirt knows of it, too, until its daemon is restarted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Crash {
+    /// There was one.
+    Noted,
+    /// A stop has come since: the domain is stopped now.
+    Seen,
 }
 
 /// The element.
@@ -40,17 +50,14 @@ pub(crate) struct Element {
     generation: u64,
     #[serde(rename = "@project")]
     project: ProjectId,
-    #[serde(rename = "@crash-seen", default, skip_serializing_if = "std::ops::Not::not")]
-    crash_seen: bool,
+    #[serde(rename = "@crash", default, skip_serializing_if = "Option::is_none")]
+    crash: Option<Crash>,
     spec: String,
 }
 
 impl Kept {
     pub(crate) const fn new(spec: VmSpec) -> Self {
-        Self {
-            spec,
-            crash_seen: false,
-        }
+        Self { spec, crash: None }
     }
 
     fn element(&self, namespace: Option<&str>) -> Result<Element, String> {
@@ -60,7 +67,7 @@ impl Kept {
             format: FORMAT,
             generation: self.spec.generation,
             project: self.spec.project,
-            crash_seen: self.crash_seen,
+            crash: self.crash,
             spec: ascii(&json),
         })
     }
@@ -93,7 +100,7 @@ impl Kept {
         }
         Ok(Self {
             spec,
-            crash_seen: element.crash_seen,
+            crash: element.crash,
         })
     }
 }
@@ -143,12 +150,11 @@ mod tests {
     }
 
     #[test]
-    fn a_seen_crash_is_kept() {
-        let kept = Kept {
-            spec: spec(),
-            crash_seen: true,
-        };
-        assert_eq!(Kept::read(kept.spec.id, &kept.alone().unwrap()).unwrap(), kept);
+    fn a_crash_is_kept() {
+        for crash in [None, Some(Crash::Noted), Some(Crash::Seen)] {
+            let kept = Kept { spec: spec(), crash };
+            assert_eq!(Kept::read(kept.spec.id, &kept.alone().unwrap()).unwrap(), kept);
+        }
     }
 
     proptest! {

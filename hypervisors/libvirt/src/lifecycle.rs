@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skyloom_hypervisor::{
-    Error, ErrorKind, Inspection, Recovered, Result, StopMode, Stopped, VmEventKind, VmSpec,
+    Error, ErrorKind, Inspection, Recovered, Result, StopMode, Stopped, VmEvent, VmEventKind, VmSpec,
 };
 use skyloom_model::{PowerState, ServerId, report};
 use skyloom_qemu::tasks::Tasks;
@@ -277,6 +277,30 @@ impl Core {
         removed
     }
 
+    /// Notes each crash that is told of, for ever: a daemon that is restarted forgets it.
+    pub(crate) async fn note_crashes(self: Arc<Self>) {
+        let mut heard = self.hub.listen();
+        loop {
+            let id = match heard.recv().await {
+                Ok(VmEvent {
+                    id: Some(id),
+                    kind:
+                        VmEventKind::Power {
+                            power: PowerState::Crashed,
+                            ..
+                        },
+                }) => id,
+                Ok(_) | Err(RecvError::Lagged(_)) => continue,
+                Err(RecvError::Closed) => return,
+            };
+            let record = self.slots.get(id).record().await;
+            let noted = self.step("note crash", id, record, move |conn| domain::note_crash(conn, id));
+            if let Err(e) = noted.await {
+                tracing::warn!(server = %id, error = %report(&e), "a crash is not noted");
+            }
+        }
+    }
+
     pub(crate) async fn inspect(&self, id: ServerId) -> Inspection {
         let limit = self.config.timeouts.inspect;
         let look = async {
@@ -321,7 +345,7 @@ impl Core {
 }
 
 /// Waits until the events say that the domain is off, or that they may have missed it.
-async fn until_off(heard: &mut broadcast::Receiver<skyloom_hypervisor::VmEvent>, id: ServerId) {
+async fn until_off(heard: &mut broadcast::Receiver<VmEvent>, id: ServerId) {
     loop {
         match heard.recv().await {
             Ok(event) => match event.kind {

@@ -16,7 +16,7 @@ pub(crate) enum Seen {
     Ending,
     /// Its guest has panicked; its process is there.
     Dead,
-    /// No process, and why.
+    /// No process, and why; `Unknown` when libvirt cannot tell.
     Off(PowerState),
     /// A number that we do not know.
     Unknown(u32),
@@ -35,6 +35,8 @@ pub(crate) const fn of(state: sys::virDomainState, reason: u32) -> Seen {
         (sys::VIR_DOMAIN_SHUTOFF, sys::VIR_DOMAIN_SHUTOFF_CRASHED | sys::VIR_DOMAIN_SHUTOFF_DAEMON) => {
             Seen::Off(PowerState::Crashed)
         }
+        // Never started, or the daemon has forgotten it.
+        (sys::VIR_DOMAIN_SHUTOFF, sys::VIR_DOMAIN_SHUTOFF_UNKNOWN) => Seen::Off(PowerState::Unknown),
         (sys::VIR_DOMAIN_SHUTOFF, _) => Seen::Off(PowerState::Stopped),
         _ => Seen::Unknown(state),
     }

@@ -387,8 +387,8 @@ impl Core {
         let limit = self.config.timeouts.start;
         let begun = self.long(REVERT, id, limit, Arc::clone(op), move |conn| {
             let domain::Ours { domain, mut kept } = domain::must_find(conn, id)?;
-            if kept.crash_seen {
-                kept.crash_seen = false;
+            if kept.crash.is_some() {
+                kept.crash = None;
                 domain::keep(&domain, &kept)?;
             }
             Domain::create_xml(conn, &memory.definition, sys::VIR_DOMAIN_START_PAUSED)?;

@@ -8,7 +8,7 @@ use skyloom_hypervisor::{Console, ErrorKind, Hypervisor, Inspection, StopMode, S
 use skyloom_libvirt::LibvirtHypervisor;
 use skyloom_model::{PowerState, ServerId};
 
-use crate::domain::libvirt;
+use crate::domain::{libvirt, xml};
 use crate::guest::{GREETING, Mode, power_off};
 use crate::host::{Host, PATIENCE, qemus, quick, signal, until};
 
@@ -236,6 +236,30 @@ async fn a_crash_that_a_stop_has_seen_stays_seen() {
     hypervisor.start(spec.id, 1).await.unwrap();
     signal(qemus(spec.id)[0], Signal::KILL);
     until_is(&hypervisor, spec.id, CRASHED).await;
+}
+
+#[tokio::test]
+async fn a_crash_is_known_though_the_daemon_forgets_it() {
+    let host = Host::new();
+    let hypervisor = host.open_with(host.config().with_timeouts(quick())).await;
+    let spec = host.spec("noted", Mode::Idle);
+    hypervisor.define(&spec).await.unwrap();
+    hypervisor.start(spec.id, 1).await.unwrap();
+    signal(qemus(spec.id)[0], Signal::KILL);
+    until_is(&hypervisor, spec.id, CRASHED).await;
+    until("noted", async || {
+        xml(&host, &spec).contains("crash=\"noted\"").then_some(())
+    })
+    .await;
+    host.kill_daemon();
+    host.start_daemon();
+    until_is(&hypervisor, spec.id, CRASHED).await;
+    until("both connections", async || {
+        hypervisor.unreachable().is_none().then_some(())
+    })
+    .await;
+    hypervisor.stop(spec.id, 1, StopMode::Force).await.unwrap();
+    assert_eq!(hypervisor.inspect(spec.id).await.unwrap(), STOPPED);
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ pub(crate) fn libvirt<T>(host: &Host, ask: impl FnOnce(&Connect) -> T) -> T {
     answer
 }
 
-fn xml(host: &Host, spec: &VmSpec) -> String {
+pub(crate) fn xml(host: &Host, spec: &VmSpec) -> String {
     libvirt(host, |conn| {
         let domain = Domain::lookup_by_uuid_string(conn, &spec.id.to_string()).unwrap();
         domain.get_xml_desc(virt_sys::VIR_DOMAIN_XML_INACTIVE).unwrap()

@@ -3,15 +3,21 @@
 //! The domain's name is the server's id. The display name stands nowhere but in our own element (see `kept.rs`). Every
 //! device is named, formats and the whole chain of each disk too, so that libvirt and QEMU choose and probe nothing.
 
+mod model;
+
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use skyloom_hypervisor::{Boot, DiskSpec, Error, ErrorKind, NicSpec, Result, VmSpec};
 use skyloom_model::{DiskFormat, IoLimits, NicKind};
 use skyloom_qemu::accel::AcceleratorKind;
 
-use crate::kept::{Element, Kept};
+use self::model::{
+    Address, Below, Channel, ChannelTarget, Clock, Controller, Devices, Disk, Domain, Driver, Empty, Enabled,
+    Features, FileSource, Interface, IoTune, Log, Machine, Memory, Metadata, Mode, Model, Named, Order, Os,
+    Serial, SerialTarget, Switch, Tap, Target, Typed, Video,
+};
+use crate::kept::Kept;
 
 /// Devices that a domain may have beside the machine's own.
 const MAX_DEVICES: usize = 24;
@@ -116,283 +122,6 @@ fn is_device(name: &str) -> bool {
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
         && !matches!(name, "." | "..")
-}
-
-#[derive(Debug, Serialize)]
-struct Empty {}
-
-#[derive(Debug, Serialize)]
-struct Named {
-    #[serde(rename = "@name")]
-    name: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-struct Typed {
-    #[serde(rename = "@type")]
-    kind: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename = "domain")]
-struct Domain {
-    #[serde(rename = "@type")]
-    kind: &'static str,
-    name: String,
-    uuid: String,
-    metadata: Metadata,
-    memory: Memory,
-    vcpu: u32,
-    os: Os,
-    features: Features,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cpu: Option<Mode>,
-    clock: Clock,
-    on_poweroff: &'static str,
-    on_reboot: &'static str,
-    on_crash: &'static str,
-    devices: Devices,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seclabel: Option<Typed>,
-}
-
-#[derive(Debug, Serialize)]
-struct Metadata {
-    domain: Element,
-}
-
-#[derive(Debug, Serialize)]
-struct Memory {
-    #[serde(rename = "@unit")]
-    unit: &'static str,
-    #[serde(rename = "$text")]
-    amount: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct Os {
-    #[serde(rename = "type")]
-    machine: Machine,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    kernel: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    initrd: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cmdline: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct Machine {
-    #[serde(rename = "@arch", skip_serializing_if = "Option::is_none")]
-    arch: Option<&'static str>,
-    #[serde(rename = "@machine", skip_serializing_if = "Option::is_none")]
-    machine: Option<&'static str>,
-    #[serde(rename = "$text")]
-    kind: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-struct Features {
-    acpi: Empty,
-    apic: Empty,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    vmport: Option<Switch>,
-}
-
-#[derive(Debug, Serialize)]
-struct Switch {
-    #[serde(rename = "@state")]
-    state: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-struct Mode {
-    #[serde(rename = "@mode")]
-    mode: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-struct Clock {
-    #[serde(rename = "@offset")]
-    offset: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-struct Devices {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    emulator: Option<String>,
-    disk: Vec<Disk>,
-    controller: Vec<Controller>,
-    interface: Vec<Interface>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    serial: Option<Serial>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    channel: Option<Channel>,
-    video: Video,
-    memballoon: Model,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename = "disk")]
-struct Disk {
-    #[serde(rename = "@type")]
-    kind: &'static str,
-    #[serde(rename = "@device")]
-    device: &'static str,
-    driver: Driver,
-    source: FileSource,
-    #[serde(rename = "backingStore")]
-    below: Below,
-    target: Target,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    iotune: Option<IoTune>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    readonly: Option<Empty>,
-    serial: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    boot: Option<Order>,
-}
-
-#[derive(Debug, Serialize)]
-struct Driver {
-    #[serde(rename = "@name")]
-    name: &'static str,
-    #[serde(rename = "@type")]
-    format: &'static str,
-    #[serde(rename = "@discard")]
-    discard: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-struct FileSource {
-    #[serde(rename = "@file")]
-    file: String,
-}
-
-/// The file below a disk; an empty element is the end of the chain.
-#[derive(Debug, Serialize)]
-struct Below {
-    #[serde(rename = "@type", skip_serializing_if = "Option::is_none")]
-    kind: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    format: Option<Typed>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<FileSource>,
-    #[serde(rename = "backingStore", skip_serializing_if = "Option::is_none")]
-    below: Option<Empty>,
-}
-
-#[derive(Debug, Serialize)]
-struct Target {
-    #[serde(rename = "@dev")]
-    dev: String,
-    #[serde(rename = "@bus")]
-    bus: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-struct IoTune {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    total_bytes_sec: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    total_iops_sec: Option<u64>,
-}
-
-#[derive(Debug, Serialize)]
-struct Order {
-    #[serde(rename = "@order")]
-    order: u32,
-}
-
-#[derive(Debug, Serialize)]
-struct Controller {
-    #[serde(rename = "@type")]
-    kind: &'static str,
-    #[serde(rename = "@model")]
-    model: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename = "interface")]
-struct Interface {
-    #[serde(rename = "@type")]
-    kind: &'static str,
-    mac: Address,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    target: Option<Tap>,
-    model: Typed,
-    rom: Enabled,
-}
-
-#[derive(Debug, Serialize)]
-struct Address {
-    #[serde(rename = "@address")]
-    address: String,
-}
-
-#[derive(Debug, Serialize)]
-struct Tap {
-    #[serde(rename = "@dev")]
-    dev: String,
-    #[serde(rename = "@managed")]
-    managed: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-struct Enabled {
-    #[serde(rename = "@enabled")]
-    enabled: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-struct Serial {
-    #[serde(rename = "@type")]
-    kind: &'static str,
-    source: Log,
-    target: SerialTarget,
-}
-
-#[derive(Debug, Serialize)]
-struct Log {
-    #[serde(rename = "@path")]
-    path: String,
-    #[serde(rename = "@append")]
-    append: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-struct SerialTarget {
-    #[serde(rename = "@type")]
-    kind: &'static str,
-    #[serde(rename = "@port")]
-    port: u32,
-    model: Named,
-}
-
-#[derive(Debug, Serialize)]
-struct Channel {
-    #[serde(rename = "@type")]
-    kind: &'static str,
-    target: ChannelTarget,
-}
-
-#[derive(Debug, Serialize)]
-struct ChannelTarget {
-    #[serde(rename = "@type")]
-    kind: &'static str,
-    #[serde(rename = "@name")]
-    name: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-struct Video {
-    model: Typed,
-}
-
-#[derive(Debug, Serialize)]
-struct Model {
-    #[serde(rename = "@model")]
-    model: &'static str,
 }
 
 /// Paths were checked to be UTF-8.
@@ -587,5 +316,4 @@ pub(crate) fn definition(kept: &Kept, around: &Around<'_>) -> Result<String, Str
 }
 
 #[cfg(test)]
-#[path = "xml_tests.rs"]
 pub(crate) mod tests;

@@ -1,6 +1,7 @@
 //! Tests of the domain XML.
 
 use super::*;
+use crate::kept::Element;
 use proptest::prelude::*;
 use serde::Deserialize;
 use skyloom_model::{MacAddr, Name, ProjectId, ServerId};
