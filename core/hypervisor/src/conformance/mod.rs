@@ -1,4 +1,4 @@
-//! The exam for implementers of [`Hypervisor`](crate::Hypervisor), [`HostStorage`](crate::HostStorage) and
+//! The exam for implementers of [`Hypervisor`], [`HostStorage`] and
 //! [`HostNetwork`](crate::HostNetwork).
 //!
 //! ```text
