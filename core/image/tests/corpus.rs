@@ -13,6 +13,8 @@ use skyloom_image::{ImageFacts, Limits, Refusal, inspect};
 use skyloom_model::DiskFormat::{self, Qcow2, Raw};
 
 const C: u64 = CLUSTER as u64;
+/// Good images that are built here; QEMU makes more.
+const BUILT: usize = 9;
 
 /// A header extension as the first of the list.
 fn extension(version: u32, kind: u32, data: &[u8]) -> Vec<u8> {
@@ -155,6 +157,7 @@ fn bad_images_are_refused_for_their_reason() {
         ("GPT with 2^32 entries", Raw, with(gpt_disk(), |i| i.put(592, &[0xff; 4])), "image.raw_not_a_disk"),
         ("GPT past the end", Raw, with(gpt_disk(), |i| i.truncate(4096)), "image.truncated"),
     ];
+    assert!(corpus.len() >= 40, "a corpus of bad images");
     for (name, claimed, image, code) in &corpus {
         match run(image, *claimed) {
             Ok(facts) => panic!("{name}: accepted as {facts:?}"),
@@ -177,7 +180,7 @@ fn good_built_images_pass() {
         }
     );
     #[rustfmt::skip]
-    let corpus = [
+    let corpus: [_; BUILT] = [
         ("v2", Qcow2, qcow2(2)),
         ("v3 without compression field", Qcow2, with(qcow2(3), |i| i.put32(100, 104))),
         ("dirty bit", Qcow2, with(qcow2(3), |i| i.put64(72, 1))),
@@ -296,6 +299,11 @@ fn images_that_qemu_makes_pass() {
         &["-o", "preallocation=metadata"],
         &["-o", "preallocation=falloc"],
         &["-o", "extended_l2=on,cluster_size=128k"],
+        &["-o", "cluster_size=1k"],
+        &["-o", "cluster_size=1M"],
+        &["-o", "refcount_bits=8"],
+        &["-o", "refcount_bits=32"],
+        &["-o", "preallocation=full"],
     ];
     for options in create {
         let mut args = vec!["create", "-q", "-f", "qcow2"];
@@ -315,6 +323,7 @@ fn images_that_qemu_makes_pass() {
         &["-o", "compat=0.10"],
         &["-o", "extended_l2=on"],
     ];
+    assert!(BUILT + create.len() + convert.len() >= 30, "a corpus of good images");
     for options in convert {
         let mut args = vec!["convert", "-f", "raw", "-O", "qcow2"];
         args.extend(*options);

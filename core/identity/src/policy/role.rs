@@ -184,6 +184,8 @@ const WORK: &[&str] = &[
     "image:upload",
     "image:delete",
     "image:download",
+    "volume:*",
+    "snapshot:*",
     "keypair:*",
     "task:cancel",
     "plan:apply",
