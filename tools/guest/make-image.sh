@@ -19,9 +19,10 @@ trap 'rm -rf "$work" "$1.part"' EXIT
 root=$work/root
 new_root
 cp "$guest/init" "$root/init"
-chmod 755 "$root/init"
+cp "$guest/agent.sh" "$root/etc/agent.sh"
+chmod 755 "$root/init" "$root/etc/agent.sh"
 need_modules virtio_pci virtio_blk virtio_net isofs button evdev
-like_modules nls_utf8 virtio_scsi sr_mod af_packet virtio-rng virtio_balloon
+like_modules virtio_console nls_utf8 virtio_scsi sr_mod af_packet virtio-rng virtio_balloon
 pack_initrd "$work/initrd.gz"
 pack_disk "$work/initrd.gz" "console=ttyS0 quiet panic=5 tsc=reliable no_timer_check random.trust_cpu=on" "$1"
 echo "make-image: $1 ($(($(stat -c %s "$1") / 1024)) KiB, kernel $version)"

@@ -13,8 +13,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rustix::process::{Pid, Signal};
 use skyloom_hypervisor::conformance::{self, Exam, Guest, HostUnderExam, Offers};
-use skyloom_hypervisor::{Boot, Capability, DiskSpec, Hypervisor, Inspection, NicSpec, StopMode, VmSpec};
-use skyloom_model::{DiskFormat, MacAddr, Name, NicKind, PowerState, ServerId};
+use skyloom_hypervisor::{
+    Boot, Capability, Console, DiskSpec, Hotplug, Hypervisor, Inspection, NicSpec, SnapshotOrder, Snapshots,
+    StopMode, Stopped, Suspend, VmSpec,
+};
+use skyloom_model::{DiskFormat, MacAddr, Name, NicKind, PowerState, ServerId, SnapshotId};
 use skyloom_qmp::{QmpConfig, QmpHypervisor, Timeouts};
 
 use crate::guest::Mode;
@@ -129,8 +132,41 @@ fn exam_config(host: &Host) -> QmpConfig {
     })
 }
 
-/// An agent of its own process, so that it can be killed: starts the domain, says so, waits for its end.
-fn agent(dir: &str, spec: &str) -> ExitCode {
+/// What an agent of its own process does when the domain runs.
+async fn then(hypervisor: &QmpHypervisor, spec: &VmSpec, verb: &str) {
+    match verb {
+        "nothing" => {}
+        "suspend" => hypervisor.suspend(spec.id, 1).await.expect("suspend"),
+        "take" => drop(hypervisor.take(spec.id, 1, &order(spec)).await.expect("take")),
+        "attach" => {
+            let disk = more(spec);
+            hypervisor.attach_disk(spec.id, 1, &disk).await.expect("attach");
+        }
+        other => panic!("{other}"),
+    }
+}
+
+/// A disk beside the first one.
+fn more(spec: &VmSpec) -> DiskSpec {
+    DiskSpec {
+        name: "more".into(),
+        path: spec.disks[0].path.with_extension("more"),
+        ..spec.disks[0].clone()
+    }
+}
+
+/// A snapshot of memory and of the second and third disk.
+fn order(spec: &VmSpec) -> SnapshotOrder {
+    SnapshotOrder {
+        snapshot: SnapshotId::from_uuid(spec.project.uuid()),
+        disks: vec!["one".into(), "two".into()],
+        memory: true,
+    }
+}
+
+/// An agent of its own process, so that it can be killed: starts the domain, says so, does one more thing, says so, and
+/// waits for its end.
+fn agent(dir: &str, spec: &str, verb: &str) -> ExitCode {
     let spec: VmSpec = serde_json::from_str(spec).expect("a spec");
     let config = skyloom_qmp::QmpConfig::new(dir, Arc::new(skyloom_model::SystemClock::new()));
     tokio::runtime::Runtime::new()
@@ -141,38 +177,63 @@ fn agent(dir: &str, spec: &str) -> ExitCode {
             hypervisor.define(&spec).await.expect("define");
             hypervisor.start(spec.id, spec.generation).await.expect("start");
             println!("started");
+            then(&hypervisor, &spec, verb).await;
+            println!("done");
             std::future::pending::<()>().await;
         });
     ExitCode::FAILURE
 }
 
-/// Kills an agent and its whole process group in the middle of what it does; `after` is `None` for: when it has
-/// started the guest.
-async fn killed_agent(host: &Host, spec: &VmSpec, after: Option<Duration>) {
+/// When an agent is killed.
+#[derive(Debug, Clone, Copy)]
+enum Cut {
+    /// So long after its begin.
+    After(Duration),
+    /// When the guest runs, so long after that.
+    Started(Duration),
+    /// When it has done all.
+    Done,
+}
+
+/// Kills an agent and its whole process group in the middle of what it does; how long it did that since its last word.
+async fn killed_agent(host: &Host, spec: &VmSpec, verb: &str, cut: Cut) -> Duration {
     use tokio::io::{AsyncBufReadExt, BufReader};
     let mut child = tokio::process::Command::new(std::env::current_exe().unwrap())
         .arg("--agent")
         .arg(host.temp.path().join("vms"))
         .arg(serde_json::to_string(spec).unwrap())
+        .arg(verb)
         .stdout(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    match after {
-        Some(after) => tokio::time::sleep(after).await,
-        None => {
-            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-            let line = tokio::time::timeout(PATIENCE, lines.next_line())
-                .await
-                .expect("the agent starts")
-                .unwrap();
-            assert_eq!(line.as_deref(), Some("started"));
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut says = async |word: &str| {
+        let line = tokio::time::timeout(PATIENCE, lines.next_line()).await;
+        let line = line.expect("the agent goes on").unwrap();
+        assert_eq!(line.as_deref(), Some(word));
+        tokio::time::Instant::now()
+    };
+    let took = match cut {
+        Cut::After(after) => {
+            tokio::time::sleep(after).await;
+            after
         }
-    }
+        Cut::Started(after) => {
+            says("started").await;
+            tokio::time::sleep(after).await;
+            after
+        }
+        Cut::Done => {
+            let started = says("started").await;
+            says("done").await - started
+        }
+    };
     let group = Pid::from_raw(child.id().unwrap() as i32).unwrap();
     rustix::process::kill_process_group(group, Signal::KILL).unwrap();
     child.wait().await.unwrap();
+    took
 }
 
 async fn must_run_once(hypervisor: &QmpHypervisor, spec: &VmSpec) {
@@ -187,7 +248,7 @@ async fn must_run_once(hypervisor: &QmpHypervisor, spec: &VmSpec) {
 async fn guest_outlives_a_killed_agent() {
     let host = Host::new();
     let spec = host.spec("outlives", Mode::Live);
-    killed_agent(&host, &spec, None).await;
+    killed_agent(&host, &spec, "nothing", Cut::Done).await;
     let before = host::qemus(spec.id);
     let hypervisor = host.open().await;
     must_run_once(&hypervisor, &spec).await;
@@ -200,12 +261,12 @@ async fn start_cut_anywhere_ends_in_one_guest() {
     // A whole start tells where to cut.
     let begin = tokio::time::Instant::now();
     let host = Host::new();
-    killed_agent(&host, &host.spec("whole", Mode::Idle), None).await;
+    killed_agent(&host, &host.spec("whole", Mode::Idle), "nothing", Cut::Done).await;
     let whole = begin.elapsed();
     for cut in 1..CUTS {
         let host = Host::new();
         let spec = host.spec("cut", Mode::Idle);
-        killed_agent(&host, &spec, Some(whole * cut / CUTS)).await;
+        killed_agent(&host, &spec, "nothing", Cut::After(whole * cut / CUTS)).await;
         let hypervisor = host.open().await;
         hypervisor.define(&spec).await.unwrap();
         hypervisor.start(spec.id, 1).await.unwrap();
@@ -213,6 +274,74 @@ async fn start_cut_anywhere_ends_in_one_guest() {
         hypervisor.undefine(spec.id, 1).await.unwrap();
         assert_eq!(host::qemus(spec.id).len(), 0);
     }
+}
+
+/// Cuts a verb at several places, each on a host of its own, and lets `check` look at what is left.
+async fn cut_anywhere(verb: &str, check: impl AsyncFn(&Host, &QmpHypervisor, &VmSpec)) {
+    const CUTS: u32 = 8;
+    let mut whole = None;
+    for cut in 0..=CUTS {
+        let host = Host::new();
+        let mut spec = host.spec(verb, Mode::Live);
+        for name in ["one", "two"] {
+            spec.disks.push(host.disk(name, DiskFormat::Qcow2));
+        }
+        std::fs::copy(&spec.disks[0].path, more(&spec).path).unwrap();
+        match whole {
+            None => whole = Some(killed_agent(&host, &spec, verb, Cut::Done).await),
+            Some(whole) => drop(killed_agent(&host, &spec, verb, Cut::Started(whole * cut / CUTS)).await),
+        }
+        let hypervisor = host.open().await;
+        assert!(host::qemus(spec.id).len() <= 1);
+        check(&host, &hypervisor, &spec).await;
+        hypervisor.undefine(spec.id, 1).await.unwrap();
+        assert_eq!(host::qemus(spec.id).len(), 0);
+    }
+}
+
+async fn suspend_cut_anywhere_loses_no_guest() {
+    cut_anywhere("suspend", async |_, hypervisor, spec| {
+        hypervisor.suspend(spec.id, 1).await.unwrap();
+        assert!(host::qemus(spec.id).is_empty());
+        hypervisor.start(spec.id, 1).await.unwrap();
+        must_run_once(hypervisor, spec).await;
+        // It answers the button, and has booted once.
+        let mode = StopMode::Graceful { timeout: PATIENCE };
+        assert_eq!(
+            hypervisor.stop(spec.id, 1, mode).await.unwrap(),
+            Stopped::Gracefully
+        );
+        let tail = hypervisor.console_tail(spec.id, 1 << 20).await.unwrap();
+        let boots = String::from_utf8_lossy(&tail).matches(guest::GREETING).count();
+        assert_eq!(boots, 1);
+    })
+    .await;
+}
+
+async fn snapshot_cut_anywhere_is_whole_or_not_told_of() {
+    cut_anywhere("take", async |_, hypervisor, spec| {
+        must_run_once(hypervisor, spec).await;
+        let told = hypervisor.snapshots(spec.id).await.unwrap();
+        let found = hypervisor.take(spec.id, 1, &order(spec)).await.unwrap();
+        assert!(told.is_empty() || told == [found.clone()]);
+        hypervisor.stop(spec.id, 1, StopMode::Force).await.unwrap();
+        for disk in &spec.disks[1..] {
+            let inside = host::img_info(disk)["snapshots"].as_array().unwrap().len();
+            assert_eq!(inside, 1, "once in {}", disk.name);
+        }
+        hypervisor.revert(spec.id, 1, found.snapshot).await.unwrap();
+        must_run_once(hypervisor, spec).await;
+    })
+    .await;
+}
+
+async fn attach_cut_anywhere_can_be_repeated() {
+    cut_anywhere("attach", async |_, hypervisor, spec| {
+        hypervisor.attach_disk(spec.id, 1, &more(spec)).await.unwrap();
+        assert!(host::holds(spec.id, &more(spec).path));
+        must_run_once(hypervisor, spec).await;
+    })
+    .await;
 }
 
 fn own_trial<F: Future<Output = ()> + 'static>(name: &str, case: fn() -> F) -> libtest_mimic::Trial {
@@ -224,10 +353,10 @@ fn own_trial<F: Future<Output = ()> + 'static>(name: &str, case: fn() -> F) -> l
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
-    if let [_, flag, dir, spec] = args.as_slice()
+    if let [_, flag, dir, spec, verb] = args.as_slice()
         && flag == "--agent"
     {
-        return agent(dir, spec);
+        return agent(dir, spec, verb);
     }
     let mut trials = conformance::trials(Arc::new(QmpExam));
     trials.push(own_trial(
@@ -237,6 +366,18 @@ fn main() -> ExitCode {
     trials.push(own_trial(
         "start_cut_anywhere_ends_in_one_guest",
         start_cut_anywhere_ends_in_one_guest,
+    ));
+    trials.push(own_trial(
+        "suspend_cut_anywhere_loses_no_guest",
+        suspend_cut_anywhere_loses_no_guest,
+    ));
+    trials.push(own_trial(
+        "snapshot_cut_anywhere_is_whole_or_not_told_of",
+        snapshot_cut_anywhere_is_whole_or_not_told_of,
+    ));
+    trials.push(own_trial(
+        "attach_cut_anywhere_can_be_repeated",
+        attach_cut_anywhere_can_be_repeated,
     ));
     conformance::main(trials)
 }

@@ -134,7 +134,14 @@ pub(crate) async fn load(vm: &Arc<Vm>, client: &Client) -> Result<()> {
     let limit = vm.env.config.timeouts.command;
     let dir = Arc::clone(&vm.dir);
     let file = blocking(move || std::fs::File::open(dir.join(dir::MEMORY))).await;
-    let file = file.map_err(|e| errors::file("start", vm.id, e))?;
+    let file = file.map_err(|e| match e.kind() {
+        // Nobody else removes it: only a stop helps.
+        std::io::ErrorKind::NotFound => vm
+            .error(ErrorKind::Corrupt, "start")
+            .with("because", "its memory is gone")
+            .because(e),
+        _ => errors::file("start", vm.id, e),
+    })?;
     let failed = |e| errors::monitor("start", vm.id, e).with("while", "its memory is read");
     client
         .execute_with("getfd", json!({ "fdname": "memory" }), file.into(), limit)

@@ -1,6 +1,7 @@
 //! The QMP client against a fake monitor, and the hypervisor against real QEMU.
 #![allow(clippy::unwrap_used, reason = "a test program")]
 
+mod abilities;
 mod adoption;
 mod client;
 mod domain;
@@ -8,3 +9,4 @@ mod guest;
 mod host;
 mod linux;
 mod logs;
+mod memory;
