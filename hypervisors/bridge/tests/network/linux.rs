@@ -1,12 +1,14 @@
 //! Real guests under QEMU: they boot on their taps, are told their addresses by DHCP, and are reached as rules allow.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use skyloom_hypervisor::conformance::exam_wiring;
-use skyloom_hypervisor::{HostNetwork, PortWiring};
+use skyloom_hypervisor::{HostNetwork, Hypervisor, Inspection, PortWiring, StopMode, VmSpec};
+use skyloom_model::{PowerState, ServerId, SystemClock};
+use skyloom_qmp::{QmpConfig, QmpHypervisor};
 
 use crate::flows::at;
 use crate::world::{World, run};
@@ -29,63 +31,54 @@ fn image() -> PathBuf {
     image
 }
 
-struct Machine {
-    qemu: Child,
-    console: PathBuf,
+struct Machine<'a> {
+    hypervisor: &'a QmpHypervisor,
+    id: ServerId,
 }
 
-impl Machine {
-    async fn start(world: &World, wiring: &PortWiring) -> Self {
+impl<'a> Machine<'a> {
+    async fn start(world: &World, hypervisor: &'a QmpHypervisor, wiring: &PortWiring) -> Self {
+        let (base, path) = (image(), world.dir.path().join(format!("{}.qcow2", wiring.server)));
+        let names = [base.to_str().unwrap(), path.to_str().unwrap()];
+        let args = [&["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"], &names[..]].concat();
+        run("qemu-img", &args);
         let tap = world.wire(wiring).await;
-        let console = world.dir.path().join(format!("{}.log", wiring.server));
-        let file = json!({ "driver": "file", "filename": image(), "read-only": true });
-        let disk = json!({ "driver": "qcow2", "node-name": "root", "read-only": true, "backing": null, "file": file });
-        let netdev = json!({
-            "type": "tap", "id": "net0", "ifname": tap, "script": "no", "downscript": "no", "vhost": false,
-        });
-        let nic = json!({ "driver": "virtio-net-pci", "netdev": "net0", "mac": wiring.mac, "romfile": "" });
-        let mut qemu = Command::new("qemu-system-x86_64");
-        qemu.args([
-            "-machine",
-            "q35,accel=tcg",
-            "-cpu",
-            "max",
-            "-m",
-            "192",
-            "-display",
-            "none",
-            "-vga",
-            "none",
-        ])
-        .args(["-nodefaults", "-no-user-config"])
-        .args(["-chardev", &format!("file,id=serial,path={}", console.display())])
-        .args(["-device", "isa-serial,chardev=serial"])
-        .args([
-            "-blockdev",
-            &disk.to_string(),
-            "-device",
-            "virtio-blk-pci,drive=root",
-        ])
-        .args(["-netdev", &netdev.to_string(), "-device", &nic.to_string()]);
-        let qemu = qemu.spawn().unwrap();
-        Self { qemu, console }
+        let spec: VmSpec = serde_json::from_value(json!({
+            "id": wiring.server, "project": wiring.project, "generation": 1, "name": "guest",
+            "vcpus": 1, "memory_mib": 192,
+            "disks": [{
+                "name": "root", "path": path, "format": "qcow2", "backing_format": "qcow2", "read_only": false,
+            }],
+            "nics": [{ "kind": "tap", "mac": wiring.mac, "device": tap }],
+        }))
+        .unwrap();
+        hypervisor.define(&spec).await.unwrap();
+        hypervisor.start(spec.id, 1).await.unwrap();
+        Self {
+            hypervisor,
+            id: spec.id,
+        }
     }
     async fn must_say(&self, text: &str) {
-        let said = || String::from_utf8_lossy(&std::fs::read(&self.console).unwrap_or_default()).into_owned();
+        let console = self.hypervisor.as_console().unwrap();
+        let said = async || {
+            let tail = console.console_tail(self.id, 1 << 16).await.unwrap();
+            String::from_utf8_lossy(&tail).into_owned()
+        };
         let heard = async {
-            while !said().contains(text) {
+            while !said().await.contains(text) {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         };
         let heard = tokio::time::timeout(BOOT, heard).await;
-        assert!(heard.is_ok(), "no {text:?} in {}", said());
+        assert!(heard.is_ok(), "no {text:?} in {}", said().await);
     }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        let _ = self.qemu.kill();
-        let _ = self.qemu.wait();
+    async fn must_run(&self) {
+        let running = Inspection::Found {
+            generation: 1,
+            power: PowerState::Running,
+        };
+        assert_eq!(self.hypervisor.inspect(self.id).await.unwrap(), running);
     }
 }
 
@@ -95,8 +88,11 @@ pub(crate) async fn real_guests_boot_on_their_taps() {
     let mut two = exam_wiring(1, 2);
     two.rules.truncate(1); // nothing in
     let asker = world.guest(&exam_wiring(1, 3)).await;
-    let first = Machine::start(&world, &one).await;
-    let second = Machine::start(&world, &two).await;
+    let config = QmpConfig::new(world.dir.path().join("vms"), Arc::new(SystemClock::new()));
+    let hypervisor = QmpHypervisor::open(config).await.unwrap();
+    hypervisor.recover().await.unwrap();
+    let first = Machine::start(&world, &hypervisor, &one).await;
+    let second = Machine::start(&world, &hypervisor, &two).await;
     first.must_say("address=192.168.1.1").await;
     second.must_say("address=192.168.1.2").await;
 
@@ -117,5 +113,9 @@ pub(crate) async fn real_guests_boot_on_their_taps() {
     world.network.remove_port(two.port, 2).await.unwrap();
     asker.must_not_reach(at(1, 2));
     asker.must_reach(at(1, 1));
-    drop((first, second));
+    first.must_run().await;
+    second.must_run().await;
+    for id in [one.server, two.server] {
+        hypervisor.stop(id, 1, StopMode::Force).await.unwrap();
+    }
 }
