@@ -39,7 +39,7 @@ pub(super) struct Ledger {
 enum Records {
     Memory {
         sequence: Arc<AtomicU64>,
-        values: Mutex<Values>,
+        values: Box<Mutex<Values>>,
     },
     Directory {
         root: PathBuf,
@@ -66,7 +66,7 @@ impl std::fmt::Debug for Ledger {
 
 impl Ledger {
     pub(super) fn memory(host: u32, sequence: Arc<AtomicU64>) -> Self {
-        let values = Mutex::default();
+        let values = Box::default();
         Self {
             records: Records::Memory { sequence, values },
             host,

@@ -222,24 +222,24 @@ impl FaultPoint {
 
     /// Whether the verb has the domain to itself: these wait for one another however long that takes.
     pub(super) const fn alone(self) -> bool {
-        match self {
+        matches!(
+            self,
             Self::Start
-            | Self::Stop
-            | Self::Undefine
-            | Self::Pause
-            | Self::Unpause
-            | Self::Suspend
-            | Self::TakeSnapshot
-            | Self::RevertSnapshot
-            | Self::ForgetSnapshot
-            | Self::AttachDisk
-            | Self::DetachDisk
-            | Self::GrowDisk
-            | Self::LimitDisk
-            | Self::AttachNic
-            | Self::DetachNic => true,
-            _ => false,
-        }
+                | Self::Stop
+                | Self::Undefine
+                | Self::Pause
+                | Self::Unpause
+                | Self::Suspend
+                | Self::TakeSnapshot
+                | Self::RevertSnapshot
+                | Self::ForgetSnapshot
+                | Self::AttachDisk
+                | Self::DetachDisk
+                | Self::GrowDisk
+                | Self::LimitDisk
+                | Self::AttachNic
+                | Self::DetachNic
+        )
     }
 
     /// Whether the verb has more than one step, so that it can end halfway ([`Fault::Halfway`]).
