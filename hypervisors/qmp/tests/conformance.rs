@@ -138,6 +138,14 @@ async fn then(hypervisor: &QmpHypervisor, spec: &VmSpec, verb: &str) {
         "nothing" => {}
         "suspend" => hypervisor.suspend(spec.id, 1).await.expect("suspend"),
         "take" => drop(hypervisor.take(spec.id, 1, &order(spec)).await.expect("take")),
+        "revert" => {
+            let order = order(spec);
+            hypervisor.take(spec.id, 1, &order).await.expect("take");
+            hypervisor
+                .revert(spec.id, 1, order.snapshot)
+                .await
+                .expect("revert");
+        }
         "attach" => {
             let disk = more(spec);
             hypervisor.attach_disk(spec.id, 1, &disk).await.expect("attach");
@@ -335,6 +343,29 @@ async fn snapshot_cut_anywhere_is_whole_or_not_told_of() {
     .await;
 }
 
+async fn revert_cut_anywhere_can_be_repeated() {
+    cut_anywhere("revert", async |_, hypervisor, spec| {
+        let power = match hypervisor.inspect(spec.id).await.unwrap() {
+            Inspection::Found { power, .. } => power,
+            other => panic!("{other:?}"),
+        };
+        // A guest that was held before its first step is finished by the next start.
+        assert!(
+            matches!(
+                power,
+                PowerState::Running | PowerState::Paused | PowerState::Stopped
+            ),
+            "{power:?}"
+        );
+        if hypervisor.snapshots(spec.id).await.unwrap().is_empty() {
+            hypervisor.take(spec.id, 1, &order(spec)).await.unwrap();
+        }
+        hypervisor.revert(spec.id, 1, order(spec).snapshot).await.unwrap();
+        must_run_once(hypervisor, spec).await;
+    })
+    .await;
+}
+
 async fn attach_cut_anywhere_can_be_repeated() {
     cut_anywhere("attach", async |_, hypervisor, spec| {
         hypervisor.attach_disk(spec.id, 1, &more(spec)).await.unwrap();
@@ -374,6 +405,10 @@ fn main() -> ExitCode {
     trials.push(own_trial(
         "snapshot_cut_anywhere_is_whole_or_not_told_of",
         snapshot_cut_anywhere_is_whole_or_not_told_of,
+    ));
+    trials.push(own_trial(
+        "revert_cut_anywhere_can_be_repeated",
+        revert_cut_anywhere_can_be_repeated,
     ));
     trials.push(own_trial(
         "attach_cut_anywhere_can_be_repeated",
