@@ -110,11 +110,25 @@ impl Logs {
         Ok(found)
     }
 
-    /// Removes the logs of domains that are not there any more.
+    /// Removes the logs of domains that are not there any more; a directory with anything else in it stays.
     pub(crate) fn sweep(&self, known: &BTreeSet<ServerId>) -> io::Result<()> {
+        let there = |done: io::Result<()>| match done {
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+                ) =>
+            {
+                Ok(())
+            }
+            done => done,
+        };
         for id in self.servers()? {
             if !known.contains(&id) {
-                fs::remove_dir_all(self.of(id))?;
+                let of = self.of(id);
+                there(fs::remove_dir_all(of.join(RUN)))?;
+                there(fs::remove_file(of.join(SERIAL_OLD)))?;
+                there(fs::remove_dir(of))?;
             }
         }
         Ok(())
@@ -249,6 +263,11 @@ mod tests {
         assert_eq!(logs.tail(id, 1000).unwrap().unwrap(), vec![b'x'; 20]);
         logs.sweep(&BTreeSet::from([id])).unwrap();
         assert!(logs.of(id).exists());
+        let other = logs.of(id).join("snapshots.json");
+        fs::write(&other, b"{}").unwrap();
+        logs.sweep(&BTreeSet::new()).unwrap();
+        assert!(other.exists() && !logs.path(id).exists());
+        fs::remove_file(other).unwrap();
         logs.sweep(&BTreeSet::new()).unwrap();
         assert!(!logs.of(id).exists());
     }
