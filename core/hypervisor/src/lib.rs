@@ -75,10 +75,12 @@ pub trait Hypervisor: Send + Sync + Debug + 'static {
     /// it starts or stops: these bring the generation, too, but not the rest of `spec`.
     ///
     /// # Errors
-    /// [`ErrorKind::Stale`] when the domain is of a newer generation.
+    /// [`ErrorKind::Stale`] when the domain is of a newer generation; [`ErrorKind::Unsupported`] for a kernel of the host
+    /// without [`Capability::kernel_boot`].
     async fn define(&self, spec: &VmSpec) -> Result<()>;
 
-    /// Ensures that the domain runs. Returns when the hypervisor has confirmed that its CPUs execute. A domain of an older
+    /// Ensures that the domain runs: from its boot, where it was suspended, or where it was held. Returns when the
+    /// hypervisor has confirmed that its CPUs execute. A domain of an older
     /// generation takes on `generation` first; a guest that runs already is not disturbed.
     ///
     /// # Errors
