@@ -148,7 +148,9 @@ impl Agent {
             Phase::Configuration,
             format!("{} kinds of jobs", jobs.kinds().count()),
         );
-        let facts = hypervisor.facts().await.map_err(|e| cannot_start(config, e))?;
+        let facts = skyloom_hypervisor::facts_of(&**hypervisor)
+            .await
+            .map_err(|e| cannot_start(config, e))?;
         tracing::info!(
             host = config.name,
             guests = recovered.len(),

@@ -1,7 +1,7 @@
 //! How much of what a resource takes of a project's quota.
 
 use skyloom_identity::{Amounts, ResourceName};
-use skyloom_model::Server;
+use skyloom_model::{FlavorSpec, Server};
 
 /// So much of each of these.
 pub(crate) fn of(counted: &[(&str, u64)]) -> Amounts {
@@ -16,12 +16,17 @@ pub(crate) fn of(counted: &[(&str, u64)]) -> Amounts {
 
 /// What a server takes, with its ports.
 pub(crate) fn of_server(server: &Server) -> Amounts {
-    let resources = server.spec.flavor.spec.resources;
+    of_new_server(&server.spec.flavor.spec, server.spec.ports.len())
+}
+
+/// The same of one that is to be made.
+pub(crate) fn of_new_server(flavor: &FlavorSpec, ports: usize) -> Amounts {
+    let resources = flavor.resources;
     of(&[
         ("servers", 1),
         ("vcpus", u64::from(resources.vcpus)),
         ("memory_mib", resources.memory_mib),
-        ("ports", server.spec.ports.len() as u64),
+        ("ports", ports as u64),
     ])
 }
 
@@ -33,4 +38,19 @@ pub(crate) fn of_image() -> Amounts {
 /// What a keypair takes.
 pub(crate) fn of_keypair() -> Amounts {
     of(&[("keypairs", 1)])
+}
+
+/// What a volume takes.
+pub(crate) fn of_volume(size_gib: u64) -> Amounts {
+    of(&[("volumes", 1), ("volume_gib", size_gib)])
+}
+
+/// What so many GiB more of a volume take.
+pub(crate) fn of_growth(more_gib: u64) -> Amounts {
+    of(&[("volume_gib", more_gib)])
+}
+
+/// What a snapshot takes.
+pub(crate) fn of_snapshot() -> Amounts {
+    of(&[("snapshots", 1)])
 }

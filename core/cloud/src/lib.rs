@@ -30,7 +30,10 @@ mod jobs;
 mod preview;
 mod query;
 mod requests;
+mod rescue;
+mod server_requests;
 mod store_scope;
+mod volume_requests;
 
 pub use agent_scoped::AgentScoped;
 pub use answers::{
@@ -43,12 +46,12 @@ pub use caller::{Caller, Shown};
 pub use error::{CloudError, ErrorKind, FieldError, Result};
 pub use facade::{
     CertificatesRevoked, Cloud, CloudParts, JoinTokenAccepted, Reconciled, RevokeCertificates, Suspects,
-    TaskLimits,
+    TaskLimits, TimelineEntry,
 };
 pub use flows::{
-    BaseImage, ClaimRelease, CreateParams, HostSweep, ImageDelete, ImageImport, ImportParams, PortPlan,
-    ReleaseParams, ServerCreate, ServerDelete, ServerReboot, ServerStart, ServerStop, StopParams,
-    SweepParams, cloud_flows,
+    BaseImage, ClaimRelease, RescueParams, ServerStartRescue, ServerStopRescue, CreateParams, HostSweep, ImageDelete, ImageImport, ImportParams, PortPlan,
+    RecycleParams, ReleaseParams, ServerCreate, ServerDelete, ServerHold, ServerRebuild, ServerTidy, RebuildParams, ServerReboot, ServerRecycle,
+    ServerResetState, ServerStart, ServerStop, StopParams, SweepParams, cloud_flows,
 };
 pub use images::{
     ByteStream, DirImageRepo, ImageContent, ImageFetch, ImageRepo, Measured, NoFetch, PublishedContent,
@@ -64,4 +67,12 @@ pub use requests::{
     EventQuery, ListQuery, NetworkRequest, OrderTask, PatchHost, ReleaseHold, SetHold, StopOptions,
     SweepHost, TaskQuery,
 };
+pub use rescue::{Advice, FilesystemState, Finding, MAX_FINDINGS, RescueReport};
+pub use server_requests::{
+    BatchAnswer, BatchItem, BatchServers, CreateServers, DeleteServer, LockServer, RebuildServer, Selector, ServerChanged,
+    ServerQuery, StartRescue, UpdateServer,
+};
 pub use store_scope::StoreScope;
+pub use volume_requests::{
+    AttachVolume, CreateSnapshot, CreateVolume, GrowVolume, LimitVolume, SnapshotTask, VolumeTask,
+};

@@ -25,6 +25,7 @@ mod plan;
 mod readiness;
 mod reason;
 mod resources;
+mod rescue;
 mod secret;
 mod server;
 pub mod state;
@@ -57,8 +58,11 @@ pub use resources::{
     MacAddr, NicKind, Port, PortSpec, PortStatus, Project, ProjectSpec, Resources, Token, TokenHolder,
     TokenSpec, VmObservation,
 };
+pub use rescue::{BootFile, RESCUE_DISK, RESCUE_SEED, Rescue, RescueMedia};
 pub use secret::{Secret, ServerSecrets};
-pub use server::{Activity, FlavorRef, ImageRef, Overlays, Placement, Server, ServerSpec, ServerStatus};
+pub use server::{
+    Activity, Applied, FlavorRef, ImageRef, Lock, Overlays, Placement, Server, ServerSpec, ServerStatus,
+};
 pub use state::{Lifecycle, PowerState};
 pub use task::{
     ActiveTask, Actor, Order, OrderVerb, Owner, Priority, Progress, Run, Subject, Task, TaskEnd, TaskState,

@@ -20,6 +20,7 @@
 //! | `ledgers/{host}` | [`crate::HostLedger`] | engine |
 //! | `events/{scope}/{event}` | [`crate::Event`] | api, engine |
 //! | `submitted/{hash of the key}` | the task submitted under a key | engine |
+//! | `timers/{time}/{scope}/{server}` | when to look at a server because something is due | api, engine |
 //! | `previews/{scope}/{id}` | a plan that was shown and not run | api |
 //! | `idempotency/{scope}/{hash of the key}` | the answer given before | api |
 //! | `identity/…`, `quotas/…`, `audit/…` | who may call, what is used, what was done: `skyloom_identity` | api |
@@ -102,6 +103,13 @@ pub fn active(task: TaskId) -> String {
 #[must_use]
 pub fn run(task: TaskId) -> String {
     format!("runs/{task}")
+}
+/// All marks of what is due, in order of time.
+pub const TIMERS: &str = "timers";
+/// The mark that has a server looked at when `at` has come. Its time is in milliseconds, of a fixed length.
+#[must_use]
+pub fn timer(at: Timestamp, scope: Scope, server: ServerId) -> String {
+    format!("{TIMERS}/{:015}/{scope}/{server}", at.as_millisecond().max(0))
 }
 /// All live jobs of hosts.
 pub const JOBS: &str = "jobs";

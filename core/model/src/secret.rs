@@ -43,8 +43,11 @@ impl<'de, T: Deserialize<'de> + Zeroize> Deserialize<'de> for Secret<T> {
 /// only its salted SHA-512 crypt hash.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct ServerSecrets {
-    /// crypt(3) hash (`$6$…`) of the first password.
+    /// crypt(3) hash (`$6$…`) of the first password; empty when the server has none.
     pub password_hash: String,
+    /// The same of root's password in the rescue system, from the request on that starts the rescue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rescue_password_hash: Option<String>,
     /// The user's own cloud-init user-data, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_data: Option<String>,

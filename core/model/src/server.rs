@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    FlavorId, FlavorSpec, HostId, Hostname, ImageId, Lifecycle, Meta, Name, PortId, PowerState, Reason,
-    Resource, TaskId, Timestamp,
+    Actor, FlavorId, FlavorSpec, HostId, Hostname, ImageId, Lifecycle, Meta, Name, PortId, PowerState,
+    Reason, Rescue, Resource, Resources, TaskId, Timestamp, VolumeId,
 };
 
 /// A virtual machine.
@@ -72,6 +72,9 @@ pub struct ServerSpec {
     pub anti_affinity_group: Option<String>,
     /// Whether it is meant to run (`true`) or to be off.
     pub running: bool,
+    /// What it boots instead of its own disks, while it is to be rescued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rescue: Option<Rescue>,
 }
 
 /// A task that is under way on a resource.
@@ -108,6 +111,31 @@ pub struct Placement {
     pub host_name: Name,
 }
 
+/// Who locked a server, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Lock {
+    /// Who.
+    pub by: Actor,
+    /// Why, in their words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What the guest was made of when it was last turned on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Applied {
+    /// Its size.
+    pub resources: Resources,
+    /// Names of its disks, in device order.
+    pub disks: Vec<String>,
+    /// Its ports, in device order.
+    pub ports: Vec<PortId>,
+}
+
 /// What is known of a server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -128,6 +156,9 @@ pub struct ServerStatus {
     /// Its addresses, in the order of its ports.
     #[serde(default)]
     pub addresses: Vec<String>,
+    /// Its volumes, in device order: behind the root disk and the config drive.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<VolumeId>,
     /// How its CPU is run, and why: such as `tcg (the CPU shows neither vmx nor svm)`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accelerator: Option<String>,
@@ -137,6 +168,21 @@ pub struct ServerStatus {
     /// When it last went from off to running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launched_at: Option<Timestamp>,
+    /// What it was made of then. Where that differs from what is wanted, the next restart makes the change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied: Option<Applied>,
+    /// The name of its root disk, where that is not `root`: after a rebuild.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_disk: Option<String>,
+    /// Disks that it is no longer made of, until they are deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spare_disks: Vec<String>,
+    /// Who locked it and why, while it is locked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<Lock>,
+    /// When it is removed, while it is in the recycle bin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purge_at: Option<Timestamp>,
 }
 
 impl ServerStatus {
@@ -150,10 +196,40 @@ impl ServerStatus {
             overlays: Overlays::default(),
             placement: None,
             addresses: Vec::new(),
+            volumes: Vec::new(),
             accelerator: None,
             fault: None,
             launched_at: None,
+            applied: None,
+            root_disk: None,
+            spare_disks: Vec::new(),
+            lock: None,
+            purge_at: None,
         }
+    }
+}
+
+impl Server {
+    /// What the next restart changes: names of parts. Nothing of a guest that is off, or of which it is not known what it was made of.
+    #[must_use]
+    pub fn pending_restart(&self) -> Vec<&'static str> {
+        let Some(applied) = self
+            .status
+            .applied
+            .as_ref()
+            .filter(|_| self.status.power.may_execute())
+        else {
+            return Vec::new();
+        };
+        let parts = [
+            ("flavor", applied.resources != self.spec.flavor.spec.resources),
+            ("ports", applied.ports != self.spec.ports),
+        ];
+        parts
+            .into_iter()
+            .filter(|(_, differs)| *differs)
+            .map(|(part, _)| part)
+            .collect()
     }
 }
 

@@ -13,6 +13,8 @@ pub enum Lifecycle {
     Active,
     /// Making or changing it failed; see `status.fault`.
     Error,
+    /// In the recycle bin: off, and removed at `status.purge_at` unless it is restored before.
+    Recycled,
     /// Being removed.
     Deleting,
 }
@@ -38,12 +40,18 @@ pub enum PowerState {
 
 impl Lifecycle {
     /// All values.
-    pub const ALL: [Self; 4] = [Self::Building, Self::Active, Self::Error, Self::Deleting];
+    pub const ALL: [Self; 5] = [
+        Self::Building,
+        Self::Active,
+        Self::Error,
+        Self::Recycled,
+        Self::Deleting,
+    ];
     /// Whether it stays like this without a task under way.
     #[must_use]
     pub const fn steady(self) -> bool {
         match self {
-            Self::Active | Self::Error => true,
+            Self::Active | Self::Error | Self::Recycled => true,
             Self::Building | Self::Deleting => false,
         }
     }

@@ -29,6 +29,8 @@ use skyloom_cloud::Preview;
         (name = "flavors", description = "Sizes of servers."),
         (name = "images", description = "What root disks are made from."),
         (name = "keypairs", description = "Public SSH keys."),
+        (name = "volumes", description = "Disks that outlive servers."),
+        (name = "snapshots", description = "What disks were at one moment."),
         (name = "ports", description = "The NICs of servers."),
         (name = "tasks", description = "What was asked for and how far it is."),
         (name = "plans", description = "What dry runs have shown, and can be applied."),

@@ -1,6 +1,7 @@
 //! What each operation takes, in one table: shown in the document as `x-skyloom-permission`, and compared with what the server does by a test.
 
 use serde_json::json;
+use skyloom_model::action::{ACTIONS, ActionDef};
 use utoipa::openapi::extensions::ExtensionsBuilder;
 use utoipa::openapi::path::Operation;
 
@@ -20,13 +21,11 @@ fn needed(operation: &str) -> Option<&'static str> {
         | "store_lease_revoke" | "store_leases" | "store_list" | "store_watch" | "renew_certificate" => {
             MACHINE
         }
-        "list_servers" | "get_server" => "server:read",
-        "create_server" => "server:create",
-        "delete_server" => "server:delete",
-        "start_server" => "server:start",
-        "stop_server" => "server:stop",
-        "reboot_server" => "server:reboot",
-        "get_server_console" => "server:console",
+        "list_servers" | "get_server" | "get_server_timeline" => "server:read",
+        "create_server" | "create_servers" => "server:create",
+        // Beside it each server takes what the action takes.
+        "batch_servers" => "server:batch",
+        "get_server_console" | "get_server_rescue_report" => "server:console",
         "get_server_placement" => "server:placement",
         "list_flavors" | "get_flavor" => "flavor:read",
         "create_flavor" => "flavor:create",
@@ -39,6 +38,17 @@ fn needed(operation: &str) -> Option<&'static str> {
         "list_keypairs" | "get_keypair" => "keypair:read",
         "create_keypair" => "keypair:create",
         "delete_keypair" => "keypair:delete",
+        "list_volumes" | "get_volume" => "volume:read",
+        "create_volume" => "volume:create",
+        "delete_volume" => "volume:delete",
+        "grow_volume" => "volume:grow",
+        "limit_volume" => "volume:limit",
+        "attach_volume" => "volume:attach",
+        "detach_volume" => "volume:detach",
+        "list_snapshots" | "get_snapshot" => "snapshot:read",
+        "create_snapshot" => "snapshot:create",
+        "revert_snapshot" => "snapshot:revert",
+        "delete_snapshot" => "snapshot:delete",
         "list_ports" | "get_port" => "port:read",
         "list_hosts" | "get_host" => "host:read",
         "create_host" => "host:create",
@@ -60,8 +70,13 @@ fn needed(operation: &str) -> Option<&'static str> {
         "list_events" => "event:read",
         "watch" => "watch:read",
         "list_kinds" | "get_kind" => "kind:read",
-        operation => return of_identity(operation),
+        operation => return action(operation).map(|def| def.permission).or_else(|| of_identity(operation)),
     })
+}
+
+/// The action of a server that an operation is.
+pub(super) fn action(operation: &str) -> Option<&'static ActionDef> {
+    ACTIONS.iter().find(|def| def.operation == operation)
 }
 
 fn of_identity(operation: &str) -> Option<&'static str> {
@@ -114,8 +129,12 @@ fn of_identity(operation: &str) -> Option<&'static str> {
     })
 }
 
-/// Writes it into an operation.
+/// Writes it into an operation; into one that is an action of a server also what the table of actions says about it.
 pub(super) fn declare(operation: &mut Operation) {
+    if let Some(def) = operation.operation_id.as_deref().and_then(action) {
+        operation.summary = Some(def.summary.to_owned());
+        operation.description = Some(def.description.to_owned());
+    }
     let needed = operation.operation_id.as_deref().and_then(needed);
     if let Some(needed) = needed {
         let extension = ExtensionsBuilder::new()

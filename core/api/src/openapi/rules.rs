@@ -35,7 +35,7 @@ pub(super) fn complete(document: &mut OpenApi) {
             errors(&form, operation);
             examples::fill(operation, &known);
             permissions::declare(operation);
-            if form.change && !form.immediate {
+            if form.change && !form.immediate && !form.several {
                 preview(operation);
             }
             if path == "/metrics" {
@@ -74,6 +74,8 @@ struct Form {
     guarded: bool,
     /// Is a change of identity: done at once, without a plan to be shown.
     immediate: bool,
+    /// Is made of several changes, each with an answer of its own.
+    several: bool,
     /// Has a body.
     body: bool,
     /// Has something in the path.
@@ -103,6 +105,7 @@ impl Form {
             change,
             guarded: change && path.contains("{id}"),
             immediate: immediate(path, method, operation),
+            several: path.starts_with("/v1/servers/actions/"),
             body: operation.request_body.is_some(),
             id: path.contains('{'),
             below: path.contains("}/"),

@@ -140,6 +140,7 @@ pub(crate) fn server() -> Kind {
             Lifecycle::Building => labels("building", "创建中"),
             Lifecycle::Active => labels("active", "可用"),
             Lifecycle::Error => labels("error", "错误"),
+            Lifecycle::Recycled => labels("recycled", "回收站"),
             Lifecycle::Deleting => labels("deleting", "删除中"),
         },
     });
@@ -195,7 +196,7 @@ fn server_action(def: &ActionDef) -> Action {
         refused_under: def.refused_under.to_vec(),
         while_busy: def.while_busy,
         needs: match def.guard {
-            Guard::None | Guard::Placed => None,
+            Guard::None | Guard::Placed | Guard::Rescued => None,
             Guard::Ability(ability) => Some(ability),
         },
     }

@@ -13,9 +13,13 @@ pub(crate) mod kinds;
 mod plans;
 mod ports;
 mod projects;
+mod rescue;
+mod server_actions;
 mod servers;
+mod snapshots;
 mod store;
 mod tasks;
+mod volumes;
 mod watch;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -33,10 +37,14 @@ pub(crate) fn public() -> OpenApiRouter<AppState> {
 pub(crate) fn timed() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .merge(servers::router())
+        .merge(server_actions::router())
+        .merge(rescue::router())
         .merge(flavors::router())
         .merge(images::router())
         .merge(keypairs::router())
         .merge(ports::router())
+        .merge(volumes::router())
+        .merge(snapshots::router())
         .merge(hosts::router())
         .merge(hosts_join::router())
         .merge(hold::router())

@@ -6,7 +6,8 @@ use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use serde::Deserialize;
 use skyloom_cloud::{
-    CreateServer, ListQuery, Listed, PlacementAnswer, ServerAccepted, ServerTask, StopOptions,
+    CreateServer, DeleteServer, Listed, PlacementAnswer, ServerAccepted, ServerQuery, ServerTask,
+    TimelineEntry,
 };
 use skyloom_model::Server;
 use utoipa::IntoParams;
@@ -15,18 +16,16 @@ use utoipa_axum::routes;
 
 use crate::answer::{Result, accepted, tagged};
 use crate::auth::User;
-use crate::extract::{Json, OptionalJson, Query, RawId};
+use crate::extract::{Json, Query, RawId};
 use crate::parts::AppState;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(create, list))
         .routes(routes!(get, delete))
-        .routes(routes!(start))
-        .routes(routes!(stop))
-        .routes(routes!(reboot))
         .routes(routes!(console))
         .routes(routes!(placement))
+        .routes(routes!(timeline))
 }
 
 /// Make a server
@@ -47,15 +46,15 @@ async fn create(
 
 /// List servers
 ///
-/// The project's servers, oldest first.
-#[utoipa::path(get, path = "/v1/servers", operation_id = "list_servers", tag = "servers", params(ListQuery),
+/// The project's servers that fit all that is asked for, oldest first.
+#[utoipa::path(get, path = "/v1/servers", operation_id = "list_servers", tag = "servers", params(ServerQuery),
     responses((status = 200, description = "One page.", body = Listed<Server>)))]
 async fn list(
     State(state): State<AppState>,
     User(caller): User,
-    Query(query): Query<ListQuery>,
+    Query(query): Query<ServerQuery>,
 ) -> Result<Answer<Listed<Server>>> {
-    Ok(Answer(state.parts.cloud.list_servers(&caller, &query).await?))
+    Ok(Answer(state.parts.cloud.find_servers(&caller, &query).await?))
 }
 
 /// Show a server
@@ -69,63 +68,28 @@ async fn get(State(state): State<AppState>, User(caller): User, id: RawId) -> Re
     ))
 }
 
-/// Delete a server
-///
-/// Removes the server with its disks and ports: follow the task.
-#[utoipa::path(delete, path = "/v1/servers/{id}", operation_id = "delete_server", tag = "servers",
+/// How a server is deleted. Other things of the query are for others to look at.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct DeleteQuery {
+    /// How long it is kept in the recycle bin, at most a year of hours; 0: not at all. By default as the cloud is configured.
+    #[param(minimum = 0, maximum = 8760)]
+    keep_hours: Option<u32>,
+}
+
+#[utoipa::path(delete, path = "/v1/servers/{id}", operation_id = "delete_server", tag = "servers", params(DeleteQuery),
     responses((status = 202, description = "The server, and the task that removes it.", body = ServerTask)))]
-async fn delete(State(state): State<AppState>, User(caller): User, id: RawId) -> Result {
-    let asked = state.parts.cloud.delete_server(&caller, id.of("server")?).await?;
-    Ok(accepted(asked.task.id, asked))
-}
-
-/// Start a server
-///
-/// Turns a server on that is off: follow the task.
-#[utoipa::path(post, path = "/v1/servers/{id}/actions/start", operation_id = "start_server", tag = "servers",
-    responses((status = 202, description = "The server, and the task that turns it on.", body = ServerTask)))]
-async fn start(State(state): State<AppState>, User(caller): User, id: RawId) -> Result {
-    let asked = state.parts.cloud.start_server(&caller, id.of("server")?).await?;
-    Ok(accepted(asked.task.id, asked))
-}
-
-/// Stop a server
-///
-/// Asks the guest to turn itself off, and forces it after a time; or forces it at once. Follow the task.
-#[utoipa::path(post, path = "/v1/servers/{id}/actions/stop", operation_id = "stop_server", tag = "servers",
-    request_body = Option<StopOptions>,
-    responses((status = 202, description = "The server, and the task that turns it off.", body = ServerTask)))]
-async fn stop(
+async fn delete(
     State(state): State<AppState>,
     User(caller): User,
     id: RawId,
-    OptionalJson(options): OptionalJson<StopOptions>,
+    Query(query): Query<DeleteQuery>,
 ) -> Result {
-    let asked = state
-        .parts
-        .cloud
-        .stop_server(&caller, id.of("server")?, options)
-        .await?;
-    Ok(accepted(asked.task.id, asked))
-}
-
-/// Reboot a server
-///
-/// Off and on again, off as by `stop`. Follow the task.
-#[utoipa::path(post, path = "/v1/servers/{id}/actions/reboot", operation_id = "reboot_server", tag = "servers",
-    request_body = Option<StopOptions>,
-    responses((status = 202, description = "The server, and the task that reboots it.", body = ServerTask)))]
-async fn reboot(
-    State(state): State<AppState>,
-    User(caller): User,
-    id: RawId,
-    OptionalJson(options): OptionalJson<StopOptions>,
-) -> Result {
-    let asked = state
-        .parts
-        .cloud
-        .reboot_server(&caller, id.of("server")?, options)
-        .await?;
+    let options = DeleteServer {
+        keep_hours: query.keep_hours,
+    };
+    let cloud = &state.parts.cloud;
+    let asked = cloud.remove_server(&caller, id.of("server")?, options).await?;
     Ok(accepted(asked.task.id, asked))
 }
 
@@ -181,6 +145,25 @@ async fn placement(
             .parts
             .cloud
             .server_placement(&caller, id.of("server")?)
+            .await?,
+    ))
+}
+
+/// Show a server's timeline
+///
+/// Every task, step and event of the server that is in the store, oldest first; at most the newest two hundred tasks and events.
+#[utoipa::path(get, path = "/v1/servers/{id}/timeline", operation_id = "get_server_timeline", tag = "servers",
+    responses((status = 200, description = "What happened.", body = Listed<TimelineEntry>)))]
+async fn timeline(
+    State(state): State<AppState>,
+    User(caller): User,
+    id: RawId,
+) -> Result<Answer<Listed<TimelineEntry>>> {
+    Ok(Answer(
+        state
+            .parts
+            .cloud
+            .server_timeline(&caller, id.of("server")?)
             .await?,
     ))
 }

@@ -9,7 +9,9 @@ use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use skyloom_cloud::{Caller, Shown};
 use skyloom_identity::{Object, Place};
-use skyloom_model::{Flavor, Host, Image, Keypair, Meta, Port, Project, Resource, Scope, Server, paths};
+use skyloom_model::{
+    Flavor, Host, Image, Keypair, Meta, Port, Project, Resource, Scope, Server, Snapshot, Volume, paths,
+};
 use skyloom_store::{Change, ListOptions, Prefix, Revision, WatchEvent, WatchOptions};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -32,7 +34,8 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct WatchQuery {
-    /// Kinds, with commas between them: `servers`, `tasks`, `events`, `images`, `keypairs`, `ports`, `flavors`, `hosts`,
+    /// Kinds, with commas between them: `servers`, `tasks`, `events`, `images`, `keypairs`, `ports`, `volumes`,
+    /// `snapshots`, `flavors`, `hosts`,
     /// `projects`. Each takes the permission to read it.
     #[param(example = "servers,tasks")]
     kinds: Option<String>,
@@ -137,6 +140,8 @@ fn areas(caller: &Caller, kinds: &str) -> Result<Vec<Area>> {
             Image::KIND => (Image::KIND, "image:read", &[own, cloud]),
             Keypair::KIND => (Keypair::KIND, "keypair:read", &[own]),
             Port::KIND => (Port::KIND, "port:read", &[own]),
+            Volume::KIND => (Volume::KIND, "volume:read", &[own]),
+            Snapshot::KIND => (Snapshot::KIND, "snapshot:read", &[own]),
             Flavor::KIND => (Flavor::KIND, "flavor:read", &[cloud]),
             Host::KIND => (Host::KIND, "host:read", &[cloud]),
             Project::KIND => (Project::KIND, "project:read", &[cloud]),

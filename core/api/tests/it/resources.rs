@@ -415,7 +415,11 @@ async fn kinds_tell_what_each_state_allows() {
     let state = |lifecycle: &str, power: &str| json!({"lifecycle": lifecycle, "power": power});
     assert_eq!(
         action("start"),
-        [state("active", "stopped"), state("active", "crashed")]
+        [
+            state("active", "stopped"),
+            state("active", "suspended"),
+            state("active", "crashed")
+        ]
     );
     assert!(action("delete").contains(&state("error", "unknown")));
     assert!(!action("stop").contains(&state("active", "stopped")));

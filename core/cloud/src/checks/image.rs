@@ -86,6 +86,25 @@ pub(crate) fn usable(image: &Image, flavor: &FlavorSpec) -> Result<()> {
     Ok(())
 }
 
+/// Whether a disk can be made from `image`.
+pub(crate) fn copyable(image: &Image) -> Result<()> {
+    let name = &image.meta.name;
+    if image.status.state != ImageState::Active {
+        let reason = Reason::new(
+            "image.not_active",
+            format!("the image {name} is not active yet, or failed"),
+        );
+        return Err(CloudError::conflict(
+            reason.hint("look at its state and wait until it is active"),
+        ));
+    }
+    if !image.spec.format.is_disk() {
+        let message = format!("{name} is of format {}: no disk", image.spec.format.as_str());
+        return Err(CloudError::field(FieldError::new("image", "image.no_disk", message)));
+    }
+    Ok(())
+}
+
 /// Whether a server of this flavor can boot what is in `image`, on whatever disk.
 pub(crate) fn boots(image: &Image, flavor: &FlavorSpec) -> Result<()> {
     let name = &image.meta.name;

@@ -24,6 +24,7 @@ pub(crate) mod networks;
 pub(crate) mod password;
 pub(crate) mod server;
 pub(crate) mod text;
+pub(crate) mod volume;
 
 use skyloom_model::Reason;
 

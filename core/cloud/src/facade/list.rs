@@ -112,6 +112,19 @@ impl Cloud {
         scopes: &[Scope],
         query: &ListQuery,
     ) -> Result<Listed<R>> {
+        self.list_resources_where(caller, permission, scopes, query, |_| true)
+            .await
+    }
+
+    /// The same of those that `fits` says fit, too.
+    pub(crate) async fn list_resources_where<R: Resource>(
+        &self,
+        caller: &Caller,
+        permission: &'static str,
+        scopes: &[Scope],
+        query: &ListQuery,
+        fits: impl Fn(&R) -> bool + Send + Sync,
+    ) -> Result<Listed<R>> {
         if scopes == [caller.scope()] {
             caller.here()?;
         }
@@ -126,7 +139,7 @@ impl Cloud {
             .filter(|scope| shown.covers(**scope))
             .map(|scope| prefix(&paths::scoped(R::KIND, *scope)))
             .collect::<Result<_>>()?;
-        let keep = |r: &R| wanted.fits(r) && shown.item(caller, r.meta());
+        let keep = |r: &R| wanted.fits(r) && fits(r) && shown.item(caller, r.meta());
         self.page(&prefixes, page, keep).await
     }
 

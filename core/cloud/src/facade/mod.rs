@@ -28,13 +28,21 @@ mod projects;
 mod quotas;
 mod reconcile;
 mod records;
+mod rescue;
 mod risks;
 mod server_actions;
+mod server_batch;
+mod server_edits;
+mod server_lists;
+mod server_rebuild;
 mod servers;
+mod snapshots;
 mod submit;
 mod sweep;
 mod tasks;
+mod timers;
 mod tokens;
+mod volumes;
 mod wait;
 
 use std::sync::{Arc, OnceLock};
@@ -57,7 +65,9 @@ pub(crate) use self::events::wanted_event;
 pub use self::join::{CertificatesRevoked, JoinTokenAccepted, RevokeCertificates};
 pub(crate) use self::list::{PageOf, Range, Source};
 pub use self::reconcile::{Reconciled, Suspects};
+pub use self::server_lists::TimelineEntry;
 pub(crate) use self::tasks::wanted_task;
+pub(crate) use self::timers::timer;
 
 /// How long a call waits for the directory of identity.
 const CATCH_UP: Duration = Duration::from_secs(5);
@@ -84,6 +94,8 @@ pub struct Cloud {
     archive: Archive,
     /// What holds where neither a project nor its domain has limits.
     limits: Limits,
+    /// How long deleted servers are kept where the request says nothing.
+    recycle_hours: u32,
     turns: Arc<Turns>,
     /// Where it is told what was done.
     audit: Option<Arc<dyn AuditSink>>,
@@ -114,6 +126,7 @@ impl Cloud {
             planner: Arc::new(planner),
             audit: None,
             limits: Limits::new(),
+            recycle_hours: 0,
             turns: Arc::default(),
             directory: None,
             authority: None,
@@ -134,6 +147,14 @@ impl Cloud {
     #[must_use]
     pub fn with_limits(mut self, limits: TaskLimits) -> Self {
         self.admission = Admission::new(limits, self.parts.clock.clone());
+        self
+    }
+
+    /// With a recycle bin: deleted servers are kept in it for so many hours where the request says nothing else. Without it
+    /// they are removed at once.
+    #[must_use]
+    pub fn with_recycle_bin(mut self, hours: u32) -> Self {
+        self.recycle_hours = hours;
         self
     }
 

@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
+use skyloom_model::action::ACTIONS;
 use skyloom_model::{FORMAT, Reason, Scope, Task, TaskId, paths};
 use skyloom_store::{Key, Prefix, Revision, Txn, Versioned};
 use uuid::Uuid;
@@ -235,25 +236,22 @@ impl Cloud {
                 let made = self.create_server(caller, read(request)?).await?;
                 Ok((made.task.id, made.password))
             }
-            "server.start" | "server.stop" | "server.reboot" | "server.delete" => {
-                let (id, options) = read(request)?;
-                let asked = match kept.shown.preview.operation.as_str() {
-                    "server.start" => self.start_server(caller, id).await?,
-                    "server.stop" => self.stop_server(caller, id, options).await?,
-                    "server.reboot" => self.reboot_server(caller, id, options).await?,
-                    _ => self.delete_server(caller, id).await?,
-                };
-                Ok((asked.task.id, None))
-            }
             "images.create" => image_task(self.create_image(caller, read(request)?).await?.task),
             "images.delete" => image_task(self.delete_image(caller, read(request)?).await?.task),
             "hosts.sweep" => {
                 let (id, options) = read(request)?;
                 Ok((self.sweep_host(caller, id, options).await?.task.id, None))
             }
-            other => Err(CloudError::internal(format!(
-                "a plan of {other} cannot be applied"
-            ))),
+            other => {
+                let Some(def) = ACTIONS.iter().find(|def| def.name == other) else {
+                    let message = format!("a plan of {other} cannot be applied");
+                    return Err(CloudError::internal(message));
+                };
+                let (id, options) = read(request)?;
+                let asked = self.act_on_server(caller, id, def.action, options).await?;
+                let task = asked.task.map(|task| (task.id, None));
+                task.ok_or_else(|| CloudError::internal("a plan without a task"))
+            }
         }
     }
 

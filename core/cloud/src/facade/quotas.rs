@@ -18,7 +18,9 @@ use parking_lot::Mutex;
 use skyloom_identity::{
     Amounts, Correction, DomainId, LEDGERS, Limits, Owner, QuotaError, Quotas, Slot, Usage,
 };
-use skyloom_model::{Image, Keypair, Project, ProjectId, Resource as _, Scope, Server, paths};
+use skyloom_model::{
+    Image, Keypair, Project, ProjectId, Resource as _, Scope, Server, Snapshot, Volume, paths,
+};
 use skyloom_store::Txn;
 use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
@@ -216,6 +218,18 @@ impl Cloud {
             .await?
         {
             sum = sum.plus(&amounts::of_image());
+        }
+        for volume in self
+            .everything::<Volume>(&paths::scoped(Volume::KIND, scope))
+            .await?
+        {
+            sum = sum.plus(&amounts::of_volume(volume.value.spec.size_gib));
+        }
+        for _ in self
+            .everything::<Snapshot>(&paths::scoped(Snapshot::KIND, scope))
+            .await?
+        {
+            sum = sum.plus(&amounts::of_snapshot());
         }
         for _ in self
             .everything::<Keypair>(&paths::scoped(Keypair::KIND, scope))

@@ -5,6 +5,9 @@
 //! | a claim on a host of a server that is gone or lives elsewhere | `claim.release` |
 //! | a domain of a server that is gone or lives elsewhere | `host.sweep`, which only names what it finds |
 //! | a server that is wanted off and runs, two looks in a row | `server.stop` |
+//! | a server whose time in the recycle bin is over | `server.delete` |
+//! | a server with disks that it is no longer made of | `server.tidy` |
+//! | a server whose rescue is to end by itself | `server.stop-rescue` |
 //!
 //! By the rules of the engine the first two do not happen; whoever edits the store by hand, restores an old backup or starts a
 //! guest behind the cloud's back is answered here. One look reads everything in pages: minutes apart, not seconds. Any number
@@ -24,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Cloud;
 use super::records::prefix;
-use crate::{Caller, CloudError, Result, StopOptions};
+use crate::{Caller, CloudError, ErrorKind, Result, StopOptions};
 
 /// Time between two looks.
 const PERIOD: Duration = Duration::from_secs(600);
@@ -41,6 +44,10 @@ pub struct Reconciled {
     pub domains: usize,
     /// Servers that run and should not.
     pub running: usize,
+    /// Servers whose time in the recycle bin is over.
+    pub due: usize,
+    /// Servers that have disks of which they are no longer made.
+    pub spare: usize,
 }
 
 /// What was odd at the last look and becomes a finding when it still is.
@@ -55,8 +62,15 @@ struct Home {
 }
 
 impl Cloud {
-    /// Looks every ten minutes, until `shutdown`.
+    /// Looks at everything every ten minutes, and at what is due every few seconds, until `shutdown`.
     pub async fn keep_reconciled(&self, shutdown: CancellationToken) {
+        tokio::join!(
+            self.look_at_everything(shutdown.clone()),
+            self.keep_time(shutdown)
+        );
+    }
+
+    async fn look_at_everything(&self, shutdown: CancellationToken) {
         let mut suspects = Suspects::default();
         loop {
             tokio::select! {
@@ -119,6 +133,24 @@ impl Cloud {
                     found.running += 1;
                 }
             }
+            if self.see_to(&server.value).await? {
+                found.due += 1;
+            }
+            if !unsettled
+                && !status.spare_disks.is_empty()
+                && let Scope::Project(project) = meta.scope
+            {
+                // Of this state of the record: a task that has failed is asked for anew.
+                let key = format!("server.tidy/{id}/{}", server.modified);
+                match self.tidy_server(&self.asks(project, key).await?, id).await {
+                    Ok(_) => found.spare += 1,
+                    // Locked, or busy by now: another look finds it again.
+                    Err(error) if error.kind() == ErrorKind::Conflict => {
+                        tracing::debug!(server = %id, %error, "its former disks stay for now");
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
             let host = status.placement.as_ref().map(|p| p.host);
             homes.insert(id, Home { host, unsettled });
         }
@@ -153,7 +185,7 @@ impl Cloud {
     }
 
     /// The cloud itself, asking on behalf of a project, once for each key.
-    async fn asks(&self, id: ProjectId, key: String) -> Result<Caller> {
+    pub(super) async fn asks(&self, id: ProjectId, key: String) -> Result<Caller> {
         let project = self.resource::<Project>(Scope::System, id.uuid()).await?;
         let project = project.ok_or_else(|| CloudError::not_found("project"))?;
         Ok(Caller {

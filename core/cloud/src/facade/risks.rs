@@ -30,6 +30,7 @@ fn risk(job: &JobSpec) -> Option<String> {
             ),
             _ => "the guest is forced off without being asked: what it has not written is lost".to_owned(),
         },
+        "vm.suspend" => "what the guest does over its network breaks off until it is resumed".to_owned(),
         "vm.undefine" => "a guest that still runs is forced off".to_owned(),
         "disk.delete_all" => "the server's disks are deleted, and nothing brings them back".to_owned(),
         "image.delete" => "the image's content is deleted, and nothing brings it back".to_owned(),

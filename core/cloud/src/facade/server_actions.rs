@@ -1,40 +1,155 @@
-//! Starting, stopping, rebooting and deleting servers.
+//! Actions of servers that a task carries out: from the checks of the table of actions to one commit.
+//!
+//! ```text
+//! act(action, options) ──> the table: may it be asked now? ──> Ask {flow, params, want} ──> once: server + task
+//!                      └─> edits.rs: what is done at once
+//! ```
 
 use futures::FutureExt as _;
-use serde_json::json;
-use skyloom_model::{Activity, Lifecycle, Server, ServerAction, ServerId};
+use serde::de::DeserializeOwned;
+use serde_json::{Value as Json, json};
+use skyloom_model::action::Guard;
+use skyloom_model::{Activity, Host, Lifecycle, Reason, Scope, Server, ServerAction, ServerId};
 
 use super::Cloud;
 use super::once::Change;
 use super::records::precondition;
-use crate::flows::StopParams;
-use crate::{Caller, CloudError, Result, ServerTask, StopOptions, checks};
+use crate::flows::{RecycleParams, StopParams};
+use crate::{
+    Caller, CloudError, DeleteServer, FieldError, Result, ServerChanged, ServerTask, StopOptions, checks,
+};
+
+/// Longest time in the recycle bin, in hours.
+const MOST_KEPT: u32 = 8760;
+
+/// What an action asks for.
+#[derive(Debug, Clone)]
+pub(super) struct Ask {
+    pub(super) action: ServerAction,
+    /// The flow, where it is not the table's.
+    pub(super) flow: Option<&'static str>,
+    pub(super) params: Json,
+    /// What tells this request from others of the action.
+    pub(super) request: Json,
+    /// What is wanted of the server from now on.
+    pub(super) want: fn(&mut Server),
+}
+
+impl Ask {
+    fn plain(action: ServerAction, want: fn(&mut Server)) -> Self {
+        Self {
+            action,
+            flow: None,
+            params: json!({}),
+            request: Json::Null,
+            want,
+        }
+    }
+}
 
 impl Cloud {
-    /// Turns a server on.
+    /// Any action by its name, with its options as its own request would have them. For batches and kept plans.
+    ///
+    /// # Errors
+    /// Those of the action; `options.invalid`.
+    pub async fn act_on_server(
+        &self,
+        caller: &Caller,
+        id: ServerId,
+        action: ServerAction,
+        options: Json,
+    ) -> Result<ServerChanged> {
+        let by_task = match action {
+            ServerAction::Start
+            | ServerAction::Pause
+            | ServerAction::Unpause
+            | ServerAction::Suspend
+            | ServerAction::Resume
+            | ServerAction::HardReboot
+            | ServerAction::Purge
+            | ServerAction::ResetState => self.simple_action(caller, id, action).await?,
+            ServerAction::Stop => self.stop_server(caller, id, read(options)?).await?,
+            ServerAction::StopRescue => self.stop_rescue(caller, id, read(options)?).await?,
+            // Its password is shown once, which a batch does not.
+            ServerAction::StartRescue => {
+                let reason = Reason::new("action.alone", "a rescue is started of one server at a time");
+                return Err(CloudError::invalid(reason));
+            }
+            ServerAction::Rebuild => self.rebuild_server(caller, id, read(options)?).await?,
+            ServerAction::Reboot => self.reboot_server(caller, id, read(options)?).await?,
+            ServerAction::Delete => self.remove_server(caller, id, read(options)?).await?,
+            ServerAction::Update => {
+                return Ok(done(self.update_server(caller, id, read(options)?).await?));
+            }
+            ServerAction::Lock => return Ok(done(self.lock_server(caller, id, read(options)?).await?)),
+            ServerAction::Unlock
+            | ServerAction::Protect
+            | ServerAction::Unprotect
+            | ServerAction::Restore => return Ok(done(self.edit_server(caller, id, action).await?)),
+        };
+        Ok(ServerChanged {
+            server: by_task.server,
+            task: Some(by_task.task),
+        })
+    }
+
+    /// An action without options that a task carries out.
     ///
     /// # Errors
     /// `server.not_found`, `server.busy`, `server.wrong_power_state`, …: those of [`ServerAction::allowed`];
-    /// `precondition.failed`, `auth.forbidden`.
+    /// `host.cannot`, `precondition.failed`, `auth.forbidden`; `action.unknown` for one that is not of this sort.
+    pub async fn simple_action(
+        &self,
+        caller: &Caller,
+        id: ServerId,
+        action: ServerAction,
+    ) -> Result<ServerTask> {
+        let ask = match action {
+            ServerAction::Start | ServerAction::Resume => Ask::plain(action, |s| s.spec.running = true),
+            ServerAction::Pause | ServerAction::Unpause | ServerAction::ResetState => {
+                Ask::plain(action, |_| {})
+            }
+            ServerAction::Suspend => Ask::plain(action, |s| s.spec.running = false),
+            ServerAction::HardReboot => Ask {
+                params: json!(StopParams {
+                    force: true,
+                    timeout_seconds: 0
+                }),
+                ..Ask::plain(action, |s| s.spec.running = true)
+            },
+            ServerAction::Purge => Ask::plain(action, |s| s.status.lifecycle = Lifecycle::Deleting),
+            _ => {
+                let reason = Reason::new("action.unknown", format!("{} has options", action.def().verb));
+                return Err(CloudError::invalid(reason));
+            }
+        };
+        self.ask(caller, id, ask).await
+    }
+
+    /// Turns a server on.
+    ///
+    /// # Errors
+    /// As [`Cloud::simple_action`].
     pub async fn start_server(&self, caller: &Caller, id: ServerId) -> Result<ServerTask> {
-        self.act(caller, id, ServerAction::Start, StopOptions::default())
-            .await
+        self.simple_action(caller, id, ServerAction::Start).await
     }
 
     /// Turns a server off.
     ///
     /// # Errors
-    /// As [`Cloud::start_server`]; `timeout.invalid`.
+    /// As [`Cloud::simple_action`]; `timeout.invalid`.
     pub async fn stop_server(
         &self,
         caller: &Caller,
         id: ServerId,
         options: StopOptions,
     ) -> Result<ServerTask> {
-        self.act(caller, id, ServerAction::Stop, options).await
+        let off = |s: &mut Server| s.spec.running = false;
+        self.ask(caller, id, stopping(ServerAction::Stop, options, off)?)
+            .await
     }
 
-    /// Turns a server off and on again.
+    /// Turns a server off and on again. By force it is a hard reboot.
     ///
     /// # Errors
     /// As [`Cloud::stop_server`].
@@ -44,53 +159,94 @@ impl Cloud {
         id: ServerId,
         options: StopOptions,
     ) -> Result<ServerTask> {
-        self.act(caller, id, ServerAction::Reboot, options).await
-    }
-
-    /// Removes a server with its disks and ports.
-    ///
-    /// # Errors
-    /// As [`Cloud::start_server`]; `server.protected`.
-    pub async fn delete_server(&self, caller: &Caller, id: ServerId) -> Result<ServerTask> {
-        self.act(caller, id, ServerAction::Delete, StopOptions::default())
+        let on = |s: &mut Server| s.spec.running = true;
+        self.ask(caller, id, stopping(ServerAction::Reboot, options, on)?)
             .await
     }
 
-    async fn act(
+    /// Removes a server with its disks and ports, or puts it into the recycle bin, as the cloud is configured.
+    ///
+    /// # Errors
+    /// As [`Cloud::simple_action`]; `server.protected`.
+    pub async fn delete_server(&self, caller: &Caller, id: ServerId) -> Result<ServerTask> {
+        self.remove_server(caller, id, DeleteServer::default()).await
+    }
+
+    /// The same, with how long it is kept in the recycle bin.
+    ///
+    /// # Errors
+    /// As [`Cloud::delete_server`]; `keep_hours.invalid`.
+    pub async fn remove_server(
         &self,
         caller: &Caller,
         id: ServerId,
-        action: ServerAction,
-        options: StopOptions,
+        options: DeleteServer,
     ) -> Result<ServerTask> {
-        let timeout_seconds = checks::server::stop_timeout(options.timeout_seconds)?;
-        let stop = StopParams {
-            force: options.force,
-            timeout_seconds,
+        let keep_hours = options.keep_hours.unwrap_or(self.recycle_hours);
+        if keep_hours > MOST_KEPT {
+            let message = format!("at most {MOST_KEPT} hours");
+            return Err(CloudError::field(FieldError::new(
+                "keep_hours",
+                "keep_hours.invalid",
+                message,
+            )));
+        }
+        let gone = Ask {
+            request: json!(options),
+            ..Ask::plain(ServerAction::Delete, |s| s.status.lifecycle = Lifecycle::Deleting)
         };
+        // Only what can be used can be kept for use: the bin's own, and what failed, goes.
+        let found = self
+            .own::<Server>(caller, gone.action.permission(), id.uuid())
+            .await?;
+        let status = &found.value.status;
+        if keep_hours == 0 || status.lifecycle != Lifecycle::Active || status.placement.is_none() {
+            return self.ask(caller, id, gone).await;
+        }
+        let kept = Ask {
+            flow: Some("server.recycle"),
+            params: json!(RecycleParams {
+                keep_hours,
+                timeout_seconds: checks::server::stop_timeout(None)?,
+            }),
+            want: |s| s.spec.running = false,
+            ..gone
+        };
+        self.ask(caller, id, kept).await
+    }
+
+    /// The checks of the table, then server and task in one commit.
+    pub(super) async fn ask(&self, caller: &Caller, id: ServerId, ask: Ask) -> Result<ServerTask> {
+        let def = ask.action.def();
+        let request = json!([id, ask.request]);
+        let ask = &ask;
         let done = self
-            .once(caller, action.flow(), json!([id, options]), || {
+            .once(caller, def.name, request, || {
                 async move {
-                    let found = self.own::<Server>(caller, permission(action), id.uuid()).await?;
+                    let found = self.own::<Server>(caller, def.permission, id.uuid()).await?;
                     precondition(caller, found.modified)?;
-                    action
-                        .allowed(&found.value.status)
+                    let server = &found.value;
+                    let past_locks = caller.may_to("server:unlock", &server.meta).is_ok();
+                    ask.action
+                        .allowed_to(&server.status, past_locks)
                         .map_err(CloudError::conflict)?;
-                    let params = match action {
-                        ServerAction::Start | ServerAction::Delete => json!({}),
-                        ServerAction::Stop | ServerAction::Reboot => json!(stop),
-                    };
-                    let task = self.task(caller, action.flow(), &found.value, params);
-                    let mut server: Server = found.value.clone();
+                    if matches!(
+                        ask.action,
+                        ServerAction::Delete | ServerAction::Purge | ServerAction::Rebuild
+                    ) {
+                        self.no_snapshots(caller, server).await?;
+                    }
+                    if let Guard::Ability(ability) = def.guard {
+                        self.able(server, ability).await?;
+                    }
+                    let flow = ask.flow.or(def.flow).unwrap_or(def.name);
+                    let task = self.task(caller, flow, server, ask.params.clone());
+                    let mut server: Server = server.clone();
                     server.status.activity = Some(Activity {
                         task: task.id,
                         flow: task.flow.clone(),
                     });
-                    match action {
-                        ServerAction::Start | ServerAction::Reboot => server.spec.running = true,
-                        ServerAction::Stop => server.spec.running = false,
-                        ServerAction::Delete => server.status.lifecycle = Lifecycle::Deleting,
-                    }
+                    (ask.want)(&mut server);
                     server.meta.updated_at = self.now();
                     let txn = found.replace(&server)?;
                     let answer = ServerTask {
@@ -99,21 +255,50 @@ impl Cloud {
                     };
                     Ok(Change::new(txn, answer)
                         .task(task)
-                        .told(permission(action), &found.value.meta))
+                        .told(def.permission, &found.value.meta))
                 }
                 .boxed()
             })
             .await?;
         Ok(done.answer)
     }
+
+    /// Refuses what the hypervisor of the server's host cannot do.
+    pub(super) async fn able(&self, server: &Server, ability: &'static str) -> Result<()> {
+        let Some(placement) = &server.status.placement else {
+            return Ok(());
+        };
+        let host = self
+            .resource::<Host>(Scope::System, placement.host.uuid())
+            .await?;
+        let facts = host.and_then(|host| host.value.status.facts);
+        if facts.is_some_and(|facts| facts.traits.iter().any(|t| t == ability)) {
+            return Ok(());
+        }
+        let message = format!("the hypervisor of the server's host cannot {ability} guests");
+        Err(CloudError::conflict(Reason::new("host.cannot", message)))
+    }
 }
 
-/// What an action takes.
-const fn permission(action: ServerAction) -> &'static str {
-    match action {
-        ServerAction::Start => "server:start",
-        ServerAction::Stop => "server:stop",
-        ServerAction::Reboot => "server:reboot",
-        ServerAction::Delete => "server:delete",
+fn stopping(action: ServerAction, options: StopOptions, want: fn(&mut Server)) -> Result<Ask> {
+    Ok(Ask {
+        params: json!(StopParams {
+            force: options.force,
+            timeout_seconds: checks::server::stop_timeout(options.timeout_seconds)?,
+        }),
+        request: json!(options),
+        ..Ask::plain(action, want)
+    })
+}
+
+const fn done(server: Server) -> ServerChanged {
+    ServerChanged { server, task: None }
+}
+
+fn read<T: DeserializeOwned + Default>(options: Json) -> Result<T> {
+    if options.is_null() {
+        return Ok(T::default());
     }
+    serde_json::from_value(options)
+        .map_err(|e| CloudError::field(FieldError::new("options", "options.invalid", e.to_string())))
 }

@@ -63,6 +63,7 @@ impl Cloud {
             .or_else(|| generated.clone().map(Secret::new));
         let secrets = match password {
             Some(password) => Some(ServerSecrets {
+                rescue_password_hash: None,
                 password_hash: hash::crypt(password, &*self.parts.ids).await?,
                 user_data: request.user_data.clone(),
             }),
@@ -125,6 +126,7 @@ impl Cloud {
                 host_labels: request.host_labels.clone(),
                 anti_affinity_group: request.anti_affinity_group.clone(),
                 running: start,
+                rescue: None,
             },
             status: ServerStatus::new(Lifecycle::Building, PowerState::Unknown),
         };
@@ -299,7 +301,7 @@ fn digest(request: &CreateServer) -> Json {
     })
 }
 
-fn base_image(image: &Image) -> Result<BaseImage> {
+pub(super) fn base_image(image: &Image) -> Result<BaseImage> {
     let sha256 = image.status.sha256.clone();
     let sha256 = sha256.ok_or_else(|| CloudError::internal("an active image without a measured SHA-256"))?;
     Ok(BaseImage {

@@ -87,7 +87,8 @@ impl Cloud {
             return Ok(false);
         };
         let (id, verb) = (server.meta.id, action.def().verb);
-        let key = format!("server.{verb}/{id}/{}", server.meta.generation);
+        // Of this state of the record: a task that has failed is asked for anew.
+        let key = format!("server.{verb}/{id}/{}", server.meta.updated_at);
         let caller = self.asks(project, key).await?;
         let asked = self.act_on_server(&caller, ServerId::from_uuid(id), action, serde_json::Value::Null).await;
         match asked {

@@ -1,12 +1,21 @@
 //! The verbs of the cloud as flows: tasks into plans, ends into records. Pure.
 
+mod definition;
 mod host;
 mod image;
 mod params;
 mod records;
 mod server_create;
 mod server_delete;
+mod server_hold;
 mod server_power;
+mod server_rebuild;
+mod server_recycle;
+mod snapshot;
+mod volume;
+mod volume_attach;
+mod volume_records;
+mod server_rescue;
 
 use std::collections::BTreeMap;
 
@@ -17,22 +26,49 @@ use skyloom_model::{JobId, JobSpec, Place, Reason, RetryPolicy};
 
 pub use host::{ClaimRelease, HostSweep};
 pub use image::{ImageDelete, ImageImport};
-pub use params::{BaseImage, CreateParams, ImportParams, PortPlan, ReleaseParams, StopParams, SweepParams};
+pub use params::{
+    BaseImage, CreateParams, ImportParams, PortPlan, RecycleParams, ReleaseParams, StopParams, SweepParams,
+};
 pub use server_create::ServerCreate;
 pub use server_delete::ServerDelete;
+pub use server_hold::{ServerHold, ServerResetState};
 pub use server_power::{ServerReboot, ServerStart, ServerStop};
+pub use server_rebuild::{RebuildParams, ServerRebuild, ServerTidy};
+pub use server_recycle::ServerRecycle;
+pub use snapshot::{SnapshotCreate, SnapshotDelete, SnapshotRevert};
+pub(crate) use volume::{GrowParams, LimitParams, VolumeCreateParams, VolumeFrom, pool_label};
+pub use volume::{VolumeCreate, VolumeDelete, VolumeGrow, VolumeLimit};
+pub use volume_attach::{VolumeAttach, VolumeDetach};
+pub use server_rescue::{RescueParams, ServerStartRescue, ServerStopRescue};
 
 /// All flows of this crate.
 #[must_use]
 pub fn cloud_flows() -> FlowRegistry {
-    FlowRegistry::new()
-        .with(ServerCreate)
+    let held = ServerHold::ALL
+        .into_iter()
+        .fold(FlowRegistry::new(), FlowRegistry::with);
+    held.with(ServerCreate)
         .with(ServerStart)
         .with(ServerStop)
         .with(ServerReboot)
         .with(ServerDelete)
+        .with(ServerRebuild)
+        .with(ServerTidy)
+        .with(ServerRecycle)
+        .with(ServerResetState)
+        .with(ServerStartRescue)
+        .with(ServerStopRescue)
         .with(ImageImport)
         .with(ImageDelete)
+        .with(VolumeCreate)
+        .with(VolumeDelete)
+        .with(VolumeGrow)
+        .with(VolumeLimit)
+        .with(VolumeAttach)
+        .with(VolumeDetach)
+        .with(SnapshotCreate)
+        .with(SnapshotRevert)
+        .with(SnapshotDelete)
         .with(HostSweep)
         .with(ClaimRelease)
 }

@@ -96,6 +96,15 @@ pub struct StopParams {
     pub timeout_seconds: u32,
 }
 
+/// Parameters of `server.recycle`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecycleParams {
+    /// How long it is kept in the recycle bin.
+    pub keep_hours: u32,
+    /// How long the guest may take to turn itself off.
+    pub timeout_seconds: u32,
+}
+
 /// Parameters of `host.sweep`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SweepParams {

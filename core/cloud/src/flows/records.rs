@@ -9,6 +9,8 @@ use skyloom_model::{
 use skyloom_scheduler::release;
 use skyloom_store::{Key, Txn};
 
+use super::definition::definition_reads;
+
 /// The key of a path made of ids and fixed words. A task whose words are not fixed is damaged.
 pub(super) fn key(path: &str) -> Result<Key, Reason> {
     Key::parse(path).map_err(|e| Reason::new("record.bad_key", e.to_string()))
@@ -19,7 +21,7 @@ pub(super) fn subject_key(task: &Task) -> Result<Key, Reason> {
     key(&paths::resource(&task.subject.kind, task.scope, task.subject.id))
 }
 
-fn port_key(task: &Task, port: PortId) -> Result<Key, Reason> {
+pub(super) fn port_key(task: &Task, port: PortId) -> Result<Key, Reason> {
     key(&paths::resource(Port::KIND, task.scope, port.uuid()))
 }
 
@@ -38,6 +40,15 @@ pub(super) fn power_reads(task: &Task, have: &Records) -> Result<Vec<Key>, Reaso
         && let Some(placement) = &server.status.placement
     {
         keys.push(seen_key(placement.host, server.id())?);
+    }
+    Ok(keys)
+}
+
+/// The same, with what the server's definition is made of.
+pub(super) fn restart_reads(task: &Task, have: &Records) -> Result<Vec<Key>, Reason> {
+    let mut keys = power_reads(task, have)?;
+    if let Some(server) = have.get::<Server>(&keys[0])? {
+        keys.extend(definition_reads(task, &server)?);
     }
     Ok(keys)
 }
@@ -87,9 +98,7 @@ pub(super) fn seen(server: &Server, records: &Records) -> Result<Option<VmObserv
 pub(super) fn server_reads(task: &Task, have: &Records) -> Result<Vec<Key>, Reason> {
     let mut keys = vec![subject_key(task)?];
     if let Some(server) = have.get::<Server>(&keys[0])? {
-        for port in &server.spec.ports {
-            keys.push(port_key(task, *port)?);
-        }
+        keys.extend(definition_reads(task, &server)?);
         if let Some(placement) = &server.status.placement {
             keys.push(claim_key(placement.host, server.id())?);
             keys.push(ledger_key(placement.host)?);

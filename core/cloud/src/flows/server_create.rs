@@ -13,9 +13,10 @@ use skyloom_model::{
 use skyloom_scheduler::Request;
 use skyloom_store::{Guard, Key, Revision, Txn, Value as Document};
 
+use super::definition::{applied, definition};
 use super::records::{bind_ports, key, order, release_claim, server_reads, subject_key, take_seen};
 use super::{CreateParams, Outputs, START_SECONDS, Step, last_output, params};
-use crate::jobs::{CacheInput, DefineInput, SeedInput, ServerInput, Started};
+use crate::jobs::{CacheInput, SeedInput, SeedOf, ServerInput, Started};
 
 /// Makes a server on a host.
 #[derive(Debug, Clone, Copy, Default)]
@@ -71,6 +72,7 @@ impl TaskFlow for ServerCreate {
                     server.status.power = started.power;
                     server.status.accelerator = started.accelerator;
                     server.status.launched_at = Some(cx.now);
+                    server.status.applied = Some(applied(&server));
                 }
                 changes = take_seen(&mut server, cx)?;
                 changes = bind_ports(changes, task, &server, cx.records, true)?;
@@ -179,7 +181,7 @@ fn on_a_host(task: &Task, cx: &PlanContext<'_>, tried: BTreeSet<HostId>) -> Resu
         } else {
             format!("host-{attempt}")
         },
-        jobs: jobs(&server, &params, Place::Host(placed.host), attempt)?,
+        jobs: jobs(task, cx, &server, &params, attempt)?,
         placement: Some(explanation),
         changes,
         generation: server.meta.generation,
@@ -209,12 +211,16 @@ fn request(server: &Server, params: &CreateParams, scope: Scope, exclude: BTreeS
 
 /// The jobs of the `attempt`th host; job names are unique over all stages.
 fn jobs(
+    task: &Task,
+    cx: &PlanContext<'_>,
     server: &Server,
     params: &CreateParams,
-    place: Place,
     attempt: usize,
 ) -> Result<Vec<JobSpec>, Reason> {
     let (id, spec) = (server.id(), &server.spec);
+    let Some(place) = server.status.placement.as_ref().map(|p| Place::Host(p.host)) else {
+        return Err(Reason::new("server.not_placed", "the server is on no host"));
+    };
     let image = params.image.spec();
     let job = |name: &str| match attempt {
         1 => JobId::new(name),
@@ -251,6 +257,7 @@ fn jobs(
     let mut disks = vec![job("disk.root")];
     if spec.config_drive {
         let input = SeedInput {
+            of: SeedOf::Server,
             server: id,
             hostname: spec.hostname.clone(),
             ssh_keys: spec.ssh_keys.clone(),
@@ -267,7 +274,7 @@ fn jobs(
         );
         disks.push(job("disk.seed"));
     }
-    let define = DefineInput::of(server, params);
+    let define = definition(task, server, cx.records, false)?;
     jobs.push(
         Step::new("vm.define", "define the virtual machine", place, &define)?
             .id(job("vm.define"))

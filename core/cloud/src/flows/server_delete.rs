@@ -2,8 +2,9 @@
 
 use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd, TaskFlow};
 use skyloom_model::{
-    JobId, Lifecycle, Place, PowerState, Reason, Resource as _, Scope, Server, Task, TaskEnd, paths,
+    JobId, Lifecycle, Place, PowerState, Reason, Resource as _, Scope, Server, Task, TaskEnd, Volume, VolumeState, paths,
 };
+use skyloom_identity::Amounts;
 use skyloom_store::{Key, Txn};
 
 use super::records::{
@@ -11,6 +12,7 @@ use super::records::{
     subject_key, take_seen,
 };
 use super::{Outputs, Step};
+use super::volume_records::{at as at_of, volume_key};
 use crate::amounts;
 use crate::jobs::{ServerInput, UndefineInput};
 
@@ -56,6 +58,12 @@ impl TaskFlow for ServerDelete {
                     .within(600)
                     .done(),
             ];
+            for (n, volume) in ending(task, &server, cx.records)?.iter().enumerate() {
+                let delete = Step::new("volume.delete", "delete a volume of its own", place, &at_of(volume))?;
+                let id = JobId::new(format!("volume.delete@{}", n + 1));
+                let delete = delete.id(id).after([JobId::new("vm.undefine")]);
+                planned.jobs.push(delete.attempts(10, 1000).within(600).done());
+            }
         }
         Ok(planned)
     }
@@ -79,7 +87,9 @@ impl TaskFlow for ServerDelete {
                 let txn = cx.records.delete(Txn::new(), &at);
                 let txn = delete_ports(txn, task, &server, cx.records)?;
                 let txn = release_claim(txn, &server, cx.records)?;
-                let txn = give_back(txn, task, cx.records, &amounts::of_server(&server))?;
+                let (txn, of_volumes) = part(txn, task, &server, cx)?;
+                let taken = amounts::of_server(&server).plus(&of_volumes);
+                let txn = give_back(txn, task, cx.records, &taken)?;
                 match task.scope {
                     // Not read here: nobody but the lender needs to see it.
                     Scope::Project(project) => txn.delete(key(&paths::server_secrets(project, server.id()))?),
@@ -106,4 +116,48 @@ impl TaskFlow for ServerDelete {
             result: None,
         })
     }
+}
+
+/// The server's volumes.
+fn volumes(task: &Task, server: &Server, records: &Records) -> Result<Vec<Volume>, Reason> {
+    let mut all = Vec::with_capacity(server.status.volumes.len());
+    for id in &server.status.volumes {
+        all.extend(records.get::<Volume>(&volume_key(task, *id)?)?);
+    }
+    Ok(all)
+}
+
+fn ends(volume: &Volume) -> bool {
+    let attachment = volume.status.attachment.as_ref();
+    attachment.is_some_and(|attachment| attachment.delete_with_server)
+}
+
+/// Those that end with it.
+fn ending(task: &Task, server: &Server, records: &Records) -> Result<Vec<Volume>, Reason> {
+    let mut all = volumes(task, server, records)?;
+    all.retain(ends);
+    Ok(all)
+}
+
+/// Adds: the volumes that end with the server are gone, the others are free. Also what the former took.
+fn part(
+    mut txn: Txn,
+    task: &Task,
+    server: &Server,
+    cx: &SettleContext<'_>,
+) -> Result<(Txn, Amounts), Reason> {
+    let mut taken = Amounts::new();
+    for mut volume in volumes(task, server, cx.records)? {
+        let at = volume_key(task, volume.id())?;
+        if ends(&volume) {
+            taken = taken.plus(&amounts::of_volume(volume.spec.size_gib));
+            txn = cx.records.delete(txn, &at);
+        } else {
+            volume.status.attachment = None;
+            volume.status.state = VolumeState::Available;
+            volume.meta.updated_at = cx.now;
+            txn = cx.records.put(txn, &at, &volume)?;
+        }
+    }
+    Ok((txn, taken))
 }

@@ -6,9 +6,11 @@ use skyloom_model::{
 };
 use skyloom_store::{Key, Txn};
 
-use super::records::{order, power_reads, subject_key, take_seen};
+use super::definition::{applied, definition};
+use super::records::{order, power_reads, restart_reads, subject_key, take_seen};
+use super::server_hold::{ServerHold, hold};
 use super::{Outputs, START_SECONDS, Step, StopParams, output, params};
-use crate::jobs::{ServerInput, Started, StopInput};
+use crate::jobs::{Seen, ServerInput, Started, StopInput};
 
 /// Turns a server on.
 #[derive(Debug, Clone, Copy, Default)]
@@ -25,10 +27,17 @@ impl TaskFlow for ServerStart {
         "server.start"
     }
     fn reads(&self, task: &Task, have: &Records, _outputs: &Outputs) -> Vec<Key> {
-        power_reads(task, have).unwrap_or_default()
+        restart_reads(task, have).unwrap_or_default()
     }
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
-        planned(task, cx, |server, place| Ok(vec![start(server, place)?]))
+        planned(task, cx, |server, place| {
+            if server.status.power == PowerState::Suspended {
+                return Ok(vec![hold(ServerHold::Resume, server.id(), place)?]);
+            }
+            let (define, mut on) = (define(task, cx, server, place)?, start(server.id(), place)?);
+            on.after = vec![define.id.clone()];
+            Ok(vec![define, on])
+        })
     }
     fn next(
         &self,
@@ -42,9 +51,11 @@ impl TaskFlow for ServerStart {
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
         settled(task, cx, |server| match cx.end {
             TaskEnd::Done => started(server, cx),
-            // The way back has forced it off.
+            // The way back has forced it off, or kept its memory once more.
             TaskEnd::Failed | TaskEnd::Cancelled if cx.plan.is_some() => {
-                server.status.power = PowerState::Stopped;
+                if server.status.power != PowerState::Suspended {
+                    server.status.power = PowerState::Stopped;
+                }
             }
             TaskEnd::Failed | TaskEnd::Cancelled | TaskEnd::Abandoned => {}
         })
@@ -60,7 +71,7 @@ impl TaskFlow for ServerStop {
     }
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
         let how: StopParams = params(task)?;
-        planned(task, cx, |server, place| Ok(vec![stop(server, place, how)?]))
+        planned(task, cx, |server, place| Ok(vec![stop(server.id(), place, how)?]))
     }
     fn next(
         &self,
@@ -85,15 +96,18 @@ impl TaskFlow for ServerReboot {
         "server.reboot"
     }
     fn reads(&self, task: &Task, have: &Records, _outputs: &Outputs) -> Vec<Key> {
-        power_reads(task, have).unwrap_or_default()
+        restart_reads(task, have).unwrap_or_default()
     }
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
         let how: StopParams = params(task)?;
         planned(task, cx, |server, place| {
-            let off = stop(server, place, how)?;
-            let mut on = start(server, place)?;
+            // The definition first: it takes effect when the guest is turned on.
+            let define = define(task, cx, server, place)?;
+            let mut off = stop(server.id(), place, how)?;
+            let mut on = start(server.id(), place)?;
+            off.after = vec![define.id.clone()];
             on.after = vec![off.id.clone()];
-            Ok(vec![off, on])
+            Ok(vec![define, off, on])
         })
     }
     fn next(
@@ -107,7 +121,10 @@ impl TaskFlow for ServerReboot {
 
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
         settled(task, cx, |server| match cx.end {
-            TaskEnd::Done => started(server, cx),
+            TaskEnd::Done => {
+                started(server, cx);
+                server.status.lifecycle = Lifecycle::Active;
+            }
             TaskEnd::Failed | TaskEnd::Cancelled if stopped(cx) => {
                 server.status.power = PowerState::Stopped;
             }
@@ -116,7 +133,19 @@ impl TaskFlow for ServerReboot {
     }
 }
 
-fn start(server: ServerId, place: Place) -> Result<JobSpec, Reason> {
+/// The domain as the records want it by now.
+pub(super) fn define(
+    task: &Task,
+    cx: &PlanContext<'_>,
+    server: &Server,
+    place: Place,
+) -> Result<JobSpec, Reason> {
+    let input = definition(task, server, cx.records, true)?;
+    let step = Step::new("vm.define", "define the virtual machine", place, &input)?;
+    Ok(step.weight(2).within(120).done())
+}
+
+pub(super) fn start(server: ServerId, place: Place) -> Result<JobSpec, Reason> {
     let step = Step::new(
         "vm.start",
         "start the virtual machine",
@@ -126,7 +155,7 @@ fn start(server: ServerId, place: Place) -> Result<JobSpec, Reason> {
     Ok(step.weight(5).within(START_SECONDS).done())
 }
 
-fn stop(server: ServerId, place: Place, how: StopParams) -> Result<JobSpec, Reason> {
+pub(super) fn stop(server: ServerId, place: Place, how: StopParams) -> Result<JobSpec, Reason> {
     let input = StopInput {
         server,
         force: how.force,
@@ -140,17 +169,18 @@ fn stop(server: ServerId, place: Place, how: StopParams) -> Result<JobSpec, Reas
         .done())
 }
 
-fn planned(
+/// What is common: an order of a new generation to the server's host.
+pub(super) fn planned(
     task: &Task,
     cx: &PlanContext<'_>,
-    jobs: impl FnOnce(ServerId, Place) -> Result<Vec<JobSpec>, Reason>,
+    jobs: impl FnOnce(&Server, Place) -> Result<Vec<JobSpec>, Reason>,
 ) -> Result<Planned, Refusal> {
     let at = subject_key(task)?;
     let mut server: Server = cx.records.need(&at)?;
     let Some(placement) = &server.status.placement else {
         return Err(Reason::new("server.not_placed", "the server is on no host").into());
     };
-    let jobs = jobs(server.id(), Place::Host(placement.host))?;
+    let jobs = jobs(&server, Place::Host(placement.host))?;
     order(&mut server, cx);
     Ok(Planned {
         jobs,
@@ -160,8 +190,29 @@ fn planned(
     })
 }
 
+/// Jobs that change nothing about the server's domain: no new order.
+pub(super) fn beside(
+    task: &Task,
+    cx: &PlanContext<'_>,
+    jobs: impl FnOnce(&Server, Place) -> Result<Vec<JobSpec>, Reason>,
+) -> Result<Planned, Refusal> {
+    let server: Server = cx.records.need(&subject_key(task)?)?;
+    let Some(placement) = &server.status.placement else {
+        return Err(Reason::new("server.not_placed", "the server is on no host").into());
+    };
+    Ok(Planned {
+        jobs: jobs(&server, Place::Host(placement.host))?,
+        generation: server.meta.generation,
+        ..Planned::default()
+    })
+}
+
 /// What is common: the activity ends, a failure is kept as a fault; only a stuck task makes the server unusable.
-fn settled(task: &Task, cx: &SettleContext<'_>, change: impl FnOnce(&mut Server)) -> Result<Settled, Reason> {
+pub(super) fn settled(
+    task: &Task,
+    cx: &SettleContext<'_>,
+    change: impl FnOnce(&mut Server),
+) -> Result<Settled, Reason> {
     let at = subject_key(task)?;
     let Some(mut server) = cx.records.get::<Server>(&at)? else {
         return Ok(Settled::default());
@@ -189,15 +240,20 @@ fn settled(task: &Task, cx: &SettleContext<'_>, change: impl FnOnce(&mut Server)
     })
 }
 
-fn started(server: &mut Server, cx: &SettleContext<'_>) {
+pub(super) fn started(server: &mut Server, cx: &SettleContext<'_>) {
     if let Some(started) = output::<Started>(cx.outputs, "vm.start") {
         server.status.power = started.power;
         server.status.accelerator = started.accelerator;
+        server.status.launched_at = Some(cx.now);
+        server.status.applied = Some(applied(server));
+    }
+    if let Some(power) = output::<Seen>(cx.outputs, "vm.resume").and_then(|seen| seen.power) {
+        server.status.power = power;
         server.status.launched_at = Some(cx.now);
     }
 }
 
 /// Whether the stop has succeeded, whatever came after.
-fn stopped(cx: &SettleContext<'_>) -> bool {
+pub(super) fn stopped(cx: &SettleContext<'_>) -> bool {
     cx.outputs.contains_key(&JobId::new("vm.stop"))
 }

@@ -5,10 +5,24 @@
 //! | `image.cache` | host | the image is in the host's cache | nothing: the cache is everybody's |
 //! | `disk.overlay` | host | a server's disk exists | that disk is gone |
 //! | `disk.seed` | host | the config drive exists | it is gone |
+//! | `disk.delete` | host | one disk of a server is gone | nothing: deleted is deleted |
 //! | `disk.delete_all` | host | nothing of the server is in the pool | nothing: deleted is deleted |
-//! | `vm.define` | host | the domain exists | it is gone |
+//! | `vm.define` | host | the domain exists | it is gone, unless it was there before |
 //! | `vm.start` | host | the domain runs | it is off |
 //! | `vm.stop` | host | the domain is off | nothing: a guest that was told to end has ended |
+//! | `vm.halt` | host | the domain is off | it runs again, if it did |
+//! | `vm.switch` | host | the domain, which is off, is made another way | it is made as it was |
+//! | `vm.pause`, `vm.unpause` | host | the guest's CPUs are held, or go on | the other of the two |
+//! | `vm.suspend`, `vm.resume` | host | the guest's memory is on disk, or it goes on with that | the other of the two |
+//! | `vm.look` | host | none: what the domain is | nothing to undo |
+//! | `volume.create` | host | a volume's file exists | it is gone |
+//! | `volume.delete` | host | it is gone | nothing: deleted is deleted |
+//! | `volume.grow` | host | a volume is at least so large | nothing: a disk is never made smaller |
+//! | `volume.attach`, `volume.detach` | host | a domain has a volume's disk, or has not | the other of the two |
+//! | `volume.limit` | host | what a disk may do at most | what it might do before |
+//! | `snapshot.take` | host | a snapshot is in the disks | it is not |
+//! | `snapshot.revert` | host | the disks are as they were in it | nothing: what was written since is gone |
+//! | `snapshot.forget` | host | no disk has anything of it | nothing: deleted is deleted |
 //! | `vm.undefine` | host | no domain exists | nothing: deleted is deleted |
 //! | `host.look` | host | none: what there is on the host | nothing to undo |
 //! | `image.fetch` | engine | content is staged | nothing is staged |
@@ -21,7 +35,11 @@ mod image_cache;
 mod image_import;
 mod look;
 mod seed;
+mod snapshot;
 mod vm;
+mod vm_hold;
+mod volume;
+mod way_back;
 
 use std::sync::Arc;
 
@@ -35,8 +53,12 @@ use skyloom_store::DynBackend;
 pub(crate) use image_cache::CacheInput;
 pub(crate) use image_import::{DeleteImageInput, FetchInput, InspectInput, Inspected, PublishInput};
 pub(crate) use look::{Looked, Thing};
-pub(crate) use seed::SeedInput;
-pub(crate) use vm::{DefineInput, Started, StopInput, UndefineInput};
+pub(crate) use seed::{SeedInput, SeedOf};
+pub(crate) use snapshot::{SnapshotInput, Taken, Target};
+pub(crate) use vm::{BootInput, DefineInput, Started, StopInput, UndefineInput, VolumeDisk};
+pub(crate) use vm_hold::Seen;
+pub(crate) use volume::{GrowInput, Measured, PlaceInput, keeps_snapshots};
+pub(crate) use way_back::{DeleteDiskInput, HaltInput, SwitchInput};
 
 use crate::{ImageContent, ImageFetch, ImageRepo};
 
@@ -69,7 +91,35 @@ pub struct EngineParts {
 /// The jobs that a host's agent does.
 #[must_use]
 pub fn host_jobs(parts: &HostParts) -> JobRegistry {
-    JobRegistry::new()
+    let verbs = [
+        vm_hold::Verb::Pause,
+        vm_hold::Verb::Unpause,
+        vm_hold::Verb::Suspend,
+        vm_hold::Verb::Resume,
+    ];
+    let held = verbs.into_iter().fold(JobRegistry::new(), |jobs, verb| {
+        jobs.with(vm_hold::HoldGuest {
+            verb,
+            hypervisor: parts.hypervisor.clone(),
+        })
+    });
+    let parts_of_volumes = volume::VolumeParts {
+        hypervisor: parts.hypervisor.clone(),
+        storage: parts.storage.clone(),
+    };
+    let held = held
+        .with(volume::Create(parts_of_volumes.clone()))
+        .with(volume::Delete(parts_of_volumes.clone()))
+        .with(volume::Grow(parts_of_volumes.clone()))
+        .with(volume::Attach(parts_of_volumes.clone()))
+        .with(volume::Detach(parts_of_volumes.clone()))
+        .with(volume::Limit(parts_of_volumes.clone()))
+        .with(snapshot::Take(parts_of_volumes.clone()))
+        .with(snapshot::Revert(parts_of_volumes.clone()))
+        .with(snapshot::Forget(parts_of_volumes));
+    held.with(vm_hold::LookAtGuest {
+        hypervisor: parts.hypervisor.clone(),
+    })
         .with(image_cache::CacheImage {
             storage: parts.storage.clone(),
             content: parts.content.clone(),
@@ -102,6 +152,16 @@ pub fn host_jobs(parts: &HostParts) -> JobRegistry {
         })
         .with(vm::Undefine {
             hypervisor: parts.hypervisor.clone(),
+        })
+        .with(way_back::Halt(vm::Stop {
+            hypervisor: parts.hypervisor.clone(),
+        }))
+        .with(way_back::Switch(vm::Define {
+            hypervisor: parts.hypervisor.clone(),
+            storage: parts.storage.clone(),
+        }))
+        .with(way_back::DeleteDisk {
+            storage: parts.storage.clone(),
         })
 }
 

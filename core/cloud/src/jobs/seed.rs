@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use skyloom_flow::{Job, JobContext, JobError, Undo};
 use skyloom_hypervisor::HostStorage;
 use skyloom_image::{SeedNic, SeedSpec};
-use skyloom_model::{HostId, Hostname, Secret, ServerId, ServerSecrets, paths};
+use skyloom_model::{HostId, Hostname, RESCUE_SEED, Secret, ServerId, ServerSecrets, paths};
 use skyloom_store::{DynBackend, Key};
 
 use super::host_error;
@@ -17,12 +17,37 @@ use crate::flows::PortPlan;
 
 /// Name of the first user of a guest.
 const FIRST_USER: &str = "skyloom";
+/// Name of the first user of a rescue system.
+const RESCUER: &str = "root";
 /// The disk's name.
 const DISK: &str = "seed";
+
+/// For which system a config drive is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SeedOf {
+    /// The server's own.
+    #[default]
+    Server,
+    /// Its rescue system: with a user, a password and a disk of its own.
+    Rescue,
+}
+
+impl SeedOf {
+    const fn disk(self) -> &'static str {
+        match self {
+            Self::Server => DISK,
+            Self::Rescue => RESCUE_SEED,
+        }
+    }
+}
 
 /// Input of `disk.seed`: all that is no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SeedInput {
+    /// For which system.
+    #[serde(default)]
+    pub(crate) of: SeedOf,
     /// Which server; also the instance id.
     pub(crate) server: ServerId,
     /// What the guest calls itself.
@@ -66,20 +91,24 @@ impl Job for Seed {
     async fn run(&self, cx: &JobContext<'_>) -> Result<Value, JobError> {
         let input: SeedInput = cx.input()?;
         let secrets = self.secrets(input.server).await?;
+        let (user, hash, user_data) = match input.of {
+            SeedOf::Server => (FIRST_USER, Some(secrets.password_hash), secrets.user_data),
+            SeedOf::Rescue => (RESCUER, secrets.rescue_password_hash, None),
+        };
         let iso = SeedSpec {
             instance_id: input.server.to_string(),
             hostname: input.hostname,
-            default_user: FIRST_USER.to_owned(),
+            default_user: user.to_owned(),
             ssh_keys: input.ssh_keys,
-            password_hash: Some(Secret::new(secrets.password_hash)),
-            user_data: secrets.user_data.map(Secret::new),
+            password_hash: hash.filter(|hash| !hash.is_empty()).map(Secret::new),
+            user_data: user_data.map(Secret::new),
             metadata: input.metadata,
             nics: input.ports.into_iter().map(nic).collect(),
         }
         .iso()?;
         let disk = self
             .storage
-            .create_seed(input.server, &iso)
+            .create_seed(input.server, input.of.disk(), &iso)
             .await
             .map_err(host_error)?;
         Ok(json!({ "disk": disk.name }))
@@ -88,7 +117,7 @@ impl Job for Seed {
     async fn undo(&self, cx: &JobContext<'_>) -> Result<Undo, JobError> {
         let input: SeedInput = cx.input()?;
         self.storage
-            .delete_disk(input.server, DISK)
+            .delete_disk(input.server, input.of.disk())
             .await
             .map_err(host_error)?;
         Ok(Undo::Undone)

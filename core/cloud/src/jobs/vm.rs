@@ -1,5 +1,6 @@
 //! `vm.define`, `vm.start`, `vm.stop`, `vm.undefine`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,14 +9,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use skyloom_flow::{Job, JobContext, JobError, Undo};
 use skyloom_hypervisor::{
-    DiskSpec, ErrorKind, HostStorage, Hypervisor, Inspection, NicSpec, StopMode, Stopped, VmSpec,
+    Boot, DiskSpec, ErrorKind, HostStorage, Hypervisor, ImageSpec, Inspection, NicSpec, StopMode, Stopped, VmSpec, VolumeAt,
+    is_seed,
 };
 use skyloom_model::ablation::{Rule, kept};
-use skyloom_model::{Name, PowerState, ProjectId, Resource as _, Scope, Server, ServerId};
-use uuid::Uuid;
+use skyloom_model::{IoLimits, Name, PowerState, ProjectId, ServerId};
 
 use super::{ServerInput, host_error};
-use crate::flows::CreateParams;
 
 /// Input of `vm.define`: the domain without its generation (the job's) and its paths (the host's).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,39 +32,48 @@ pub(crate) struct DefineInput {
     pub(crate) memory_mib: u64,
     /// Names of its disks in device order.
     pub(crate) disks: Vec<String>,
+    /// Its volumes, behind them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) volumes: Vec<VolumeDisk>,
     /// Its NICs in device order.
     pub(crate) nics: Vec<NicSpec>,
+    /// What it boots.
+    #[serde(default)]
+    pub(crate) boot: BootInput,
+    /// There is one already, which no way back removes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) stays: bool,
 }
 
-impl DefineInput {
-    /// The domain of a new server.
-    pub(crate) fn of(server: &Server, params: &CreateParams) -> Self {
-        let mut disks = vec!["root".to_owned()];
-        if server.spec.config_drive {
-            disks.push("seed".to_owned());
-        }
-        let project = match server.meta.scope {
-            Scope::Project(project) => project,
-            Scope::System => ProjectId::from_uuid(Uuid::nil()),
-        };
-        Self {
-            server: server.id(),
-            project,
-            name: server.meta.name.clone(),
-            vcpus: server.spec.flavor.spec.resources.vcpus,
-            memory_mib: server.spec.flavor.spec.resources.memory_mib,
-            disks,
-            nics: params
-                .ports
-                .iter()
-                .map(|p| NicSpec {
-                    device: None,
-                    kind: p.kind,
-                    mac: p.mac,
-                })
-                .collect(),
-        }
-    }
+/// What a domain boots: files by their content, found in the host's cache.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "from")]
+pub(crate) enum BootInput {
+    /// Its first disk.
+    #[default]
+    FirstDisk,
+    /// A kernel.
+    Kernel {
+        /// Which.
+        kernel: ImageSpec,
+        /// With which first file system.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        initrd: Option<ImageSpec>,
+        /// With which command line.
+        command_line: String,
+    },
+}
+
+/// A volume as a disk of a domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VolumeDisk {
+    /// Name of the disk.
+    pub(crate) disk: String,
+    /// The volume.
+    pub(crate) at: VolumeAt,
+    /// What it may do, at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) limits: Option<IoLimits>,
 }
 
 /// Makes a domain.
@@ -76,7 +85,7 @@ pub(super) struct Define {
 
 impl Define {
     /// The domain with the paths that the pool has for its disks.
-    async fn spec(&self, input: DefineInput, generation: u64) -> Result<VmSpec, JobError> {
+    pub(super) async fn spec(&self, input: DefineInput, generation: u64) -> Result<VmSpec, JobError> {
         let there = self.storage.disks(input.server).await.map_err(host_error)?;
         let mut disks = Vec::with_capacity(input.disks.len());
         for name in input.disks {
@@ -86,15 +95,30 @@ impl Define {
             };
             disks.push(DiskSpec {
                 limits: None,
-                read_only: name == "seed",
+                read_only: is_seed(&name),
                 name,
                 path: disk.path.clone(),
                 format: disk.format,
                 backing_format: disk.backing_format,
             });
         }
+        for volume in input.volumes {
+            let there = self.storage.volume(&volume.at).await.map_err(host_error)?;
+            let Some(info) = there else {
+                let message = format!("the volume {} is not in the host's pool", volume.at.volume);
+                return Err(JobError::permanent("host.volume_missing", message));
+            };
+            disks.push(DiskSpec {
+                name: volume.disk,
+                path: info.path,
+                format: info.format,
+                backing_format: None,
+                read_only: false,
+                limits: volume.limits,
+            });
+        }
         Ok(VmSpec {
-            boot: skyloom_hypervisor::Boot::FirstDisk,
+            boot: self.boot(input.boot).await?,
             id: input.server,
             project: input.project,
             generation,
@@ -114,7 +138,52 @@ impl Job for Define {
     }
 
     async fn run(&self, cx: &JobContext<'_>) -> Result<Value, JobError> {
-        let spec = self.spec(cx.input()?, cx.record.generation).await?;
+        self.ensure(cx.input()?, cx.record.generation).await
+    }
+
+    async fn undo(&self, cx: &JobContext<'_>) -> Result<Undo, JobError> {
+        let input: DefineInput = cx.input()?;
+        if input.stays {
+            return Ok(Undo::Moot("the next start defines it anew".to_owned()));
+        }
+        undefine(&*self.hypervisor, input.server, cx.record.generation).await
+    }
+}
+
+impl Define {
+    async fn boot(&self, input: BootInput) -> Result<Boot, JobError> {
+        let BootInput::Kernel {
+            kernel,
+            initrd,
+            command_line,
+        } = input
+        else {
+            return Ok(Boot::FirstDisk);
+        };
+        let initrd = match initrd {
+            Some(file) => Some(self.cached(&file).await?),
+            None => None,
+        };
+        Ok(Boot::Kernel {
+            kernel: self.cached(&kernel).await?,
+            initrd,
+            command_line,
+        })
+    }
+
+    async fn cached(&self, file: &ImageSpec) -> Result<PathBuf, JobError> {
+        match self.storage.cached_image(file).await.map_err(host_error)? {
+            Some(there) => Ok(there.path),
+            None => Err(JobError::permanent(
+                "host.file_missing",
+                format!("the image {} is not in the host's cache", file.id),
+            )),
+        }
+    }
+
+    /// Ensures that the domain is as `input` says, and looks.
+    pub(super) async fn ensure(&self, input: DefineInput, generation: u64) -> Result<Value, JobError> {
+        let spec = self.spec(input, generation).await?;
         self.hypervisor.define(&spec).await.map_err(host_error)?;
         match self.hypervisor.inspect(spec.id).await.map_err(host_error)? {
             Inspection::Found { generation, .. } if generation == spec.generation => Ok(json!({})),
@@ -131,11 +200,6 @@ impl Job for Define {
             )),
             Inspection::CannotTell { reason } => Err(cannot_tell(&reason)),
         }
-    }
-
-    async fn undo(&self, cx: &JobContext<'_>) -> Result<Undo, JobError> {
-        let input: DefineInput = cx.input()?;
-        undefine(&*self.hypervisor, input.server, cx.record.generation).await
     }
 }
 
@@ -236,7 +300,17 @@ impl Job for Stop {
     }
 
     async fn run(&self, cx: &JobContext<'_>) -> Result<Value, JobError> {
-        let input: StopInput = cx.input()?;
+        self.ensure_off(cx.input()?, cx.record.generation).await
+    }
+
+    async fn undo(&self, _cx: &JobContext<'_>) -> Result<Undo, JobError> {
+        Ok(Undo::Moot("a guest that was told to end has ended".to_owned()))
+    }
+}
+
+impl Stop {
+    /// Ensures that the domain is off, and looks.
+    pub(super) async fn ensure_off(&self, input: StopInput, generation: u64) -> Result<Value, JobError> {
         let timeout = Duration::from_secs(u64::from(input.timeout_seconds));
         let mode = if input.force {
             StopMode::Force
@@ -245,7 +319,7 @@ impl Job for Stop {
         };
         let how = self
             .hypervisor
-            .stop(input.server, cx.record.generation, mode)
+            .stop(input.server, generation, mode)
             .await
             .map_err(host_error)?;
         match self.hypervisor.inspect(input.server).await.map_err(host_error)? {
@@ -268,10 +342,6 @@ impl Job for Stop {
             Stopped::Forced => "forced",
         };
         Ok(json!({ "power": PowerState::Stopped, "how": how }))
-    }
-
-    async fn undo(&self, _cx: &JobContext<'_>) -> Result<Undo, JobError> {
-        Ok(Undo::Moot("a guest that was told to end has ended".to_owned()))
     }
 }
 
@@ -338,7 +408,7 @@ async fn undefine(hypervisor: &dyn Hypervisor, server: ServerId, generation: u64
 }
 
 /// A domain of a newer order is none of this job's business.
-fn newer_or(error: skyloom_hypervisor::Error) -> Result<Undo, JobError> {
+pub(super) fn newer_or(error: skyloom_hypervisor::Error) -> Result<Undo, JobError> {
     if error.kind() == ErrorKind::Stale {
         Ok(Undo::Moot("the domain belongs to a newer order".to_owned()))
     } else {

@@ -2,6 +2,7 @@
 
 mod checks;
 mod planting;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,14 +10,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
-use skyloom_cloud::{Caller, CreateServer, EngineParts, StopOptions, SweepHost, cloud_flows, engine_jobs};
+use skyloom_cloud::{Caller, CreateServer, DeleteServer, EngineParts, RebuildServer, StartRescue, StopOptions, Suspects, SweepHost, cloud_flows, engine_jobs};
 use skyloom_flow::harness::{self, Arena, Back, Case, Digest};
 use skyloom_flow::{Companion, FlowRegistry, JobRegistry};
 use skyloom_hypervisor::{FakeWorld, Hypervisor as _, Inspection};
 use skyloom_image::Limits;
+use skyloom_model::action::ACTIONS;
 use skyloom_model::{
     Clock, HostId, Ids, ImageId, JobRecord, ManualClock, OrderVerb, PowerState, ProjectId, Resource as _,
-    Server, ServerId, Task, TaskId, TaskState, Timestamp, VmObservation, paths,
+    Server, ServerAction, ServerId, SnapshotId, Task, TaskId, TaskState, Timestamp, VmObservation, VolumeId, paths,
 };
 use skyloom_scheduler::{FilterScheduler, Scheduler};
 use skyloom_store::{DynBackend, MemoryConfig, MemoryStore, Txn, Value};
@@ -25,15 +27,42 @@ use crate::engine::{Engine, FixedFetch, active_image};
 use crate::world::{DISK, World, bytes, image, jobs_of, key, server};
 
 /// All cases. A flow without one fails `every_flow_is_tortured`.
-const CASES: [Case; 16] = [
+const CASES: [Case; 43] = [
     case("server.create", "with a config drive, on two hosts", Back::Before),
     case("server.create", "left off, on the only host", Back::Before),
     case("server.start", "of one that is off", Back::Before),
     case("server.stop", "by asking the guest", Back::Between),
     case("server.stop", "by force", Back::Between),
     case("server.reboot", "by asking the guest", Back::Between),
+    case("server.start", "of one that is suspended", Back::Before),
+    case("server.reboot", "by force", Back::Between),
+    case("server.pause", "of one that runs", Back::Before),
+    case("server.unpause", "of one that is paused", Back::Before),
+    case("server.suspend", "of one that runs", Back::Before),
+    case("server.resume", "of one that is suspended", Back::Before),
+    case("server.rebuild", "of one that runs", Back::Before),
+    case("server.rebuild", "of one that is off", Back::Before),
+    case("server.tidy", "of one that was rebuilt", Back::Between),
+    case("server.recycle", "of one that runs", Back::Between),
+    case("server.reset-state", "of one that runs", Back::Before),
+    case("server.start-rescue", "of one that runs", Back::Before),
+    case("server.start-rescue", "of one that is off", Back::Before),
+    case("server.stop-rescue", "of one that runs", Back::Before),
+    case("server.stop-rescue", "of one that is off", Back::Before),
     case("server.delete", "of one that runs", Back::Between),
     case("server.delete", "of one that was never placed", Back::Between),
+    case("server.delete", "with volumes", Back::Between),
+    case("volume.create", "of zeroes, on two hosts", Back::Before),
+    case("volume.create", "as a copy of a volume", Back::Before),
+    case("volume.delete", "that nobody has", Back::Between),
+    case("volume.grow", "of one that runs", Back::Between),
+    case("volume.limit", "of one that runs", Back::Before),
+    case("volume.attach", "of one that runs", Back::Before),
+    case("volume.attach", "of one that is off", Back::Before),
+    case("volume.detach", "of one that runs", Back::Before),
+    case("snapshot.create", "of one that runs", Back::Before),
+    case("snapshot.revert", "of one that is off", Back::Between),
+    case("snapshot.delete", "that nobody has", Back::Between),
     case("image.import", "of what was sent", Back::Before),
     case("image.import", "of what is fetched", Back::Before),
     case("image.delete", "of an active one", Back::Between),
@@ -79,6 +108,8 @@ impl Arena for Clouds {
             caller,
             server: None,
             planted: None,
+            volume: None,
+            snapshot: None,
         };
         cloud.prepare().await;
         Arc::new(cloud)
@@ -92,6 +123,8 @@ struct CloudWorld {
     caller: Caller,
     image: ImageId,
     server: Option<ServerId>,
+    volume: Option<VolumeId>,
+    snapshot: Option<SnapshotId>,
     /// What was put where it belongs to nobody.
     planted: Planted,
 }
@@ -130,6 +163,29 @@ impl CloudWorld {
         let ended = Engine::new(&self.world).await.carry(&made.task).await;
         assert_eq!(ended.state, wanted, "{:?}", ended.reason);
         self.server = Some(made.server.id());
+        if self.case.name == "of one that was rebuilt" {
+            let asked = self.rebuild(made.server.id()).await;
+            let ended = Engine::new(&self.world).await.carry(&asked).await;
+            assert_eq!(ended.state, TaskState::Done, "{:?}", ended.reason);
+        }
+        let before = match self.case.name {
+            "of one that is paused" => Some(ServerAction::Pause),
+            "of one that is suspended" => Some(ServerAction::Suspend),
+            _ => None,
+        };
+        if let Some(action) = before {
+            let cloud = &self.world.cloud;
+            let asked = cloud.simple_action(&self.caller, made.server.id(), action).await;
+            let ended = Engine::new(&self.world).await.carry(&asked.unwrap().task).await;
+            assert_eq!(ended.state, TaskState::Done, "{:?}", ended.reason);
+        }
+        if self.case.flow == "server.stop-rescue" {
+            let rescue = self.rescue();
+            let asked = self.world.cloud.start_rescue(&self.caller, made.server.id(), rescue).await;
+            let ended = Engine::new(&self.world).await.carry(&asked.unwrap().task).await;
+            assert_eq!(ended.state, TaskState::Done, "{:?}", ended.reason);
+        }
+        self.prepare_volumes(made.server.id()).await;
         // As the agents have reported by now.
         for host in self.world.hosts.keys() {
             let seen = self.witness(*host).look(made.server.id()).await;
@@ -140,6 +196,24 @@ impl CloudWorld {
             "claim.release" => self.plant_claim(made.server.id()).await,
             _ => {}
         }
+    }
+
+    /// Over the image that is there, with a guest that is asked first.
+    fn rescue(&self) -> StartRescue {
+        StartRescue {
+            image: Some(self.image.to_string()),
+            timeout_seconds: Some(5),
+            ..StartRescue::default()
+        }
+    }
+
+    async fn rebuild(&self, id: ServerId) -> Task {
+        let quick = RebuildServer {
+            timeout_seconds: Some(5),
+            ..RebuildServer::default()
+        };
+        let asked = self.world.cloud.rebuild_server(&self.caller, id, quick).await;
+        asked.unwrap().task
     }
 
     /// Whoever may see to the cloud's own tasks and to those of the project.
@@ -247,6 +321,32 @@ impl harness::World for CloudWorld {
             }
             ("server.start", _) => cloud.start_server(caller, old()).await.unwrap().task,
             ("server.stop", _) => cloud.stop_server(caller, old(), stop).await.unwrap().task,
+            ("server.reboot", "by force") => {
+                let asked = cloud.simple_action(caller, old(), ServerAction::HardReboot).await;
+                asked.unwrap().task
+            }
+            ("server.pause" | "server.unpause" | "server.suspend" | "server.resume" | "server.reset-state", _) => {
+                let def = ACTIONS.iter().find(|def| def.name == self.case.flow).unwrap();
+                let by = if self.case.flow == "server.reset-state" { &self.operator() } else { caller };
+                let asked = cloud.simple_action(by, old(), def.action).await;
+                asked.unwrap().task
+            }
+            ("server.rebuild", _) => self.rebuild(old()).await,
+            ("server.tidy", _) => {
+                let mut suspects = Suspects::default();
+                assert_eq!(cloud.reconcile(&mut suspects).await.unwrap().spare, 1);
+                let activity = self.servers().await[&old()].status.activity.clone().unwrap();
+                cloud.get_task(caller, activity.task).await.unwrap().value
+            }
+            ("server.recycle", _) => {
+                let keep = DeleteServer { keep_hours: Some(1) };
+                cloud.remove_server(caller, old(), keep).await.unwrap().task
+            }
+            ("server.start-rescue", _) => {
+                let asked = cloud.start_rescue(caller, old(), self.rescue()).await;
+                asked.unwrap().task
+            }
+            ("server.stop-rescue", _) => cloud.stop_rescue(caller, old(), stop).await.unwrap().task,
             ("server.reboot", _) => cloud.reboot_server(caller, old(), stop).await.unwrap().task,
             ("server.delete", _) => cloud.delete_server(caller, old()).await.unwrap().task,
             ("image.import", "of what is fetched") => {
@@ -274,6 +374,7 @@ impl harness::World for CloudWorld {
                 sweep.await.unwrap().task
             }
             ("claim.release", _) => self.release().await,
+            (flow, name) if flow.starts_with("volume.") || flow.starts_with("snapshot.") => self.ask_of_volumes(flow, name).await,
             (flow, _) => panic!("nobody asks for {flow}"),
         }
     }
@@ -285,7 +386,7 @@ impl harness::World for CloudWorld {
         };
         match self.case.flow {
             "server.stop" if off => None,
-            "server.reboot" if off => {
+            "server.reboot" if off && self.case.name != "by force" => {
                 let started = self
                     .world
                     .cloud
@@ -314,16 +415,18 @@ impl harness::World for CloudWorld {
         let mut things: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (_, fake) in self.hosts() {
             for domain in fake.domains().unwrap() {
-                let disks: Vec<&str> = domain.spec.disks.iter().map(|d| d.name.as_str()).collect();
+                let disks: Vec<&str> = domain.spec.disks.iter().map(|d| unnumbered(&d.name)).collect();
                 let what = format!("{} {:?} with {disks:?}", domain.spec.name, domain.power);
                 let of = format!("domains of {}", named(domain.spec.id));
                 things.entry(of).or_default().push(what);
             }
             for (server, disks) in Self::disks(fake) {
                 let of = format!("disks of {}", named(server));
+                let disks: Vec<&str> = disks.iter().map(|name| unnumbered(name)).collect();
                 things.entry(of).or_default().push(format!("{disks:?}"));
             }
         }
+        self.tell_volumes(&mut things);
         let mut digest = Digest::new();
         for (of, mut what) in things {
             what.sort();
@@ -352,8 +455,14 @@ impl harness::World for CloudWorld {
         self.check_servers(&servers, ended, &mut left).await;
         self.check_hosts(&servers, ended, &mut left).await;
         self.check_images(&mut left).await;
+        self.check_volumes(&servers, &mut left).await;
         left
     }
+}
+
+/// A disk's name without the number of the order that it was made by.
+fn unnumbered(disk: &str) -> &str {
+    if disk.starts_with("root-") { "another root" } else { disk }
 }
 
 /// Tells what a host's domain is after each job, as its agent does.

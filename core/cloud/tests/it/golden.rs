@@ -123,7 +123,7 @@ async fn plans() -> Vec<(&'static str, String)> {
     all.push(("image_delete", plan_of(&world, &gone).await));
     let left = ServerId::fresh(&*world.ids);
     let storage = world.hosts[&host].fake.storage();
-    storage.create_seed(left, b"left").await.unwrap();
+    storage.create_seed(left, "seed", b"left").await.unwrap();
     let sweep = world
         .cloud
         .sweep_host(&admin, host, SweepHost { remove: true })

@@ -23,6 +23,8 @@ mod previews;
 mod query;
 mod quotas;
 mod reconcile;
+mod rescue;
+mod server_actions;
 mod settle;
 mod sweeps;
 mod torture;

@@ -270,7 +270,7 @@ async fn risks_are_said() {
         reboot.risks
     );
     let steps: Vec<&str> = reboot.steps.iter().map(|s| s.id.as_str()).collect();
-    assert_eq!(steps, ["vm.stop", "vm.start"]);
+    assert_eq!(steps, ["vm.define", "vm.stop", "vm.start"]);
     let delete = previewed(cloud.delete_server(&caller, id).await);
     assert!(
         delete.risks.iter().any(|r| r.contains("disks are deleted")),

@@ -82,7 +82,7 @@ impl Site {
             nics: Vec::new(),
         };
         self.fake(host).hypervisor().define(&spec).await.unwrap();
-        self.fake(host).storage().create_seed(id, b"left").await.unwrap();
+        self.fake(host).storage().create_seed(id, "seed", b"left").await.unwrap();
         let seen = VmObservation {
             server: id,
             project: self.admin.project,
@@ -175,7 +175,7 @@ async fn only_what_certainly_belongs_to_nobody_is_removed() {
     site.domain(host, gone, 4).await;
     site.fake(host)
         .storage()
-        .create_seed(unknown, b"x")
+        .create_seed(unknown, "seed", b"x")
         .await
         .unwrap();
     site.domain(host, silent, 1).await;

@@ -156,7 +156,7 @@ impl World {
             Versioned::decode(&self.store.get(&at).await.unwrap().unwrap()).unwrap();
         found.value.status.reachable = true;
         found.value.status.facts = Some(
-            skyloom_hypervisor::Hypervisor::facts(&fake.hypervisor())
+            skyloom_hypervisor::facts_of(&fake.hypervisor())
                 .await
                 .unwrap(),
         );

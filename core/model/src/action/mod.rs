@@ -26,8 +26,40 @@ pub enum ServerAction {
     Stop,
     /// Off and on again: ask the guest, then force after a time.
     Reboot,
-    /// Remove with its disks.
+    /// Off at once and on again, whatever it does.
+    HardReboot,
+    /// Hold its CPUs.
+    Pause,
+    /// Let them go on.
+    Unpause,
+    /// Off, with its memory on disk.
+    Suspend,
+    /// On again, with that memory.
+    Resume,
+    /// Change name, labels, metadata.
+    Update,
+    /// Refuse changes.
+    Lock,
+    /// Refuse them no longer.
+    Unlock,
+    /// Refuse deletion.
+    Protect,
+    /// Refuse it no longer.
+    Unprotect,
+    /// Remove with its disks, or put into the recycle bin first.
     Delete,
+    /// Take out of the recycle bin.
+    Restore,
+    /// Remove with its disks, whatever the recycle bin says.
+    Purge,
+    /// Have the record say what the host says.
+    ResetState,
+    /// A new root disk over another image.
+    Rebuild,
+    /// Boot a rescue system, with its own disks as data.
+    StartRescue,
+    /// Boot from its own disks again.
+    StopRescue,
 }
 
 /// A condition over the other axes, by name.
@@ -73,6 +105,8 @@ pub enum Guard {
     None,
     /// It lives on a host.
     Placed,
+    /// It runs its rescue system, or is off in between.
+    Rescued,
     /// It lives on a host whose hypervisor has this ability: one of the traits of the host's facts.
     Ability(&'static str),
 }
@@ -94,6 +128,8 @@ pub struct Words {
 pub struct ActionDef {
     /// Which.
     pub action: ServerAction,
+    /// Its name in plans, keys and logs.
+    pub name: &'static str,
     /// Its name on the command line, and in the path.
     pub verb: &'static str,
     /// The flow that does it; none when it is done at once.
@@ -134,13 +170,6 @@ impl ServerAction {
     pub fn def(self) -> &'static ActionDef {
         // A test holds the table to the order of the values.
         &ACTIONS[self as usize]
-    }
-
-    /// The flow that does it; its verb where it is done at once.
-    #[must_use]
-    pub fn flow(self) -> &'static str {
-        let def = self.def();
-        def.flow.unwrap_or(def.verb)
     }
 
     /// The permission that it takes.
@@ -187,6 +216,12 @@ impl ServerAction {
                 format!("the server is {power}: cannot {verb}"),
             ));
         }
+        if def.guard == Guard::Rescued && !status.overlays.rescued {
+            return Err(Reason::new(
+                "server.not_rescued",
+                format!("the server is not in rescue mode: cannot {verb}"),
+            ));
+        }
         if def.guard != Guard::None && status.placement.is_none() {
             return Err(Reason::new(
                 "server.not_placed",
@@ -204,7 +239,10 @@ fn word(value: impl Serialize) -> String {
 
 fn refused_under(overlay: Overlay, verb: &str) -> Reason {
     let (what, hint) = match overlay {
-        Overlay::Locked => ("is locked", "unlock it first; `status.lock` says who locked it and why"),
+        Overlay::Locked => (
+            "is locked",
+            "unlock it first; `status.lock` says who locked it and why",
+        ),
         Overlay::Protected => ("is protected from deletion", "remove the protection first"),
         Overlay::Rescued => ("is in rescue mode", "leave the rescue mode first"),
         Overlay::HostUnreachable => ("is on a host that does not report", "wait for the host"),
@@ -228,6 +266,11 @@ fn wrong_lifecycle(lifecycle: Lifecycle, verb: &str) -> Reason {
             format!("the server is in error: cannot {verb}"),
         )
         .hint("see status.fault; delete it and create it anew"),
+        Lifecycle::Recycled => Reason::new(
+            "server.recycled",
+            format!("the server is in the recycle bin: cannot {verb}"),
+        )
+        .hint("restore it first"),
         Lifecycle::Active => Reason::new(
             "server.active",
             format!("the server is in use as usual: cannot {verb}"),
@@ -257,6 +300,7 @@ mod tests {
         let mut seen = BTreeSet::new();
         for def in ACTIONS {
             assert_eq!(word(def.action), def.verb);
+            assert_eq!(def.name, format!("server.{}", def.verb));
             assert!(def.permission.starts_with("server:"), "{}", def.verb);
             assert!(seen.insert(def.operation), "{} twice", def.operation);
             assert!(
@@ -266,13 +310,21 @@ mod tests {
             );
             assert!(def.path.starts_with("/v1/servers/{id}"), "{}", def.verb);
             let words = [def.label, def.dialog];
-            assert!(words.iter().all(|w| !w.en.is_empty() && !w.zh.is_ascii()), "{}", def.verb);
+            assert!(
+                words.iter().all(|w| !w.en.is_empty() && !w.zh.is_ascii()),
+                "{}",
+                def.verb
+            );
             assert!(
                 !def.summary.ends_with('.') && def.description.ends_with('.'),
                 "{}",
                 def.verb
             );
-            assert!(!def.lifecycles.is_empty() && !def.powers.is_empty(), "{}", def.verb);
+            assert!(
+                !def.lifecycles.is_empty() && !def.powers.is_empty(),
+                "{}",
+                def.verb
+            );
         }
     }
 
@@ -319,7 +371,13 @@ mod tests {
                         .collect();
                     let overlay = overlay.map_or("-".to_owned(), word);
                     let lifecycle = word(lifecycle);
-                    writeln!(text, "{} | {lifecycle} | {overlay} | {}", def.verb, answers.join("; ")).unwrap();
+                    writeln!(
+                        text,
+                        "{} | {lifecycle} | {overlay} | {}",
+                        def.verb,
+                        answers.join("; ")
+                    )
+                    .unwrap();
                 }
             }
         }
@@ -330,7 +388,10 @@ mod tests {
     fn every_action_in_every_state_is_as_written_down() {
         let made = all();
         let written = include_str!("../../tests/golden/actions.txt");
-        let other = made.lines().zip(written.lines()).find(|(made, written)| made != written);
+        let other = made
+            .lines()
+            .zip(written.lines())
+            .find(|(made, written)| made != written);
         assert!(
             made == written,
             "core/model/tests/golden/actions.txt is not what the table says now; the first that differs: {other:?}\n{made}"
@@ -361,7 +422,8 @@ mod tests {
             flow: "server.reboot".to_owned(),
         });
         for def in ACTIONS {
-            let busy = matches!(def.action.allowed(&status), Err(r) if r.code == "server.busy" && r.retryable);
+            let busy =
+                matches!(def.action.allowed(&status), Err(r) if r.code == "server.busy" && r.retryable);
             assert_eq!(busy, !def.while_busy, "{}", def.verb);
         }
     }

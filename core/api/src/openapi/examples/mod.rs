@@ -90,6 +90,14 @@ pub(super) fn request(operation: &str) -> Option<Value> {
             "name": "web-1", "image": "debian-13", "flavor": "m1.small", "keypairs": ["laptop"],
             "metadata": {"role": "web"}, "networks": [{"kind": "user", "vnic_type": "normal"}],
         }),
+        "create_servers" => json!({
+            "count": 3, "server": {"name": "web", "image": "debian-13", "flavor": "m1.small"},
+        }),
+        "batch_servers" => json!({"action": "stop", "selector": {"labels": {"env": "test"}}, "options": {"force": false}}),
+        "update_server" => json!({"name": "web-1", "labels": {"env": "test"}}),
+        "start_server_rescue" => json!({"image": "rescue"}),
+        "rebuild_server" => json!({"image": "debian-13", "timeout_seconds": 60}),
+        "lock_server" => json!({"why": "month end: no restarts"}),
         "stop_server" | "reboot_server" => json!({"force": false, "timeout_seconds": 60}),
         "create_flavor" => json!({"name": "m1.small", "vcpus": 1, "memory_mib": 1024, "disk_gib": 10}),
         "create_image" => json!({
@@ -97,6 +105,11 @@ pub(super) fn request(operation: &str) -> Option<Value> {
         }),
         "upload_image" => json!("(the bytes of the image)"),
         "create_keypair" => json!({"name": "laptop", "public_key": r::PUBLIC_KEY}),
+        "create_volume" => json!({"name": "data", "size_gib": 10, "server": ID}),
+        "grow_volume" => json!({"size_gib": 20}),
+        "limit_volume" => json!({"limits": {"operations": 1000, "bytes": 104_857_600}}),
+        "attach_volume" => json!({"server": ID, "delete_with_server": false}),
+        "create_snapshot" => json!({"name": "before-upgrade", "server": ID, "memory": false}),
         "create_host" => json!({"name": "rack1-07", "labels": {"disk": "nvme"}, "cpu_ratio": 4.0}),
         "patch_host" => json!({"enabled": false}),
         "sweep_host" => json!({"remove": false}),
@@ -133,14 +146,27 @@ pub(super) fn answer(operation: &str) -> Option<Value> {
     let lease = json!({
         "name": "hosts/h1", "epoch": 3, "holder": "agent rack1-07", "expires_at": r::now(), "expired": false,
     });
+    if let Some(def) = super::permissions::action(operation) {
+        return Some(match def.flow {
+            Some(flow) => json!({"server": r::server(), "task": r::task(flow)}),
+            None => json!(r::server()),
+        });
+    }
     Some(match operation {
+        "create_servers" | "batch_servers" => json!({
+            "refused": 0,
+            "items": [{
+                "id": ID, "name": "web-1", "server": r::server(), "task": r::task("server.stop"), "password": null,
+                "refused": null,
+            }],
+        }),
         "create_server" => {
             json!({"server": r::server(), "task": r::task("server.create"), "password": "shown-only-this-once"})
         }
-        "delete_server" => json!({"server": r::server(), "task": r::task("server.delete")}),
-        "start_server" => json!({"server": r::server(), "task": r::task("server.start")}),
-        "stop_server" => json!({"server": r::server(), "task": r::task("server.stop")}),
-        "reboot_server" => json!({"server": r::server(), "task": r::task("server.reboot")}),
+        "get_server_timeline" => list(json!({
+            "at": "2026-01-01T00:00:00Z", "until": "2026-01-01T00:00:02Z", "what": "step", "name": "vm.start",
+            "text": "start the virtual machine", "task": ID, "state": "succeeded",
+        })),
         "get_server" => json!(r::server()),
         "list_servers" => list(json!(r::server())),
         "get_server_console" => json!("skyloom-guest ready hostname=web-1\n"),
@@ -156,6 +182,18 @@ pub(super) fn answer(operation: &str) -> Option<Value> {
         "list_keypairs" => list(json!(r::keypair())),
         "get_port" => json!(r::port()),
         "list_ports" => list(json!(r::port())),
+        "get_volume" => json!(r::volume()),
+        "list_volumes" => list(json!(r::volume())),
+        "create_volume" | "delete_volume" | "grow_volume" | "limit_volume" | "attach_volume" | "detach_volume" => {
+            let verb = operation.trim_end_matches("_volume");
+            json!({"volume": r::volume(), "task": r::task(&format!("volume.{verb}"))})
+        }
+        "get_snapshot" => json!(r::snapshot()),
+        "list_snapshots" => list(json!(r::snapshot())),
+        "create_snapshot" | "delete_snapshot" | "revert_snapshot" => {
+            let verb = operation.trim_end_matches("_snapshot");
+            json!({"snapshot": r::snapshot(), "task": r::task(&format!("snapshot.{verb}"))})
+        }
         "create_host" => json!({"host": r::host(), "token": r::SECRET}),
         "get_host" | "patch_host" => json!(r::host()),
         "list_hosts" => list(json!(r::host())),
@@ -237,6 +275,11 @@ mod tests {
         read::<c::CreateFlavor>("create_flavor", request("create_flavor"));
         read::<c::CreateImage>("create_image", request("create_image"));
         read::<c::CreateKeypair>("create_keypair", request("create_keypair"));
+        read::<c::CreateVolume>("create_volume", request("create_volume"));
+        read::<c::GrowVolume>("grow_volume", request("grow_volume"));
+        read::<c::LimitVolume>("limit_volume", request("limit_volume"));
+        read::<c::AttachVolume>("attach_volume", request("attach_volume"));
+        read::<c::CreateSnapshot>("create_snapshot", request("create_snapshot"));
         read::<c::CreateHost>("create_host", request("create_host"));
         read::<c::PatchHost>("patch_host", request("patch_host"));
         read::<c::SweepHost>("sweep_host", request("sweep_host"));

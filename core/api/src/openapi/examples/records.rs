@@ -12,6 +12,8 @@ use skyloom_cloud::{
 use skyloom_model::{
     Actor, DiskFormat, Event, EventKind, FORMAT, Flavor, FlavorRef, FlavorSpec, Hold, Host, HostFacts,
     HostSpec, HostStatus, Hostname, Id, Image, ImageRef, ImageSource, ImageSpec, ImageState, ImageStatus,
+    Attachment, Pool, Snapshot, SnapshotDisk, SnapshotOf, SnapshotSpec, SnapshotState, SnapshotStatus, Volume, VolumeSource,
+    VolumeSpec, VolumeState, VolumeStatus, disk_of,
     Incarnation, JobId, Keypair, KeypairSpec, Lifecycle, MacAddr, Meta, Name, NicKind, Order, OrderVerb,
     Placement, Port, PortSpec, PortStatus, PowerState, Priority, Progress, Project, ProjectSpec,
     Reason, Resources, RetryPolicy, Scope, Server, ServerSpec, ServerStatus, Subject, Task, TaskState,
@@ -151,6 +153,59 @@ pub(super) fn keypair() -> Keypair {
     }
 }
 
+pub(super) fn volume() -> Volume {
+    Volume {
+        meta: meta(15, "data", own()),
+        spec: VolumeSpec {
+            size_gib: 10,
+            format: DiskFormat::Qcow2,
+            source: VolumeSource::Blank,
+            pool: Pool::Local,
+            bootable: false,
+            limits: None,
+            description: String::new(),
+        },
+        status: VolumeStatus {
+            state: VolumeState::InUse,
+            activity: None,
+            host: Some(Id::from_uuid(id(6))),
+            attachment: Some(Attachment {
+                server: Id::from_uuid(id(1)),
+                disk: disk_of(Id::from_uuid(id(15))),
+                at: now(),
+                delete_with_server: false,
+            }),
+            allocated_bytes: 200_704,
+            fault: None,
+        },
+    }
+}
+
+pub(super) fn snapshot() -> Snapshot {
+    Snapshot {
+        meta: meta(16, "before-upgrade", own()),
+        spec: SnapshotSpec {
+            of: SnapshotOf::Server {
+                server: Id::from_uuid(id(1)),
+                memory: false,
+            },
+            description: String::new(),
+        },
+        status: SnapshotStatus {
+            state: SnapshotState::Available,
+            activity: None,
+            disks: vec![SnapshotDisk {
+                name: "root".to_owned(),
+                volume: None,
+                virtual_size_bytes: 10 << 30,
+            }],
+            memory_bytes: 0,
+            taken_at: Some(now()),
+            fault: None,
+        },
+    }
+}
+
 pub(super) fn port() -> Port {
     Port {
         meta: meta(5, "web-1-0", own()),
@@ -239,6 +294,7 @@ pub(super) fn server() -> Server {
             host_labels: BTreeMap::new(),
             anti_affinity_group: None,
             running: true,
+            rescue: None,
         },
         status: ServerStatus {
             placement: Some(Placement {
@@ -300,6 +356,8 @@ pub(super) fn task(flow: &str) -> Task {
     let (kind, subject, called) = match flow.split('.').next() {
         Some("image") => ("images", 3, "debian-13"),
         Some("host") => ("hosts", 6, "rack1-07"),
+        Some("volume") => ("volumes", 15, "data"),
+        Some("snapshot") => ("snapshots", 16, "before-upgrade"),
         _ => ("servers", 1, "web-1"),
     };
     Task {

@@ -29,14 +29,14 @@ impl CloudWorld {
         let [gone, unknown] = [(); 2].map(|()| ServerId::fresh(&*self.world.ids));
         let mut planted = BTreeSet::from([gone, unknown]);
         let fake = self.world.hosts[&host].fake.clone();
-        fake.storage().create_seed(unknown, b"left").await.unwrap();
+        fake.storage().create_seed(unknown, "seed", b"left").await.unwrap();
         let elsewhere = self.world.hosts.len() > 1;
         for (id, generation) in [(gone, 7), (server, 1)] {
             if id == server && !elsewhere {
                 continue;
             }
             planted.insert(id);
-            fake.storage().create_seed(id, b"left").await.unwrap();
+            fake.storage().create_seed(id, "seed", b"left").await.unwrap();
             let spec = VmSpec {
                 boot: skyloom_hypervisor::Boot::FirstDisk,
                 id,
