@@ -1,5 +1,6 @@
 //! The configuration of `skyloom-agent`.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ pub(crate) struct AgentConfig {
     pub(crate) store: StoreConfig,
     pub(crate) agent: HostConfig,
     pub(crate) hypervisor: HypervisorConfig,
+    pub(crate) network: NetworkConfig,
     pub(crate) health: HealthConfig,
 }
 
@@ -30,6 +32,8 @@ pub(crate) struct HostConfig {
     pub(crate) data_dir: PathBuf,
     /// File with a join token, to become a host with a certificate of its own instead of a token in `store.token_file`.
     pub(crate) join_token_file: Option<PathBuf>,
+    /// Directories of volumes that several hosts see, by the name of their pool. Each holds a file `skyloom-pool` with that name.
+    pub(crate) pools: BTreeMap<String, PathBuf>,
 }
 
 impl Default for HostConfig {
@@ -39,6 +43,7 @@ impl Default for HostConfig {
             name: "host".into(),
             data_dir: "/var/lib/skyloom/host".into(),
             join_token_file: None,
+            pools: BTreeMap::new(),
         }
     }
 }
@@ -97,6 +102,29 @@ pub(crate) enum Kind {
     Libvirt,
     /// Simulated guests.
     Fake,
+}
+
+/// How guests are plugged into networks.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct NetworkConfig {
+    /// `user` for the user network alone, `bridge` for networks on Linux bridges, which takes root.
+    pub(crate) driver: Driver,
+    /// User id that may open taps, when QEMU does not run as root.
+    pub(crate) tap_user: Option<u32>,
+    /// Devices that carry a network to other hosts, by the network's id.
+    pub(crate) uplinks: BTreeMap<String, String>,
+}
+
+/// The networks of this program.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Driver {
+    /// QEMU's user network: no privileges, outgoing connections only.
+    #[default]
+    User,
+    /// Linux bridges, taps and nftables.
+    Bridge,
 }
 
 /// Where health and metrics are served.

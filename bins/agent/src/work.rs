@@ -6,9 +6,10 @@ use std::sync::Arc;
 use skyloom::agent::{
     Agent, AgentConfig as Settings, AgentParts, FileJournal, HttpContent, HttpContentConfig,
 };
-use skyloom::cloud::{HostParts as HostJobParts, host_jobs};
-use skyloom::hypervisor::{FakeOptions, FakeWorld, HostStorage, Hypervisor};
-use skyloom::model::{HostId, OsIds, Readiness, SystemClock};
+use skyloom::bridge::{BridgeConfig, BridgeNetwork};
+use skyloom::cloud::{HostParts as HostJobParts, NETWORKS, host_jobs};
+use skyloom::hypervisor::{FakeOptions, FakeWorld, HostNetwork, HostStorage, Hypervisor};
+use skyloom::model::{HostId, Name, NetworkId, OsIds, Readiness, SystemClock};
 use skyloom::pool::{DirPool, Owner, PoolConfig};
 use skyloom::qmp::{QmpConfig, QmpHypervisor};
 use skyloom_bin::exit::MainError;
@@ -17,7 +18,7 @@ use skyloom_bin::telemetry::RenderMetrics;
 use tokio_util::sync::CancellationToken;
 
 use crate::certificate::HostIdentity;
-use crate::config::{AgentConfig, Kind};
+use crate::config::{AgentConfig, Driver, Kind};
 
 pub(crate) async fn run(
     config: AgentConfig,
@@ -57,11 +58,14 @@ pub(crate) async fn run(
         .store
         .open_with(clock.clone(), Arc::new(OsIds::new(clock.clone())), tls)
         .await?;
+    let network = open_network(&config).await?;
+    let traits = network.iter().map(|_| NETWORKS.to_owned()).collect();
     let readiness = Readiness::new();
     let jobs = host_jobs(&HostJobParts {
         host,
         hypervisor: hypervisor.clone(),
         storage,
+        network: network.clone(),
         content: Arc::new(content),
         backend: store.backend.clone(),
     });
@@ -72,7 +76,7 @@ pub(crate) async fn run(
         journal: Arc::new(journal),
         clock,
         readiness: readiness.clone(),
-        config: Settings::new(host, config.agent.name),
+        config: Settings::new(host, config.agent.name).with_traits(traits),
     });
     let certificates = async {
         match (identity, followed) {
@@ -109,6 +113,28 @@ fn host(config: &AgentConfig, identity: Option<&HostIdentity>) -> Result<HostId,
     }
 }
 
+/// The host's network, if it plugs guests into any but the user network; what is there already is adopted.
+async fn open_network(config: &AgentConfig) -> Result<Option<Arc<dyn HostNetwork>>, MainError> {
+    let wanted = &config.network;
+    if wanted.driver == Driver::User {
+        return Ok(None);
+    }
+    let mut settings = BridgeConfig::new(config.agent.data_dir.join("network")).with_tap_user(wanted.tap_user);
+    for (network, device) in &wanted.uplinks {
+        let network: NetworkId = network
+            .parse()
+            .map_err(|e| MainError::usage(format!("network.uplinks: {network:?} is no id of a network"), e))?;
+        settings = settings.with_uplink(network, device);
+    }
+    let failed = |e| {
+        MainError::failed("the host's network does not open", e)
+            .hint("network.driver = \"bridge\" takes root, iproute2, nftables and the kernel modules tun and br_netfilter")
+    };
+    let network = BridgeNetwork::open(settings).await.map_err(failed)?;
+    network.recover().await.map_err(failed)?;
+    Ok(Some(Arc::new(network)))
+}
+
 type Parts = (Arc<dyn Hypervisor>, Arc<dyn HostStorage>);
 
 async fn open_host(config: &AgentConfig, clock: Arc<SystemClock>) -> Result<Parts, MainError> {
@@ -130,14 +156,20 @@ async fn open_host(config: &AgentConfig, clock: Arc<SystemClock>) -> Result<Part
                 MainError::failed("the hypervisor does not open", e)
                     .hint("is qemu-system-x86 installed, and the folder ours alone?")
             })?;
-            Ok((Arc::new(hypervisor), open_pool(dir, None).await?))
+            Ok((Arc::new(hypervisor), open_pool(config, None).await?))
         }
         Kind::Libvirt => open_libvirt(config, clock).await,
     }
 }
 
-async fn open_pool(dir: &Path, owner: Option<Owner>) -> Result<Arc<dyn HostStorage>, MainError> {
-    let pool = PoolConfig::new(dir.join("pool")).with_owner(owner);
+async fn open_pool(config: &AgentConfig, owner: Option<Owner>) -> Result<Arc<dyn HostStorage>, MainError> {
+    let dir = &config.agent.data_dir;
+    let mut pool = PoolConfig::new(dir.join("pool")).with_owner(owner);
+    for (name, path) in &config.agent.pools {
+        let name = Name::new(name.as_str())
+            .map_err(|e| MainError::usage(format!("{name:?} is no name of a pool"), e))?;
+        pool = pool.with_shared(&config.agent.name, name, path);
+    }
     let storage = DirPool::open(pool).await;
     let storage = storage
         .map_err(|e| MainError::failed(format!("the storage pool in {} does not open", dir.display()), e))?;
@@ -164,7 +196,7 @@ async fn open_libvirt(config: &AgentConfig, clock: Arc<SystemClock>) -> Result<P
         MainError::failed("the hypervisor does not open", e)
             .hint("is libvirt's daemon running at hypervisor.libvirt.uri, and the folder ours alone?")
     })?;
-    Ok((Arc::new(hypervisor), open_pool(dir, owner).await?))
+    Ok((Arc::new(hypervisor), open_pool(config, owner).await?))
 }
 
 #[cfg(not(feature = "libvirt"))]

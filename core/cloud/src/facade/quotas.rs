@@ -19,7 +19,8 @@ use skyloom_identity::{
     Amounts, Correction, DomainId, LEDGERS, Limits, Owner, QuotaError, Quotas, Slot, Usage,
 };
 use skyloom_model::{
-    Image, Keypair, Project, ProjectId, Resource as _, Scope, Server, Snapshot, Volume, paths,
+    Image, Keypair, Network, Port, Project, ProjectId, Resource as _, Scope, SecurityGroup, Server, Snapshot, Subnet,
+    Volume, paths,
 };
 use skyloom_store::Txn;
 use tokio::sync::OwnedMutexGuard;
@@ -212,6 +213,20 @@ impl Cloud {
             .await?
         {
             sum = sum.plus(&amounts::of_server(&server.value));
+        }
+        let ports = self.everything::<Port>(&paths::scoped(Port::KIND, scope)).await?;
+        sum = sum.plus(&amounts::of_ports(ports.len()));
+        for _ in self.everything::<Network>(&paths::scoped(Network::KIND, scope)).await? {
+            sum = sum.plus(&amounts::of_network());
+        }
+        for _ in self.everything::<Subnet>(&paths::scoped(Subnet::KIND, scope)).await? {
+            sum = sum.plus(&amounts::of_subnet());
+        }
+        for group in self
+            .everything::<SecurityGroup>(&paths::scoped(SecurityGroup::KIND, scope))
+            .await?
+        {
+            sum = sum.plus(&amounts::of_security_group(group.value.spec.rules.len()));
         }
         for _ in self
             .everything::<Image>(&paths::scoped(Image::KIND, scope))

@@ -8,13 +8,15 @@ use skyloom_identity::Amounts;
 use skyloom_store::{Key, Txn};
 
 use super::records::{
-    bind_ports, delete_ports, give_back, key, order, quota_reads, release_claim, seen, server_reads,
+    bind_ports, give_back, key, order, quota_reads, release_claim, seen, server_reads,
     subject_key, take_seen,
 };
+use super::ports::{delete_ports, member_reads};
 use super::{Outputs, Step};
 use super::volume_records::{at as at_of, volume_key};
+use super::wiring::wirings;
 use crate::amounts;
-use crate::jobs::{ServerInput, UndefineInput};
+use crate::jobs::{PortGone, RemovePortsInput, ServerInput, UndefineInput};
 
 /// Removes a server with everything that is its own.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,6 +30,7 @@ impl TaskFlow for ServerDelete {
     fn reads(&self, task: &Task, have: &Records, _outputs: &Outputs) -> Vec<Key> {
         let mut keys = server_reads(task, have).unwrap_or_default();
         keys.extend(quota_reads(task, have).unwrap_or_default());
+        keys.extend(member_reads(task, have).unwrap_or_default());
         keys
     }
 
@@ -58,6 +61,13 @@ impl TaskFlow for ServerDelete {
                     .within(600)
                     .done(),
             ];
+            let gone: Vec<PortGone> = wirings(task, &server, cx.records)?.iter().map(PortGone::of).collect();
+            if !gone.is_empty() {
+                let input = RemovePortsInput { ports: gone };
+                let remove = Step::new("port.remove", "take its ports from the host's network", place, &input)?;
+                let remove = remove.after([JobId::new("vm.undefine")]);
+                planned.jobs.push(remove.attempts(10, 1000).within(300).done());
+            }
             for (n, volume) in ending(task, &server, cx.records)?.iter().enumerate() {
                 let delete = Step::new("volume.delete", "delete a volume of its own", place, &at_of(volume))?;
                 let id = JobId::new(format!("volume.delete@{}", n + 1));
@@ -85,10 +95,10 @@ impl TaskFlow for ServerDelete {
         let changes = match cx.end {
             TaskEnd::Done => {
                 let txn = cx.records.delete(Txn::new(), &at);
-                let txn = delete_ports(txn, task, &server, cx.records)?;
+                let (txn, ports) = delete_ports(txn, task, &server, cx)?;
                 let txn = release_claim(txn, &server, cx.records)?;
                 let (txn, of_volumes) = part(txn, task, &server, cx)?;
-                let taken = amounts::of_server(&server).plus(&of_volumes);
+                let taken = amounts::of_server(&server).plus(&of_volumes).plus(&amounts::of_ports(ports));
                 let txn = give_back(txn, task, cx.records, &taken)?;
                 match task.scope {
                     // Not read here: nobody but the lender needs to see it.
@@ -103,7 +113,7 @@ impl TaskFlow for ServerDelete {
                 server.status.fault = cx.reason.cloned();
                 server.meta.updated_at = cx.now;
                 take_seen(&mut server, cx)?;
-                let mut txn = Txn::new();
+                let mut txn = doubt(task, &server, cx)?;
                 if seen(&server, cx.records)?.is_none() {
                     server.status.power = PowerState::Stopped;
                     txn = bind_ports(txn, task, &server, cx.records, false)?;
@@ -137,6 +147,21 @@ fn ending(task: &Task, server: &Server, records: &Records) -> Result<Vec<Volume>
     let mut all = volumes(task, server, records)?;
     all.retain(ends);
     Ok(all)
+}
+
+/// Volumes that were to end with the server: whether they are still there nobody knows. They go with its next deletion.
+fn doubt(task: &Task, server: &Server, cx: &SettleContext<'_>) -> Result<Txn, Reason> {
+    let mut txn = Txn::new();
+    if cx.plan.is_none() {
+        return Ok(txn);
+    }
+    for mut volume in ending(task, server, cx.records)? {
+        volume.status.state = VolumeState::Error;
+        volume.status.fault = cx.reason.cloned();
+        volume.meta.updated_at = cx.now;
+        txn = cx.records.put(txn, &volume_key(task, volume.id())?, &volume)?;
+    }
+    Ok(txn)
 }
 
 /// Adds: the volumes that end with the server are gone, the others are free. Also what the former took.

@@ -33,7 +33,7 @@ pub(super) fn now() -> Timestamp {
     moment(1_767_225_600)
 }
 
-fn id(n: u128) -> Uuid {
+pub(super) fn id(n: u128) -> Uuid {
     Uuid::from_u128(0x0198_0c2e_7b7a_7000_8000_0000_0000_0000 + n)
 }
 
@@ -46,11 +46,11 @@ fn hostname(text: &str) -> Hostname {
     Hostname::new(text).unwrap_or_else(|_| unreachable!("{text} is a host name"))
 }
 
-fn meta(n: u128, text: &str, scope: Scope) -> Meta {
+pub(super) fn meta(n: u128, text: &str, scope: Scope) -> Meta {
     Meta::new(id(n), name(text), scope, now())
 }
 
-fn own() -> Scope {
+pub(super) fn own() -> Scope {
     Scope::Project(Id::from_uuid(id(9)))
 }
 
@@ -210,13 +210,17 @@ pub(super) fn port() -> Port {
     Port {
         meta: meta(5, "web-1-0", own()),
         spec: PortSpec {
-            server: Id::from_uuid(id(1)),
-            kind: NicKind::User,
+            server: Some(Id::from_uuid(id(1))),
+            goes_with_server: true,
+            network: Some(Id::from_uuid(id(17))),
+            subnet: Some(Id::from_uuid(id(18))),
+            security_groups: vec![Id::from_uuid(id(19))],
+            kind: NicKind::Tap,
             mac: MacAddr::qemu([0x12, 0x34, 0x56]),
-            address: IpAddr::V4(Ipv4Addr::new(10, 0, 2, 15)),
+            address: IpAddr::V4(Ipv4Addr::new(192, 168, 10, 20)),
             prefix_len: 24,
-            gateway: Some(IpAddr::V4(Ipv4Addr::new(10, 0, 2, 2))),
-            dns: vec![IpAddr::V4(Ipv4Addr::new(10, 0, 2, 3))],
+            gateway: Some(IpAddr::V4(Ipv4Addr::new(192, 168, 10, 1))),
+            dns: vec![IpAddr::V4(Ipv4Addr::new(192, 168, 10, 2))],
         },
         status: PortStatus { bound: true },
     }

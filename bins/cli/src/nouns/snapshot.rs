@@ -1,0 +1,156 @@
+//! `skyloom snapshot …`
+
+use clap::Subcommand;
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use skyloom_model::{Resource as _, Server, Snapshot, Task, Volume};
+
+use super::{list, removal, show};
+use crate::app::App;
+use crate::args::{ListArgs, WaitArgs, YesArg};
+use crate::client::{Client, Target, kind, one};
+use crate::error::Result;
+use crate::out::{self, Format};
+use crate::{resolve, wait};
+
+/// Verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Keep what all disks of a server are now, or one volume is
+    #[command(after_help = "Examples:
+  skyloom snapshot create before-upgrade --server web-1
+  skyloom snapshot create asleep --server web-1 --memory
+  skyloom snapshot create nightly --volume data")]
+    Create(CreateArgs),
+    /// List snapshots
+    #[command(
+        visible_alias = "ls",
+        after_help = "Examples:
+  skyloom snapshot list
+  skyloom snapshot list -o wide"
+    )]
+    List(ListArgs),
+    /// Show one snapshot
+    #[command(after_help = "Examples:
+  skyloom snapshot show before-upgrade
+  skyloom snapshot show before-upgrade -o json")]
+    Show {
+        /// Name, id or beginning of an id
+        snapshot: String,
+    },
+    /// Make the disks what they were; what was written since is lost
+    #[command(after_help = "Examples:
+  skyloom server stop web-1
+  skyloom snapshot revert before-upgrade --yes")]
+    Revert {
+        /// Name, id or beginning of an id
+        snapshot: String,
+        #[command(flatten)]
+        yes: YesArg,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+    /// Remove snapshots; the disks stay as they are
+    #[command(
+        visible_alias = "rm",
+        after_help = "Examples:
+  skyloom snapshot delete before-upgrade
+  skyloom snapshot delete old older --yes"
+    )]
+    Delete {
+        /// Names, ids or beginnings of ids
+        #[arg(required = true)]
+        snapshots: Vec<String>,
+        #[command(flatten)]
+        yes: YesArg,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+}
+
+/// A new snapshot.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CreateArgs {
+    /// Its name
+    name: String,
+    /// Server whose disks it is of
+    #[arg(long, required_unless_present = "volume", conflicts_with = "volume")]
+    server: Option<String>,
+    /// With the guest's memory
+    #[arg(long, requires = "server")]
+    memory: bool,
+    /// Volume that it is of
+    #[arg(long)]
+    volume: Option<String>,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+/// The answer to a change of a snapshot.
+#[derive(Debug, Serialize, Deserialize)]
+struct Accepted {
+    snapshot: Snapshot,
+    task: Task,
+}
+
+pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Create(args) => {
+            let client = app.client()?;
+            let mut body = json!({ "name": args.name });
+            if let Some(server) = &args.server {
+                body["server"] = json!(resolve::one::<Server>(&client, server).await?.meta.id);
+                body["memory"] = json!(args.memory);
+            }
+            if let Some(volume) = &args.volume {
+                body["volume"] = json!(resolve::one::<Volume>(&client, volume).await?.meta.id);
+            }
+            finish(app, &client, kind(Snapshot::KIND), Some(&body), &args.wait).await
+        }
+        Verb::List(args) => list::<Snapshot>(app, &args).await,
+        Verb::Show { snapshot } => show::<Snapshot>(app, &snapshot).await,
+        Verb::Revert { snapshot, yes, wait } => {
+            let client = app.client()?;
+            let snapshot: Snapshot = resolve::one(&client, &snapshot).await?;
+            let what = format!("lose what was written since the snapshot {}", snapshot.meta.name);
+            app.confirm(yes.yes, &what).await?;
+            let target = one(Snapshot::KIND, snapshot.meta.id).then("actions").then("revert");
+            finish(app, &client, target, None, &wait).await
+        }
+        Verb::Delete { snapshots, yes, wait } => {
+            removal::run::<Snapshot>(app, &snapshots, "delete", yes, &wait).await
+        }
+    }
+}
+
+/// Asks, waits where that is wanted, and prints.
+async fn finish(
+    app: &App,
+    client: &Client,
+    target: Target,
+    body: Option<&Value>,
+    waiting: &WaitArgs,
+) -> Result<()> {
+    let mut accepted: Accepted = client.change(Method::POST, target, body).await?;
+    let waited = app.waits(waiting);
+    if waited {
+        let document = wait::done(app, client, &accepted.task, waiting.timeout).await?;
+        accepted.task = document.task;
+        accepted.snapshot = client.record(accepted.snapshot.meta.id).await?;
+    }
+    match app.globals.output {
+        Format::Table | Format::Wide | Format::Name => {
+            app.print().list(std::slice::from_ref(&accepted.snapshot))?;
+        }
+        Format::Json | Format::Yaml => {
+            let name = accepted.snapshot.meta.name.to_string();
+            app.print().document(&json!(accepted), &name)?;
+        }
+    }
+    if !waited {
+        let task = accepted.task.id;
+        out::message(&format!("task {task} is under way; wait with: skyloom task wait {task}"));
+    }
+    Ok(())
+}
