@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use skyloom_cloud::{Caller, Cloud, CloudParts, CreateHost};
-use skyloom_hypervisor::{FakeOptions, Hypervisor as _};
+use skyloom_hypervisor::FakeOptions;
 use skyloom_identity::Rights;
 use skyloom_model::{
     DiskFormat, Image, ImageId, ImageSource, ImageSpec, ImageState, ImageStatus, Meta, Name, ProjectId,
