@@ -11,7 +11,7 @@ use crate::dev::DevArgs;
 use crate::nouns::sim;
 use crate::nouns::{
     audit, context, credential, domain, event, flavor, grant, group, hold, host, image, keypair, kind, login,
-    plan, policy, port, project, quota, role, server, store, task, token, user,
+    plan, policy, port, project, quota, role, server, snapshot, store, task, token, user, volume,
 };
 use crate::out::Format;
 use crate::text::{parse_duration, parse_pair};
@@ -104,6 +104,12 @@ pub(crate) enum Command {
     /// Sizes of servers
     #[command(subcommand)]
     Flavor(flavor::Verb),
+    /// Disks that outlive servers
+    #[command(subcommand)]
+    Volume(volume::Verb),
+    /// What disks were at one moment
+    #[command(subcommand)]
+    Snapshot(snapshot::Verb),
     /// Public SSH keys
     #[command(subcommand)]
     Keypair(keypair::Verb),

@@ -33,10 +33,12 @@ pub(crate) mod task;
 pub(crate) mod token;
 pub(crate) mod user;
 
+pub(crate) mod snapshot;
 use std::io::Read as _;
 
 use serde_json::Value;
 use skyloom_model::{Resource, Timestamp};
+pub(crate) mod volume;
 
 use crate::app::App;
 use crate::args::{Command, ListArgs};
@@ -55,6 +57,8 @@ pub(crate) async fn run(app: &App, command: Command) -> Result<()> {
         Command::Keypair(verb) => keypair::run(app, verb).await,
         Command::Host(verb) => host::run(app, verb).await,
         Command::Port(verb) => port::run(app, verb).await,
+        Command::Volume(verb) => volume::run(app, verb).await,
+        Command::Snapshot(verb) => snapshot::run(app, verb).await,
         Command::Task(verb) => task::run(app, verb).await,
         Command::Plan(verb) => plan::run(app, verb).await,
         Command::Login(args) => login::login(app, args).await,
@@ -111,6 +115,8 @@ pub(crate) fn can_be_shown(command: &Command) -> bool {
         Command::Sim(_) => false,
         Command::Project(verb) => matches!(verb, project::Verb::Create { .. }),
         // What identity holds changes at once: there is no plan of it.
+        Command::Volume(verb) => !matches!(verb, volume::Verb::List(_) | volume::Verb::Show { .. }),
+        Command::Snapshot(verb) => !matches!(verb, snapshot::Verb::List(_) | snapshot::Verb::Show { .. }),
         Command::Login(_)
         | Command::Logout
         | Command::Whoami

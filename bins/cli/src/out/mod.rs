@@ -3,6 +3,7 @@
 pub(crate) mod loose;
 mod rows;
 mod yaml;
+mod storage;
 
 use std::io::{self, IsTerminal as _, Write as _};
 

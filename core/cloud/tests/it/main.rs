@@ -30,4 +30,5 @@ mod settle;
 mod sweeps;
 mod torture;
 mod volumes;
+mod volumes;
 mod world;
