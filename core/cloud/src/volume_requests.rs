@@ -11,7 +11,10 @@ use skyloom_model::{DiskFormat, IoLimits, ServerId, Snapshot, SnapshotId, Task, 
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CreateVolume {
     /// Display name.
-    #[cfg_attr(feature = "openapi", schema(example = "data", min_length = 1, max_length = 255))]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(example = "data", min_length = 1, max_length = 255)
+    )]
     pub name: String,
     /// Size in GiB, 1 to 65536; by default as large as what it is a copy of.
     #[cfg_attr(feature = "openapi", schema(example = 10, minimum = 1, maximum = 65_536))]
@@ -79,7 +82,10 @@ pub struct LimitVolume {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CreateSnapshot {
     /// Display name.
-    #[cfg_attr(feature = "openapi", schema(example = "before-upgrade", min_length = 1, max_length = 255))]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(example = "before-upgrade", min_length = 1, max_length = 255)
+    )]
     pub name: String,
     /// The server; its disks stand still at the same moment.
     pub server: Option<ServerId>,

@@ -115,7 +115,9 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
             let snapshot: Snapshot = resolve::one(&client, &snapshot).await?;
             let what = format!("lose what was written since the snapshot {}", snapshot.meta.name);
             app.confirm(yes.yes, &what).await?;
-            let target = one(Snapshot::KIND, snapshot.meta.id).then("actions").then("revert");
+            let target = one(Snapshot::KIND, snapshot.meta.id)
+                .then("actions")
+                .then("revert");
             finish(app, &client, target, None, &wait).await
         }
         Verb::Delete { snapshots, yes, wait } => {
@@ -143,14 +145,16 @@ async fn finish(
         Format::Table | Format::Wide | Format::Name => {
             app.print().list(std::slice::from_ref(&accepted.snapshot))?;
         }
-        Format::Json | Format::Yaml => {
+        Format::Json | Format::Jsonl | Format::Yaml => {
             let name = accepted.snapshot.meta.name.to_string();
             app.print().document(&json!(accepted), &name)?;
         }
     }
     if !waited {
         let task = accepted.task.id;
-        out::message(&format!("task {task} is under way; wait with: skyloom task wait {task}"));
+        out::message(&format!(
+            "task {task} is under way; wait with: skyloom task wait {task}"
+        ));
     }
     Ok(())
 }

@@ -240,14 +240,16 @@ async fn finish(
         Format::Table | Format::Wide | Format::Name => {
             app.print().list(std::slice::from_ref(&accepted.volume))?;
         }
-        Format::Json | Format::Yaml => {
+        Format::Json | Format::Jsonl | Format::Yaml => {
             let name = accepted.volume.meta.name.to_string();
             app.print().document(&json!(accepted), &name)?;
         }
     }
     if !waited {
         let task = accepted.task.id;
-        out::message(&format!("task {task} is under way; wait with: skyloom task wait {task}"));
+        out::message(&format!(
+            "task {task} is under way; wait with: skyloom task wait {task}"
+        ));
     }
     Ok(())
 }

@@ -54,7 +54,11 @@ async fn list(
 #[utoipa::path(get, path = "/v1/snapshots/{id}", operation_id = "get_snapshot", tag = "snapshots",
     responses((status = 200, description = "The snapshot.", body = Snapshot)))]
 async fn get(State(state): State<AppState>, User(caller): User, id: RawId) -> Result {
-    let found = state.parts.cloud.get_snapshot(&caller, id.of("snapshot")?).await?;
+    let found = state
+        .parts
+        .cloud
+        .get_snapshot(&caller, id.of("snapshot")?)
+        .await?;
     Ok(tagged(found))
 }
 

@@ -13,7 +13,11 @@ pub(crate) fn size(gib: u64) -> Result<u64> {
         return Ok(gib);
     }
     let message = format!("{gib} GiB; 1 to {MAX_GIB} are allowed");
-    Err(CloudError::field(FieldError::new("size_gib", "size.invalid", message)))
+    Err(CloudError::field(FieldError::new(
+        "size_gib",
+        "size.invalid",
+        message,
+    )))
 }
 
 /// `description.too_long` beyond 1024 bytes.
@@ -22,7 +26,11 @@ pub(crate) fn description(text: &str) -> Result<()> {
         return Ok(());
     }
     let message = format!("{} bytes; at most 1024 are allowed", text.len());
-    Err(CloudError::field(FieldError::new("description", "description.too_long", message)))
+    Err(CloudError::field(FieldError::new(
+        "description",
+        "description.too_long",
+        message,
+    )))
 }
 
 /// `pool.invalid`: a pool's name is 1 to 32 of a-z, 0-9 and `-`.
@@ -43,7 +51,11 @@ pub(crate) fn limits(limits: Option<IoLimits>) -> Result<Option<IoLimits>> {
     let zero = |limit: Option<u64>| limit == Some(0);
     if limits.is_some_and(|l| zero(l.operations) || zero(l.bytes)) {
         let what = "at least 1; leave it out where there is no limit";
-        return Err(CloudError::field(FieldError::new("limits", "limits.invalid", what)));
+        return Err(CloudError::field(FieldError::new(
+            "limits",
+            "limits.invalid",
+            what,
+        )));
     }
     Ok(limits.filter(|l| *l != IoLimits::default()))
 }
@@ -58,12 +70,20 @@ mod tests {
         assert_eq!(size(0).unwrap_err().code(), "size.invalid");
         assert_eq!(size(MAX_GIB + 1).unwrap_err().code(), "size.invalid");
         assert!(description(&"x".repeat(1024)).is_ok());
-        assert_eq!(description(&"x".repeat(1025)).unwrap_err().code(), "description.too_long");
+        assert_eq!(
+            description(&"x".repeat(1025)).unwrap_err().code(),
+            "description.too_long"
+        );
         assert_eq!(pool("fast-1").unwrap().as_str(), "fast-1");
         for bad in ["", "Fast", "a/b", "..", &"x".repeat(33)] {
             assert_eq!(pool(bad).unwrap_err().code(), "pool.invalid", "{bad}");
         }
-        let some = |operations| Some(IoLimits { operations, bytes: None });
+        let some = |operations| {
+            Some(IoLimits {
+                operations,
+                bytes: None,
+            })
+        };
         assert_eq!(limits(some(Some(0))).unwrap_err().code(), "limits.invalid");
         assert_eq!(limits(some(None)).unwrap(), None);
         assert_eq!(limits(some(Some(5))).unwrap(), some(Some(5)));

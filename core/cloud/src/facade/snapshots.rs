@@ -57,7 +57,10 @@ impl Cloud {
     /// [`Cloud::attach_volume`] about states; `quota.exceeded`, `auth.forbidden`.
     pub async fn create_snapshot(&self, caller: &Caller, request: CreateSnapshot) -> Result<SnapshotTask> {
         let place = caller.here()?;
-        caller.may("snapshot:create", &Object::all("snapshot", place).labelled(&request.labels))?;
+        caller.may(
+            "snapshot:create",
+            &Object::all("snapshot", place).labelled(&request.labels),
+        )?;
         let name = checks::text::name("name", &request.name).map_err(CloudError::field)?;
         if let Some(error) = CloudError::fields(checks::text::labels("labels", &request.labels)) {
             return Err(error);
@@ -71,7 +74,11 @@ impl Cloud {
             (None, Some(volume)) if !request.memory => SnapshotOf::Volume { volume },
             _ => {
                 let what = "give a server, or a volume without memory";
-                return Err(CloudError::field(FieldError::new("server", "subject.missing", what)));
+                return Err(CloudError::field(FieldError::new(
+                    "server",
+                    "subject.missing",
+                    what,
+                )));
             }
         };
         let (request, name, of) = (&request, &name, &of);
@@ -83,7 +90,9 @@ impl Cloud {
                         let message = "a server that is off has no memory";
                         return Err(conflict("memory.not_running", message, "leave memory out"));
                     }
-                    let others = self.snapshots_with(caller, |s| same_subject(&s.spec.of, of)).await?;
+                    let others = self
+                        .snapshots_with(caller, |s| same_subject(&s.spec.of, of))
+                        .await?;
                     if others >= MAX_SNAPSHOTS {
                         let message = format!("there are {others} snapshots of it");
                         return Err(conflict("snapshot.too_many", message, "delete some first"));
@@ -146,7 +155,8 @@ impl Cloud {
     /// `snapshot.not_found`, `snapshot.busy`, `snapshot.not_available`, `snapshot.disks_differ`, `server.running`, those of [`Cloud::attach_volume`] about
     /// states; `precondition.failed`, `auth.forbidden`.
     pub async fn revert_snapshot(&self, caller: &Caller, id: SnapshotId) -> Result<SnapshotTask> {
-        self.ask_snapshot(caller, id, "snapshot:revert", "snapshot.revert").await
+        self.ask_snapshot(caller, id, "snapshot:revert", "snapshot.revert")
+            .await
     }
 
     /// Removes a snapshot.
@@ -154,7 +164,8 @@ impl Cloud {
     /// # Errors
     /// `snapshot.not_found`, `snapshot.busy`, those of [`Cloud::attach_volume`] about states; `precondition.failed`, `auth.forbidden`.
     pub async fn delete_snapshot(&self, caller: &Caller, id: SnapshotId) -> Result<SnapshotTask> {
-        self.ask_snapshot(caller, id, "snapshot:delete", "snapshot.delete").await
+        self.ask_snapshot(caller, id, "snapshot:delete", "snapshot.delete")
+            .await
     }
 
     async fn ask_snapshot(
@@ -188,7 +199,9 @@ impl Cloud {
                         snapshot,
                         task: task.clone(),
                     };
-                    Ok(Change::new(txn, answer).task(task).told(permission, &found.value.meta))
+                    Ok(Change::new(txn, answer)
+                        .task(task)
+                        .told(permission, &found.value.meta))
                 }
                 .boxed()
             })
@@ -249,7 +262,11 @@ impl Cloud {
 fn checked(volume: &Volume) -> Result<()> {
     if !matches!(volume.status.state, VolumeState::Available | VolumeState::InUse) {
         let message = "the volume cannot be used";
-        return Err(conflict("volume.wrong_state", message, "look at its state and fault"));
+        return Err(conflict(
+            "volume.wrong_state",
+            message,
+            "look at its state and fault",
+        ));
     }
     if keeps_snapshots(volume.spec.format) {
         return Ok(());
@@ -277,7 +294,11 @@ fn revertible(snapshot: &Snapshot, subject: &Subject) -> Result<()> {
         let then: Vec<_> = snapshot.status.disks.iter().filter_map(|d| d.volume).collect();
         if now.len() != then.len() || !now.iter().all(|volume| then.contains(volume)) {
             let message = "the server has other volumes now than in the snapshot";
-            return Err(conflict("snapshot.disks_differ", message, "attach and detach them as they were"));
+            return Err(conflict(
+                "snapshot.disks_differ",
+                message,
+                "attach and detach them as they were",
+            ));
         }
     }
     Ok(())

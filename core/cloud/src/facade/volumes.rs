@@ -7,9 +7,10 @@ use serde_json::{Value as Json, json};
 use skyloom_hypervisor::{DiskAt, VolumeAt};
 use skyloom_identity::Object;
 use skyloom_model::{
-    Activity, Attachment, DiskFormat, Host, HostId, ImageRef, Lifecycle, Meta, Name, Overlays, Pool, PowerState,
-    Reason, Resource as _, Scope, Server, ServerId, Snapshot, SnapshotId, SnapshotOf, SnapshotState, Task,
-    Volume, VolumeId, VolumeSource, VolumeSpec, VolumeState, VolumeStatus, disk_of, paths,
+    Activity, Attachment, DiskFormat, Host, HostId, ImageRef, Lifecycle, Meta, Name, Overlays, Pool,
+    PowerState, Reason, Resource as _, Scope, Server, ServerId, Snapshot, SnapshotId, SnapshotOf,
+    SnapshotState, Task, Volume, VolumeId, VolumeSource, VolumeSpec, VolumeState, VolumeStatus, disk_of,
+    paths,
 };
 use skyloom_store::{Txn, Versioned};
 
@@ -19,8 +20,8 @@ use super::records::{create_resource, precondition};
 use super::servers::base_image;
 use crate::flows::{GrowParams, LimitParams, VolumeCreateParams, VolumeFrom, pool_label};
 use crate::{
-    AttachVolume, Caller, CloudError, CreateVolume, FieldError, GrowVolume, LimitVolume, ListQuery, Listed, Result,
-    VolumeTask, amounts, checks,
+    AttachVolume, Caller, CloudError, CreateVolume, FieldError, GrowVolume, LimitVolume, ListQuery, Listed,
+    Result, VolumeTask, amounts, checks,
 };
 
 /// Most volumes of one server.
@@ -79,11 +80,19 @@ pub(super) fn ready_server(caller: &Caller, server: &Server) -> Result<()> {
     }
     if status.lifecycle != Lifecycle::Active || status.placement.is_none() {
         let message = "the server is not active";
-        return Err(conflict("server.wrong_lifecycle", message, "only active servers' disks change"));
+        return Err(conflict(
+            "server.wrong_lifecycle",
+            message,
+            "only active servers' disks change",
+        ));
     }
     let Overlays { rescued, locked, .. } = status.overlays;
     if locked && caller.may_to("server:unlock", &server.meta).is_err() {
-        return Err(conflict("server.locked", "the server is locked", "unlock it first"));
+        return Err(conflict(
+            "server.locked",
+            "the server is locked",
+            "unlock it first",
+        ));
     }
     if rescued {
         let message = "the server runs its rescue system";
@@ -111,7 +120,10 @@ impl Cloud {
     /// `volume.not_found`, `volume.in_use`, `server.not_found`, `quota.exceeded`, `auth.forbidden`.
     pub async fn create_volume(&self, caller: &Caller, request: CreateVolume) -> Result<VolumeTask> {
         let place = caller.here()?;
-        caller.may("volume:create", &Object::all("volume", place).labelled(&request.labels))?;
+        caller.may(
+            "volume:create",
+            &Object::all("volume", place).labelled(&request.labels),
+        )?;
         let name = checks::text::name("name", &request.name).map_err(CloudError::field)?;
         if let Some(error) = CloudError::fields(checks::text::labels("labels", &request.labels)) {
             return Err(error);
@@ -121,14 +133,26 @@ impl Cloud {
         if let Some(gib) = request.size_gib {
             checks::volume::size(gib)?;
         }
-        let sources = [request.image.is_some(), request.volume.is_some(), request.snapshot.is_some()];
+        let sources = [
+            request.image.is_some(),
+            request.volume.is_some(),
+            request.snapshot.is_some(),
+        ];
         if sources.into_iter().filter(|given| *given).count() > 1 {
             let what = "give one of image, volume and snapshot";
-            return Err(CloudError::field(FieldError::new("image", "source.ambiguous", what)));
+            return Err(CloudError::field(FieldError::new(
+                "image",
+                "source.ambiguous",
+                what,
+            )));
         }
         if !matches!(request.format, None | Some(DiskFormat::Qcow2 | DiskFormat::Raw)) {
             let what = "a volume is qcow2 or raw";
-            return Err(CloudError::field(FieldError::new("format", "format.invalid", what)));
+            return Err(CloudError::field(FieldError::new(
+                "format",
+                "format.invalid",
+                what,
+            )));
         }
         let (request, name) = (&request, &name);
         let done = self
@@ -155,7 +179,11 @@ impl Cloud {
         let size_gib = request.size_gib.unwrap_or(made.least_gib.max(1));
         if size_gib < made.least_gib {
             let message = format!("its source takes {} GiB", made.least_gib);
-            return Err(CloudError::field(FieldError::new("size_gib", "size.too_small", message)));
+            return Err(CloudError::field(FieldError::new(
+                "size_gib",
+                "size.too_small",
+                message,
+            )));
         }
         let beside = match request.server {
             Some(server) => {
@@ -197,7 +225,10 @@ impl Cloud {
                 fault: None,
             },
         };
-        let params = json!(VolumeCreateParams { from: made.from, host });
+        let params = json!(VolumeCreateParams {
+            from: made.from,
+            host
+        });
         let task = self.task(caller, "volume.create", &volume, params);
         volume.status.activity = activity(&task);
         let mut txn = create_resource(&volume)?;
@@ -220,7 +251,9 @@ impl Cloud {
             volume,
             task: task.clone(),
         };
-        let change = Change::new(txn, answer).task(task).charge(amounts::of_volume(size_gib));
+        let change = Change::new(txn, answer)
+            .task(task)
+            .charge(amounts::of_volume(size_gib));
         Ok(change.told("volume:create", &told))
     }
 
@@ -250,7 +283,11 @@ impl Cloud {
             idle_volume(&found.value)?;
             if found.value.status.state != VolumeState::Available {
                 let message = "only a volume that no server has is copied";
-                return Err(conflict("volume.in_use", message, "detach it, or copy a snapshot of it"));
+                return Err(conflict(
+                    "volume.in_use",
+                    message,
+                    "detach it, or copy a snapshot of it",
+                ));
             }
             return Ok(Made {
                 from: VolumeFrom::Volume { volume: id },
@@ -266,7 +303,11 @@ impl Cloud {
         }
         if request.size_gib.is_none() {
             let what = "say how large it is to be, or what it is a copy of";
-            return Err(CloudError::field(FieldError::new("size_gib", "size.missing", what)));
+            return Err(CloudError::field(FieldError::new(
+                "size_gib",
+                "size.missing",
+                what,
+            )));
         }
         Ok(Made {
             from: VolumeFrom::Zeroes,
@@ -293,11 +334,18 @@ impl Cloud {
         let Some(chosen) = chosen else {
             let names: Vec<&str> = disks.iter().map(|d| d.name.as_str()).collect();
             let message = format!("the snapshot has the disks {}", names.join(", "));
-            return Err(CloudError::field(FieldError::new("disk", "disk.not_found", message)));
+            return Err(CloudError::field(FieldError::new(
+                "disk",
+                "disk.not_found",
+                message,
+            )));
         };
         let (at, host, bootable) = match (chosen.volume, &snapshot.spec.of) {
             (Some(volume), _) => {
-                let volume = self.own::<Volume>(caller, "volume:read", volume.uuid()).await?.value;
+                let volume = self
+                    .own::<Volume>(caller, "volume:read", volume.uuid())
+                    .await?
+                    .value;
                 let at = DiskAt::Volume(VolumeAt {
                     volume: volume.id(),
                     pool: volume.spec.pool.clone(),
@@ -305,9 +353,15 @@ impl Cloud {
                 (at, volume.status.host, volume.spec.bootable)
             }
             (None, SnapshotOf::Server { server, .. }) => {
-                let owner = self.own::<Server>(caller, "server:read", server.uuid()).await?.value;
+                let owner = self
+                    .own::<Server>(caller, "server:read", server.uuid())
+                    .await?
+                    .value;
                 let disk = chosen.name.clone();
-                let at = DiskAt::Server { server: *server, disk };
+                let at = DiskAt::Server {
+                    server: *server,
+                    disk,
+                };
                 (at, owner.status.placement.map(|p| p.host), true)
             }
             (None, SnapshotOf::Volume { .. }) => {
@@ -315,7 +369,10 @@ impl Cloud {
             }
         };
         Ok(Made {
-            from: VolumeFrom::Snapshot { snapshot: id, disk: at },
+            from: VolumeFrom::Snapshot {
+                snapshot: id,
+                disk: at,
+            },
             source: VolumeSource::Snapshot {
                 snapshot: id,
                 disk: chosen.name.clone(),
@@ -332,7 +389,8 @@ impl Cloud {
     /// # Errors
     /// `cursor.invalid`, `limit.invalid`, `label.invalid`.
     pub async fn list_volumes(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<Volume>> {
-        self.list_resources(caller, "volume:read", &[caller.scope()], query).await
+        self.list_resources(caller, "volume:read", &[caller.scope()], query)
+            .await
     }
 
     /// One volume.
@@ -376,7 +434,12 @@ impl Cloud {
     ///
     /// # Errors
     /// As [`Cloud::attach_volume`]; `size.invalid`, `size.too_small`, `quota.exceeded`.
-    pub async fn grow_volume(&self, caller: &Caller, id: VolumeId, request: GrowVolume) -> Result<VolumeTask> {
+    pub async fn grow_volume(
+        &self,
+        caller: &Caller,
+        id: VolumeId,
+        request: GrowVolume,
+    ) -> Result<VolumeTask> {
         let gib = checks::volume::size(request.size_gib)?;
         let asking = Asking {
             permission: "volume:grow",
@@ -388,7 +451,11 @@ impl Cloud {
             let from_gib = cx.volume.spec.size_gib;
             if gib <= from_gib {
                 let message = format!("it has {from_gib} GiB, and volumes only grow");
-                return Err(CloudError::field(FieldError::new("size_gib", "size.too_small", message)));
+                return Err(CloudError::field(FieldError::new(
+                    "size_gib",
+                    "size.too_small",
+                    message,
+                )));
             }
             cx.volume.spec.size_gib = gib;
             cx.params = json!(GrowParams { from_gib });
@@ -402,7 +469,12 @@ impl Cloud {
     ///
     /// # Errors
     /// As [`Cloud::attach_volume`]; `limits.invalid`.
-    pub async fn limit_volume(&self, caller: &Caller, id: VolumeId, request: LimitVolume) -> Result<VolumeTask> {
+    pub async fn limit_volume(
+        &self,
+        caller: &Caller,
+        id: VolumeId,
+        request: LimitVolume,
+    ) -> Result<VolumeTask> {
         let limits = checks::volume::limits(request.limits)?;
         let asking = Asking {
             permission: "volume:limit",
@@ -426,7 +498,12 @@ impl Cloud {
     /// `volume.not_found`, `volume.busy`, `volume.in_use`, `volume.wrong_state`, `volume.elsewhere`, `server.not_found`,
     /// `server.busy`, `server.wrong_lifecycle`, `server.wrong_power_state`, `server.locked`, `server.rescued`, `server.too_many_volumes`,
     /// `precondition.failed`, `auth.forbidden`.
-    pub async fn attach_volume(&self, caller: &Caller, id: VolumeId, request: AttachVolume) -> Result<VolumeTask> {
+    pub async fn attach_volume(
+        &self,
+        caller: &Caller,
+        id: VolumeId,
+        request: AttachVolume,
+    ) -> Result<VolumeTask> {
         let asking = Asking {
             permission: "volume:attach",
             flow: "volume.attach",
@@ -478,7 +555,8 @@ impl Cloud {
     /// # Errors
     /// As [`Cloud::attach_volume`]; `volume.not_attached`, `volume.in_snapshot`.
     pub async fn detach_volume(&self, caller: &Caller, id: VolumeId) -> Result<VolumeTask> {
-        let of_servers = |s: &Snapshot| matches!(s.spec.of, SnapshotOf::Server { .. }) && covers_volume(s, id);
+        let of_servers =
+            |s: &Snapshot| matches!(s.spec.of, SnapshotOf::Server { .. }) && covers_volume(s, id);
         let snapshots = self.snapshots_with(caller, of_servers).await?;
         let asking = Asking {
             permission: "volume:detach",
@@ -487,7 +565,11 @@ impl Cloud {
         };
         self.ask_volume(caller, id, asking, None, move |cx| {
             if !cx.attached {
-                return Err(conflict("volume.not_attached", "no server has the volume", "look at the volume"));
+                return Err(conflict(
+                    "volume.not_attached",
+                    "no server has the volume",
+                    "look at the volume",
+                ));
             }
             if snapshots > 0 {
                 let message = format!("{snapshots} snapshots of its server hold the volume");
@@ -500,13 +582,22 @@ impl Cloud {
 
     /// The labels with the value `yes` of the host that a server lives on.
     async fn labels_of_host_of(&self, caller: &Caller, server: ServerId) -> Result<Vec<String>> {
-        let server = self.own::<Server>(caller, "server:read", server.uuid()).await?.value;
+        let server = self
+            .own::<Server>(caller, "server:read", server.uuid())
+            .await?
+            .value;
         let Some(placement) = server.status.placement else {
             return Ok(Vec::new());
         };
-        let host = self.resource::<Host>(Scope::System, placement.host.uuid()).await?;
+        let host = self
+            .resource::<Host>(Scope::System, placement.host.uuid())
+            .await?;
         let labels = host.map(|h| h.value.meta.labels).unwrap_or_default();
-        Ok(labels.into_iter().filter(|(_, v)| v == "yes").map(|(k, _)| k).collect())
+        Ok(labels
+            .into_iter()
+            .filter(|(_, v)| v == "yes")
+            .map(|(k, _)| k)
+            .collect())
     }
 
     /// How many of the project's snapshots are such.

@@ -1,20 +1,20 @@
 //! `server.delete`: off, domain gone, disks gone; then the records.
 
 use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd, TaskFlow};
-use skyloom_model::{
-    JobId, Lifecycle, Place, PowerState, Reason, Resource as _, Scope, Server, Task, TaskEnd, Volume, VolumeState, paths,
-};
 use skyloom_identity::Amounts;
+use skyloom_model::{
+    JobId, Lifecycle, Place, PowerState, Reason, Resource as _, Scope, Server, Task, TaskEnd, Volume,
+    VolumeState, paths,
+};
 use skyloom_store::{Key, Txn};
 
-use super::records::{
-    bind_ports, give_back, key, order, quota_reads, release_claim, seen, server_reads,
-    subject_key, take_seen,
-};
 use super::ports::{delete_ports, member_reads};
-use super::{Outputs, Step};
+use super::records::{
+    bind_ports, give_back, key, order, quota_reads, release_claim, seen, server_reads, subject_key, take_seen,
+};
 use super::volume_records::{at as at_of, volume_key};
 use super::wiring::wirings;
+use super::{Outputs, Step};
 use crate::amounts;
 use crate::jobs::{PortGone, RemovePortsInput, ServerInput, UndefineInput};
 
@@ -61,15 +61,28 @@ impl TaskFlow for ServerDelete {
                     .within(600)
                     .done(),
             ];
-            let gone: Vec<PortGone> = wirings(task, &server, cx.records)?.iter().map(PortGone::of).collect();
+            let gone: Vec<PortGone> = wirings(task, &server, cx.records)?
+                .iter()
+                .map(PortGone::of)
+                .collect();
             if !gone.is_empty() {
                 let input = RemovePortsInput { ports: gone };
-                let remove = Step::new("port.remove", "take its ports from the host's network", place, &input)?;
+                let remove = Step::new(
+                    "port.remove",
+                    "take its ports from the host's network",
+                    place,
+                    &input,
+                )?;
                 let remove = remove.after([JobId::new("vm.undefine")]);
                 planned.jobs.push(remove.attempts(10, 1000).within(300).done());
             }
             for (n, volume) in ending(task, &server, cx.records)?.iter().enumerate() {
-                let delete = Step::new("volume.delete", "delete a volume of its own", place, &at_of(volume))?;
+                let delete = Step::new(
+                    "volume.delete",
+                    "delete a volume of its own",
+                    place,
+                    &at_of(volume),
+                )?;
                 let id = JobId::new(format!("volume.delete@{}", n + 1));
                 let delete = delete.id(id).after([JobId::new("vm.undefine")]);
                 planned.jobs.push(delete.attempts(10, 1000).within(600).done());
@@ -98,7 +111,9 @@ impl TaskFlow for ServerDelete {
                 let (txn, ports) = delete_ports(txn, task, &server, cx)?;
                 let txn = release_claim(txn, &server, cx.records)?;
                 let (txn, of_volumes) = part(txn, task, &server, cx)?;
-                let taken = amounts::of_server(&server).plus(&of_volumes).plus(&amounts::of_ports(ports));
+                let taken = amounts::of_server(&server)
+                    .plus(&of_volumes)
+                    .plus(&amounts::of_ports(ports));
                 let txn = give_back(txn, task, cx.records, &taken)?;
                 match task.scope {
                     // Not read here: nobody but the lender needs to see it.

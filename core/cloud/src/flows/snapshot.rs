@@ -5,8 +5,8 @@
 use serde_json::json;
 use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd, TaskFlow};
 use skyloom_model::{
-    Place, Reason, Resource as _, Server, Snapshot, SnapshotDisk, SnapshotId, SnapshotOf, SnapshotState, Task,
-    TaskEnd, Volume, VolumeId, disk_of,
+    Place, Reason, Resource as _, Server, Snapshot, SnapshotDisk, SnapshotId, SnapshotOf, SnapshotState,
+    Task, TaskEnd, Volume, VolumeId, disk_of,
 };
 use skyloom_store::{Key, Txn};
 
@@ -79,7 +79,11 @@ impl Whole {
     fn target(&self) -> Result<Option<(Target, Place)>, Reason> {
         let in_domain = |server: &Server, disks: Vec<String>, memory: bool| {
             let server = server.id();
-            Target::Domain { server, disks, memory }
+            Target::Domain {
+                server,
+                disks,
+                memory,
+            }
         };
         match (&self.snapshot.spec.of, &self.volume, &self.server) {
             (SnapshotOf::Server { memory, .. }, _, Some(server)) => {
@@ -88,7 +92,10 @@ impl Whole {
                 };
                 let volumes = server.status.volumes.iter().map(|volume| disk_of(*volume));
                 let disks = std::iter::once(root(server)).chain(volumes).collect();
-                Ok(Some((in_domain(server, disks, *memory), Place::Host(placement.host))))
+                Ok(Some((
+                    in_domain(server, disks, *memory),
+                    Place::Host(placement.host),
+                )))
             }
             (SnapshotOf::Volume { .. }, Some(volume), server) => {
                 let place = Place::Host(host_of(volume, server.as_ref())?);
@@ -233,7 +240,10 @@ impl TaskFlow for SnapshotRevert {
         let changes = free_snapshot(task, txn, Some(snapshot), cx, |snapshot| {
             snapshot.status.fault = cx.reason.cloned().filter(|_| cx.end != TaskEnd::Done);
         })?;
-        Ok(Settled { changes, result: None })
+        Ok(Settled {
+            changes,
+            result: None,
+        })
     }
 }
 
@@ -260,8 +270,13 @@ impl TaskFlow for SnapshotDelete {
             let txn = cx.records.delete(txn, &subject_key(task)?);
             give_back(txn, task, cx.records, &amounts::of_snapshot())?
         } else {
-            free_snapshot(task, txn, Some(snapshot), cx, |snapshot| broken(snapshot, cx.reason))?
+            free_snapshot(task, txn, Some(snapshot), cx, |snapshot| {
+                broken(snapshot, cx.reason)
+            })?
         };
-        Ok(Settled { changes, result: None })
+        Ok(Settled {
+            changes,
+            result: None,
+        })
     }
 }

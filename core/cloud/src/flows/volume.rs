@@ -7,8 +7,8 @@ use serde_json::json;
 use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd, TaskFlow};
 use skyloom_hypervisor::{DiskAt, VolumeContent, VolumeOrder};
 use skyloom_model::{
-    HostId, IoLimits, JobId, Place, Pool, Reason, Resources, ServerId, Snapshot, SnapshotId,
-    Task, TaskEnd, Volume, VolumeId, VolumeState,
+    HostId, IoLimits, JobId, Place, Pool, Reason, Resources, ServerId, Snapshot, SnapshotId, Task, TaskEnd,
+    Volume, VolumeId, VolumeState,
 };
 use skyloom_scheduler::Request;
 use skyloom_store::{Key, Txn};
@@ -130,11 +130,13 @@ impl TaskFlow for VolumeCreate {
     }
 
     fn reads(&self, task: &Task, _have: &Records, _outputs: &Outputs) -> Vec<Key> {
-        let source = params::<VolumeCreateParams>(task).ok().and_then(|p| match p.from {
-            VolumeFrom::Volume { volume } => volume_key(task, volume).ok(),
-            VolumeFrom::Snapshot { snapshot, .. } => snapshot_key(task, snapshot).ok(),
-            VolumeFrom::Zeroes | VolumeFrom::Image { .. } => None,
-        });
+        let source = params::<VolumeCreateParams>(task)
+            .ok()
+            .and_then(|p| match p.from {
+                VolumeFrom::Volume { volume } => volume_key(task, volume).ok(),
+                VolumeFrom::Snapshot { snapshot, .. } => snapshot_key(task, snapshot).ok(),
+                VolumeFrom::Zeroes | VolumeFrom::Image { .. } => None,
+            });
         subject_key(task).into_iter().chain(source).collect()
     }
 
@@ -154,7 +156,12 @@ impl TaskFlow for VolumeCreate {
             VolumeFrom::Image { image } => {
                 let image = image.spec();
                 let input = CacheInput { image: image.clone() };
-                let fetch = Step::new("image.cache", "fetch the image into the host's cache", place, &input)?;
+                let fetch = Step::new(
+                    "image.cache",
+                    "fetch the image into the host's cache",
+                    place,
+                    &input,
+                )?;
                 jobs.push(fetch.attempts(5, 1000).weight(10).done());
                 before.push(JobId::new("image.cache"));
                 VolumeContent::Image { image }
@@ -178,7 +185,13 @@ impl TaskFlow for VolumeCreate {
             content,
         };
         let make = Step::new("volume.create", "make the volume", place, &order)?;
-        jobs.push(make.after(before).attempts(3, 2000).weight(5).within(COPY_SECONDS).done());
+        jobs.push(
+            make.after(before)
+                .attempts(3, 2000)
+                .weight(5)
+                .within(COPY_SECONDS)
+                .done(),
+        );
         volume.status.host = Some(host);
         volume.meta.updated_at = cx.now;
         Ok(Planned {
@@ -240,7 +253,12 @@ impl TaskFlow for VolumeDelete {
         let mut jobs = Vec::new();
         // One that no host was chosen for is nowhere.
         if let Some(host) = volume.status.host {
-            let delete = Step::new("volume.delete", "delete the volume", Place::Host(host), &at(&volume))?;
+            let delete = Step::new(
+                "volume.delete",
+                "delete the volume",
+                Place::Host(host),
+                &at(&volume),
+            )?;
             jobs.push(delete.attempts(10, 1000).within(600).done());
         }
         Ok(Planned {
@@ -269,7 +287,10 @@ impl TaskFlow for VolumeDelete {
                 volume.status.fault = cx.reason.cloned();
             })?
         };
-        Ok(Settled { changes, result: None })
+        Ok(Settled {
+            changes,
+            result: None,
+        })
     }
 }
 
@@ -291,7 +312,11 @@ impl TaskFlow for VolumeGrow {
         let input = GrowInput {
             at: at(&volume),
             bytes: bytes(volume.spec.size_gib),
-            place: volume.status.attachment.as_ref().map(|a| (a.server, a.disk.clone())),
+            place: volume
+                .status
+                .attachment
+                .as_ref()
+                .map(|a| (a.server, a.disk.clone())),
         };
         let grow = Step::new("volume.grow", "make the volume larger", Place::Host(host), &input)?;
         let (changes, generation) = ordered(task, Txn::new(), server.as_mut(), cx)?;

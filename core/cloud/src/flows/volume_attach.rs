@@ -5,7 +5,9 @@ use skyloom_model::{JobSpec, Place, Reason, Resource as _, Server, Task, TaskEnd
 use skyloom_store::{Key, Txn};
 
 use super::records::subject_key;
-use super::volume_records::{at, at_rest, free_server, free_volume, host_of, ordered, server_of, with_volume};
+use super::volume_records::{
+    at, at_rest, free_server, free_volume, host_of, ordered, server_of, with_volume,
+};
 use super::{Outputs, Step};
 use crate::jobs::PlaceInput;
 
@@ -18,7 +20,10 @@ pub struct VolumeDetach;
 
 fn job(task: &Task, kind: &str, title: &str, volume: &Volume, server: &Server) -> Result<JobSpec, Reason> {
     let attachment = volume.status.attachment.as_ref().ok_or_else(|| {
-        Reason::new("volume.not_attached", format!("the volume of task {} has no server", task.id))
+        Reason::new(
+            "volume.not_attached",
+            format!("the volume of task {} has no server", task.id),
+        )
     })?;
     let input = PlaceInput {
         server: attachment.server,
@@ -29,7 +34,10 @@ fn job(task: &Task, kind: &str, title: &str, volume: &Volume, server: &Server) -
     };
     let place = Place::Host(host_of(volume, Some(server))?);
     // A guest may take its time to let go of a disk.
-    Ok(Step::new(kind, title, place, &input)?.attempts(3, 2000).within(300).done())
+    Ok(Step::new(kind, title, place, &input)?
+        .attempts(3, 2000)
+        .within(300)
+        .done())
 }
 
 fn planned(task: &Task, cx: &PlanContext<'_>, kind: &str, title: &str) -> Result<Planned, Refusal> {
@@ -65,7 +73,10 @@ fn settled(task: &Task, cx: &SettleContext<'_>, apart: bool) -> Result<Settled, 
             server.status.volumes.retain(|volume| *volume != id);
         }
     })?;
-    Ok(Settled { changes, result: None })
+    Ok(Settled {
+        changes,
+        result: None,
+    })
 }
 
 impl TaskFlow for VolumeAttach {

@@ -111,7 +111,8 @@ pub(super) fn free_server(
     change(&mut server);
     server.meta.updated_at = cx.now;
     let last_look = take_seen(&mut server, cx)?;
-    cx.records.put(txn.and(last_look), &server_key(task, server.id())?, &server)
+    cx.records
+        .put(txn.and(last_look), &server_key(task, server.id())?, &server)
 }
 
 /// Adds: the volume is free again.
@@ -139,13 +140,21 @@ pub(super) fn free_snapshot(
     cx: &SettleContext<'_>,
     change: impl FnOnce(&mut Snapshot),
 ) -> Result<Txn, Reason> {
-    let Some(mut snapshot) = snapshot else { return Ok(txn) };
-    if snapshot.status.activity.as_ref().is_some_and(|a| a.task == task.id) {
+    let Some(mut snapshot) = snapshot else {
+        return Ok(txn);
+    };
+    if snapshot
+        .status
+        .activity
+        .as_ref()
+        .is_some_and(|a| a.task == task.id)
+    {
         snapshot.status.activity = None;
     }
     change(&mut snapshot);
     snapshot.meta.updated_at = cx.now;
-    cx.records.put(txn, &snapshot_key(task, snapshot.id())?, &snapshot)
+    cx.records
+        .put(txn, &snapshot_key(task, snapshot.id())?, &snapshot)
 }
 
 /// What a volume is when nothing is done to it.

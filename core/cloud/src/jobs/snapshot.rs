@@ -64,9 +64,7 @@ fn ability(parts: &VolumeParts) -> Result<&dyn Snapshots, JobError> {
 impl SnapshotInput {
     async fn forget(&self, parts: &VolumeParts, generation: u64) -> Result<(), JobError> {
         let gone = match &self.target {
-            Target::Domain { server, .. } => {
-                ability(parts)?.forget(*server, generation, self.snapshot).await
-            }
+            Target::Domain { server, .. } => ability(parts)?.forget(*server, generation, self.snapshot).await,
             Target::File { at } => parts.storage.forget_volume_snapshot(at, self.snapshot).await,
         };
         match gone {
@@ -90,13 +88,19 @@ impl Job for Take {
     async fn run(&self, cx: &JobContext<'_>) -> Result<Value, JobError> {
         let input: SnapshotInput = cx.input()?;
         let taken = match &input.target {
-            Target::Domain { server, disks, memory } => {
+            Target::Domain {
+                server,
+                disks,
+                memory,
+            } => {
                 let order = SnapshotOrder {
                     snapshot: input.snapshot,
                     disks: disks.clone(),
                     memory: *memory,
                 };
-                let taken = ability(&self.0)?.take(*server, cx.record.generation, &order).await;
+                let taken = ability(&self.0)?
+                    .take(*server, cx.record.generation, &order)
+                    .await;
                 let found = taken.map_err(host_error)?;
                 Taken {
                     disks: found.disks,

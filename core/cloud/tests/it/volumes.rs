@@ -61,7 +61,12 @@ impl Shop {
             server: Some(self.server),
             ..CreateVolume::default()
         };
-        let made = self.world.cloud.create_volume(&self.member, request).await.unwrap();
+        let made = self
+            .world
+            .cloud
+            .create_volume(&self.member, request)
+            .await
+            .unwrap();
         assert_eq!(made.volume.status.state, VolumeState::Creating);
         self.done(&made.task).await;
         made.volume.id()
@@ -72,12 +77,21 @@ impl Shop {
             server: self.server,
             delete_with_server,
         };
-        let asked = self.world.cloud.attach_volume(&self.member, volume, request).await;
+        let asked = self
+            .world
+            .cloud
+            .attach_volume(&self.member, volume, request)
+            .await;
         asked.unwrap().task
     }
 
     async fn snapshot(&self, request: CreateSnapshot) -> SnapshotId {
-        let asked = self.world.cloud.create_snapshot(&self.member, request).await.unwrap();
+        let asked = self
+            .world
+            .cloud
+            .create_snapshot(&self.member, request)
+            .await
+            .unwrap();
         assert_eq!(asked.snapshot.status.state, SnapshotState::Creating);
         self.done(&asked.task).await;
         asked.snapshot.id()
@@ -97,7 +111,11 @@ impl Shop {
             force: true,
             ..Default::default()
         };
-        let asked = self.world.cloud.stop_server(&self.member, self.server, options).await;
+        let asked = self
+            .world
+            .cloud
+            .stop_server(&self.member, self.server, options)
+            .await;
         self.done(&asked.unwrap().task).await;
     }
 
@@ -113,8 +131,13 @@ impl Shop {
 
     /// What of storage the project is charged for.
     async fn used(&self) -> BTreeMap<String, u64> {
-        let slot = Slot::load(&self.world.store, Owner::Project(self.member.project)).await.unwrap();
-        let used = slot.ledger().map(|ledger| ledger.used.clone()).unwrap_or_default();
+        let slot = Slot::load(&self.world.store, Owner::Project(self.member.project))
+            .await
+            .unwrap();
+        let used = slot
+            .ledger()
+            .map(|ledger| ledger.used.clone())
+            .unwrap_or_default();
         let storage = ["volumes", "volume_gib", "snapshots"];
         used.iter()
             .map(|(name, amount)| (name.to_string(), amount))
@@ -124,7 +147,9 @@ impl Shop {
 }
 
 fn amounts(list: &[(&str, u64)]) -> BTreeMap<String, u64> {
-    list.iter().map(|(name, amount)| ((*name).to_owned(), *amount)).collect()
+    list.iter()
+        .map(|(name, amount)| ((*name).to_owned(), *amount))
+        .collect()
 }
 
 fn refused<T: std::fmt::Debug>(done: Result<T, CloudError>, code: &str) {
@@ -138,14 +163,28 @@ async fn a_volume_lives_from_its_request_to_its_end_and_is_paid_for_as_long() {
     let volume = shop.volume("data").await;
     assert_eq!(shop.used().await, amounts(&[("volumes", 1), ("volume_gib", 2)]));
     let made = shop.get(volume).await;
-    assert_eq!((made.status.state, made.status.activity), (VolumeState::Available, None));
-    assert_eq!(made.status.host, shop.server().await.status.placement.map(|p| p.host));
+    assert_eq!(
+        (made.status.state, made.status.activity),
+        (VolumeState::Available, None)
+    );
+    assert_eq!(
+        made.status.host,
+        shop.server().await.status.placement.map(|p| p.host)
+    );
 
-    let grown = shop.world.cloud.grow_volume(&shop.member, volume, GrowVolume { size_gib: 5 }).await;
+    let grown = shop
+        .world
+        .cloud
+        .grow_volume(&shop.member, volume, GrowVolume { size_gib: 5 })
+        .await;
     shop.done(&grown.unwrap().task).await;
     assert_eq!(shop.get(volume).await.spec.size_gib, 5);
     assert_eq!(shop.used().await, amounts(&[("volumes", 1), ("volume_gib", 5)]));
-    let smaller = shop.world.cloud.grow_volume(&shop.member, volume, GrowVolume { size_gib: 4 }).await;
+    let smaller = shop
+        .world
+        .cloud
+        .grow_volume(&shop.member, volume, GrowVolume { size_gib: 4 })
+        .await;
     refused(smaller, "size.too_small");
 
     let gone = shop.world.cloud.delete_volume(&shop.member, volume).await;
@@ -164,7 +203,11 @@ async fn growth_that_fails_is_given_back_and_the_size_is_what_is() {
         let fault = Fault::Fail(skyloom_hypervisor::ErrorKind::Refused);
         fake.fault_next(FaultPoint::GrowVolume, fault).unwrap();
     }
-    let grown = shop.world.cloud.grow_volume(&shop.member, volume, GrowVolume { size_gib: 5 }).await;
+    let grown = shop
+        .world
+        .cloud
+        .grow_volume(&shop.member, volume, GrowVolume { size_gib: 5 })
+        .await;
     let ended = shop.carry(&grown.unwrap().task).await;
     assert_eq!(ended.state, TaskState::Failed);
     let now = shop.get(volume).await;
@@ -189,20 +232,50 @@ async fn a_volume_belongs_to_one_server_and_both_say_so_at_once() {
         server: shop.server,
         delete_with_server: false,
     };
-    refused(shop.world.cloud.attach_volume(&shop.member, volume, request).await, "volume.busy");
+    refused(
+        shop.world
+            .cloud
+            .attach_volume(&shop.member, volume, request)
+            .await,
+        "volume.busy",
+    );
     shop.done(&task).await;
-    refused(shop.world.cloud.attach_volume(&shop.member, volume, request).await, "volume.in_use");
-    refused(shop.world.cloud.delete_volume(&shop.member, volume).await, "volume.in_use");
+    refused(
+        shop.world
+            .cloud
+            .attach_volume(&shop.member, volume, request)
+            .await,
+        "volume.in_use",
+    );
+    refused(
+        shop.world.cloud.delete_volume(&shop.member, volume).await,
+        "volume.in_use",
+    );
     let fake = &shop.world.hosts.values().next().unwrap().fake;
     let guest = fake.domain(shop.server).unwrap().unwrap().guest.unwrap();
-    assert_eq!(guest.disks.last().unwrap().name, disk_of(volume), "the running guest has it");
+    assert_eq!(
+        guest.disks.last().unwrap().name,
+        disk_of(volume),
+        "the running guest has it"
+    );
 
-    let detached = shop.world.cloud.detach_volume(&shop.member, volume).await.unwrap();
+    let detached = shop
+        .world
+        .cloud
+        .detach_volume(&shop.member, volume)
+        .await
+        .unwrap();
     shop.done(&detached.task).await;
     let now = shop.get(volume).await;
-    assert_eq!((now.status.state, now.status.attachment), (VolumeState::Available, None));
+    assert_eq!(
+        (now.status.state, now.status.attachment),
+        (VolumeState::Available, None)
+    );
     assert!(shop.server().await.status.volumes.is_empty());
-    refused(shop.world.cloud.detach_volume(&shop.member, volume).await, "volume.not_attached");
+    refused(
+        shop.world.cloud.detach_volume(&shop.member, volume).await,
+        "volume.not_attached",
+    );
 }
 
 #[tokio::test]
@@ -217,7 +290,10 @@ async fn an_attach_that_fails_leaves_both_as_they_were() {
     let task = shop.attach(volume, false).await;
     assert_eq!(shop.carry(&task).await.state, TaskState::Failed);
     let now = shop.get(volume).await;
-    assert_eq!((now.status.state, now.status.attachment), (VolumeState::Available, None));
+    assert_eq!(
+        (now.status.state, now.status.attachment),
+        (VolumeState::Available, None)
+    );
     assert!(now.status.fault.is_some());
     assert!(shop.server().await.status.volumes.is_empty());
 }
@@ -243,7 +319,11 @@ async fn a_server_is_defined_with_its_volumes_in_order() {
     let fake = &shop.world.hosts.values().next().unwrap().fake;
     let guest = fake.domain(shop.server).unwrap().unwrap().guest.unwrap();
     let disks: Vec<_> = guest.disks.iter().map(|d| (d.name.clone(), d.limits)).collect();
-    let wanted = [("root".to_owned(), None), (disk_of(first), None), (disk_of(second), limits)];
+    let wanted = [
+        ("root".to_owned(), None),
+        (disk_of(first), None),
+        (disk_of(second), limits),
+    ];
     assert_eq!(disks, wanted);
 }
 
@@ -258,11 +338,20 @@ async fn a_deleted_server_gives_its_volumes_back_but_those_that_end_with_it() {
     let gone = shop.world.cloud.delete_server(&shop.member, shop.server).await;
     shop.done(&gone.unwrap().task).await;
     let now = shop.get(kept).await;
-    assert_eq!((now.status.state, now.status.attachment), (VolumeState::Available, None));
+    assert_eq!(
+        (now.status.state, now.status.attachment),
+        (VolumeState::Available, None)
+    );
     assert!(shop.world.cloud.get_volume(&shop.member, ends).await.is_err());
     assert_eq!(shop.used().await, amounts(&[("volumes", 1), ("volume_gib", 2)]));
     let storage = shop.world.hosts.values().next().unwrap().fake.storage();
-    let files: Vec<VolumeId> = storage.volumes().await.unwrap().into_iter().map(|v| v.at.volume).collect();
+    let files: Vec<VolumeId> = storage
+        .volumes()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|v| v.at.volume)
+        .collect();
     assert_eq!(files, [kept]);
 }
 
@@ -273,16 +362,33 @@ async fn a_snapshot_says_what_the_host_confirmed_and_protects_what_it_is_in() {
     let task = shop.attach(volume, false).await;
     shop.done(&task).await;
     let snapshot = shop.snapshot(shop.of_server(true)).await;
-    let found = shop.world.cloud.get_snapshot(&shop.member, snapshot).await.unwrap().value;
+    let found = shop
+        .world
+        .cloud
+        .get_snapshot(&shop.member, snapshot)
+        .await
+        .unwrap()
+        .value;
     assert_eq!(found.status.state, SnapshotState::Available);
     assert!(found.status.memory_bytes > 0 && found.status.taken_at.is_some());
-    let disks: Vec<_> = found.status.disks.iter().map(|d| (d.name.as_str(), d.volume)).collect();
+    let disks: Vec<_> = found
+        .status
+        .disks
+        .iter()
+        .map(|d| (d.name.as_str(), d.volume))
+        .collect();
     assert_eq!(disks, [("root", None), (disk_of(volume).as_str(), Some(volume))]);
     assert_eq!(shop.used().await["snapshots"], 1);
 
     let cloud = &shop.world.cloud;
-    refused(cloud.delete_server(&shop.member, shop.server).await, "server.has_snapshots");
-    refused(cloud.detach_volume(&shop.member, volume).await, "volume.in_snapshot");
+    refused(
+        cloud.delete_server(&shop.member, shop.server).await,
+        "server.has_snapshots",
+    );
+    refused(
+        cloud.detach_volume(&shop.member, volume).await,
+        "volume.in_snapshot",
+    );
     // It has memory: it may run.
     let reverted = cloud.revert_snapshot(&shop.member, snapshot).await.unwrap();
     shop.done(&reverted.task).await;
@@ -299,16 +405,25 @@ async fn disks_of_a_running_guest_are_not_changed_under_it() {
     let shop = Shop::open().await;
     let snapshot = shop.snapshot(shop.of_server(false)).await;
     let cloud = &shop.world.cloud;
-    refused(cloud.revert_snapshot(&shop.member, snapshot).await, "server.running");
+    refused(
+        cloud.revert_snapshot(&shop.member, snapshot).await,
+        "server.running",
+    );
     shop.stop().await;
     let reverted = cloud.revert_snapshot(&shop.member, snapshot).await.unwrap();
     shop.done(&reverted.task).await;
-    refused(cloud.create_snapshot(&shop.member, shop.of_server(true)).await, "memory.not_running");
+    refused(
+        cloud.create_snapshot(&shop.member, shop.of_server(true)).await,
+        "memory.not_running",
+    );
     // Another volume now than then.
     let volume = shop.volume("late").await;
     let task = shop.attach(volume, false).await;
     shop.done(&task).await;
-    refused(cloud.revert_snapshot(&shop.member, snapshot).await, "snapshot.disks_differ");
+    refused(
+        cloud.revert_snapshot(&shop.member, snapshot).await,
+        "snapshot.disks_differ",
+    );
 }
 
 #[tokio::test]
@@ -321,7 +436,10 @@ async fn copies_are_of_images_volumes_and_snapshots() {
         ..CreateSnapshot::default()
     };
     let snapshot = shop.snapshot(request).await;
-    refused(shop.world.cloud.delete_volume(&shop.member, volume).await, "volume.has_snapshots");
+    refused(
+        shop.world.cloud.delete_volume(&shop.member, volume).await,
+        "volume.has_snapshots",
+    );
     let plain = |name: &str| CreateVolume {
         name: name.to_owned(),
         ..CreateVolume::default()
@@ -342,26 +460,47 @@ async fn copies_are_of_images_volumes_and_snapshots() {
     ];
     for request in copies {
         let name = request.name.clone();
-        let made = shop.world.cloud.create_volume(&shop.member, request).await.unwrap();
+        let made = shop
+            .world
+            .cloud
+            .create_volume(&shop.member, request)
+            .await
+            .unwrap();
         shop.done(&made.task).await;
         let made = shop.get(made.volume.id()).await;
         assert_eq!(made.status.state, VolumeState::Available, "{name}");
         assert!(made.spec.size_gib >= 1, "as large as its source");
     }
-    assert_eq!(shop.get(volume).await.status.activity, None, "the source is free again");
+    assert_eq!(
+        shop.get(volume).await.status.activity,
+        None,
+        "the source is free again"
+    );
     let both = CreateVolume {
         image: Some(shop.image.to_string()),
         volume: Some(volume),
         ..plain("of both")
     };
-    refused(shop.world.cloud.create_volume(&shop.member, both).await, "source.ambiguous");
-    refused(shop.world.cloud.create_volume(&shop.member, plain("of nothing")).await, "size.missing");
+    refused(
+        shop.world.cloud.create_volume(&shop.member, both).await,
+        "source.ambiguous",
+    );
+    refused(
+        shop.world
+            .cloud
+            .create_volume(&shop.member, plain("of nothing"))
+            .await,
+        "size.missing",
+    );
     let small = CreateVolume {
         volume: Some(volume),
         size_gib: Some(1),
         ..plain("too small")
     };
-    refused(shop.world.cloud.create_volume(&shop.member, small).await, "size.too_small");
+    refused(
+        shop.world.cloud.create_volume(&shop.member, small).await,
+        "size.too_small",
+    );
 }
 
 #[tokio::test]
@@ -374,7 +513,12 @@ async fn raw_volumes_keep_no_snapshots_and_others_see_nothing() {
         server: Some(shop.server),
         ..CreateVolume::default()
     };
-    let made = shop.world.cloud.create_volume(&shop.member, request).await.unwrap();
+    let made = shop
+        .world
+        .cloud
+        .create_volume(&shop.member, request)
+        .await
+        .unwrap();
     shop.done(&made.task).await;
     let volume = made.volume.id();
     let snapshot = CreateSnapshot {
@@ -382,17 +526,29 @@ async fn raw_volumes_keep_no_snapshots_and_others_see_nothing() {
         volume: Some(volume),
         ..CreateSnapshot::default()
     };
-    refused(shop.world.cloud.create_snapshot(&shop.member, snapshot).await, "snapshot.raw_volume");
+    refused(
+        shop.world.cloud.create_snapshot(&shop.member, snapshot).await,
+        "snapshot.raw_volume",
+    );
     let admin = shop.world.admin().await;
     let stranger = shop.world.member(&admin, "other").await;
-    refused(shop.world.cloud.get_volume(&stranger, volume).await, "volume.not_found");
-    refused(shop.world.cloud.delete_volume(&stranger, volume).await, "volume.not_found");
+    refused(
+        shop.world.cloud.get_volume(&stranger, volume).await,
+        "volume.not_found",
+    );
+    refused(
+        shop.world.cloud.delete_volume(&stranger, volume).await,
+        "volume.not_found",
+    );
     let theirs = CreateVolume {
         name: "theirs".to_owned(),
         volume: Some(volume),
         ..CreateVolume::default()
     };
-    refused(shop.world.cloud.create_volume(&stranger, theirs).await, "volume.not_found");
+    refused(
+        shop.world.cloud.create_volume(&stranger, theirs).await,
+        "volume.not_found",
+    );
 }
 
 #[tokio::test]
@@ -404,12 +560,22 @@ async fn a_shared_pool_is_seen_by_the_hosts_that_are_labelled() {
         pool: Some("fast".to_owned()),
         ..CreateVolume::default()
     };
-    let made = shop.world.cloud.create_volume(&shop.member, request).await.unwrap();
+    let made = shop
+        .world
+        .cloud
+        .create_volume(&shop.member, request)
+        .await
+        .unwrap();
     let ended = shop.carry(&made.task).await;
     assert_eq!(ended.state, TaskState::Failed, "no host carries the label");
     let far = shop.get(made.volume.id()).await;
     assert_eq!((far.status.state, far.status.host), (VolumeState::Error, None));
-    let gone = shop.world.cloud.delete_volume(&shop.member, far.id()).await.unwrap();
+    let gone = shop
+        .world
+        .cloud
+        .delete_volume(&shop.member, far.id())
+        .await
+        .unwrap();
     shop.done(&gone.task).await;
     assert_eq!(shop.used().await, amounts(&[]));
 }

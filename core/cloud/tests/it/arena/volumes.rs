@@ -30,7 +30,12 @@ impl CloudWorld {
             server: Some(server),
             ..CreateVolume::default()
         };
-        let made = self.world.cloud.create_volume(&self.caller, request).await.unwrap();
+        let made = self
+            .world
+            .cloud
+            .create_volume(&self.caller, request)
+            .await
+            .unwrap();
         self.carried(&made.task).await;
         made.volume.id()
     }
@@ -40,14 +45,21 @@ impl CloudWorld {
             server,
             delete_with_server,
         };
-        let asked = self.world.cloud.attach_volume(&self.caller, volume, request).await;
+        let asked = self
+            .world
+            .cloud
+            .attach_volume(&self.caller, volume, request)
+            .await;
         self.carried(&asked.unwrap().task).await;
     }
 
     pub(super) async fn prepare_volumes(&mut self, server: ServerId) {
         match (self.case.flow, self.case.name) {
             ("server.delete", "with volumes") => {
-                let (kept, gone) = (self.volume_for("kept", server).await, self.volume_for("gone", server).await);
+                let (kept, gone) = (
+                    self.volume_for("kept", server).await,
+                    self.volume_for("gone", server).await,
+                );
                 self.attached(kept, server, false).await;
                 self.attached(gone, server, true).await;
             }
@@ -69,7 +81,12 @@ impl CloudWorld {
                     server: Some(server),
                     ..CreateSnapshot::default()
                 };
-                let asked = self.world.cloud.create_snapshot(&self.caller, request).await.unwrap();
+                let asked = self
+                    .world
+                    .cloud
+                    .create_snapshot(&self.caller, request)
+                    .await
+                    .unwrap();
                 self.carried(&asked.task).await;
                 self.snapshot = Some(asked.snapshot.id());
             }
@@ -80,7 +97,12 @@ impl CloudWorld {
                     volume: Some(volume),
                     ..CreateSnapshot::default()
                 };
-                let asked = self.world.cloud.create_snapshot(&self.caller, request).await.unwrap();
+                let asked = self
+                    .world
+                    .cloud
+                    .create_snapshot(&self.caller, request)
+                    .await
+                    .unwrap();
                 self.carried(&asked.task).await;
                 self.snapshot = Some(asked.snapshot.id());
             }
@@ -90,7 +112,11 @@ impl CloudWorld {
 
     /// Whether the volume has the size that is asked for: its file grew before the task failed, and its record says so.
     pub(super) async fn has_grown(&self) -> bool {
-        let found = self.world.cloud.get_volume(&self.caller, self.volume.unwrap()).await;
+        let found = self
+            .world
+            .cloud
+            .get_volume(&self.caller, self.volume.unwrap())
+            .await;
         found.unwrap().value.spec.size_gib == 2
     }
 
@@ -108,10 +134,16 @@ impl CloudWorld {
                 cloud.create_volume(caller, request).await
             }
             "volume.delete" => cloud.delete_volume(caller, of_volume()).await,
-            "volume.grow" => cloud.grow_volume(caller, of_volume(), GrowVolume { size_gib: 2 }).await,
+            "volume.grow" => {
+                cloud
+                    .grow_volume(caller, of_volume(), GrowVolume { size_gib: 2 })
+                    .await
+            }
             "volume.limit" => {
                 let limits = Some(LIMITS);
-                cloud.limit_volume(caller, of_volume(), LimitVolume { limits }).await
+                cloud
+                    .limit_volume(caller, of_volume(), LimitVolume { limits })
+                    .await
             }
             "volume.attach" => {
                 let request = AttachVolume {
@@ -147,8 +179,14 @@ impl CloudWorld {
             for domain in fake.domains().unwrap() {
                 let whole = domain.snapshots.len();
                 let limits: Vec<_> = domain.spec.disks.iter().map(|d| d.limits).collect();
-                let what = format!("{} with {whole} snapshots and limits {limits:?}", domain.spec.name);
-                things.entry("moments and limits".to_owned()).or_default().push(what);
+                let what = format!(
+                    "{} with {whole} snapshots and limits {limits:?}",
+                    domain.spec.name
+                );
+                things
+                    .entry("moments and limits".to_owned())
+                    .or_default()
+                    .push(what);
             }
             let volumes = futures::executor::block_on(fake.storage().volumes()).unwrap();
             for info in volumes {
@@ -164,12 +202,22 @@ impl CloudWorld {
         let volumes: Vec<Volume> = self.all("r/volumes").await.into_values().collect();
         let mut files = BTreeSet::new();
         for (_, fake) in self.hosts() {
-            files.extend(fake.storage().volumes().await.unwrap().into_iter().map(|v| v.at.volume));
+            files.extend(
+                fake.storage()
+                    .volumes()
+                    .await
+                    .unwrap()
+                    .into_iter()
+                    .map(|v| v.at.volume),
+            );
         }
         for volume in &volumes {
             let (name, status) = (&volume.meta.name, &volume.status);
             if !status.state.steady() || status.activity.is_some() {
-                left.push(format!("volume {name} is {:?} with {:?}", status.state, status.activity));
+                left.push(format!(
+                    "volume {name} is {:?} with {:?}",
+                    status.state, status.activity
+                ));
             }
             let there = files.remove(&volume.id());
             if !there && status.state != VolumeState::Error {
@@ -196,12 +244,18 @@ impl CloudWorld {
                 for domain in fake.domains().unwrap() {
                     let has = domain.spec.disks.iter().any(|d| d.name == disk_of(volume.id()));
                     if has != attached.contains(&domain.spec.id) && status.state != VolumeState::Error {
-                        left.push(format!("volume {name} is in a domain: {has}, attached to {attached:?}"));
+                        left.push(format!(
+                            "volume {name} is in a domain: {has}, attached to {attached:?}"
+                        ));
                     }
                 }
             }
         }
-        left.extend(files.into_iter().map(|id| format!("a file of volume {id}, which nobody has")));
+        left.extend(
+            files
+                .into_iter()
+                .map(|id| format!("a file of volume {id}, which nobody has")),
+        );
         for snapshot in self.all::<Snapshot>("r/snapshots").await.into_values() {
             let status = &snapshot.status;
             if !status.state.steady() || status.activity.is_some() {
