@@ -48,6 +48,8 @@ pub struct AgentConfig {
     pub lease_ttl: Duration,
     /// Jobs at the same time (of different servers).
     pub concurrency: usize,
+    /// What the host can do beside its hypervisor: told with the hypervisor's own traits.
+    pub traits: Vec<String>,
 }
 
 impl AgentConfig {
@@ -59,7 +61,15 @@ impl AgentConfig {
             name: name.into(),
             lease_ttl: Duration::from_secs(10),
             concurrency: 8,
+            traits: Vec::new(),
         }
+    }
+
+    /// With what the host can do beside its hypervisor.
+    #[must_use]
+    pub fn with_traits(mut self, traits: Vec<String>) -> Self {
+        self.traits = traits;
+        self
     }
 }
 
@@ -148,9 +158,10 @@ impl Agent {
             Phase::Configuration,
             format!("{} kinds of jobs", jobs.kinds().count()),
         );
-        let facts = skyloom_hypervisor::facts_of(&**hypervisor)
+        let mut facts = skyloom_hypervisor::facts_of(&**hypervisor)
             .await
             .map_err(|e| cannot_start(config, e))?;
+        facts.traits.extend(config.traits.iter().cloned());
         tracing::info!(
             host = config.name,
             guests = recovered.len(),

@@ -14,12 +14,12 @@ pub(crate) fn of(counted: &[(&str, u64)]) -> Amounts {
     })
 }
 
-/// What a server takes, with its ports.
+/// What a server takes. Ports are counted by themselves: a server may have some that outlive it.
 pub(crate) fn of_server(server: &Server) -> Amounts {
-    of_new_server(&server.spec.flavor.spec, server.spec.ports.len())
+    of_new_server(&server.spec.flavor.spec, 0)
 }
 
-/// The same of one that is to be made.
+/// The same of one that is to be made, with so many ports of its own.
 pub(crate) fn of_new_server(flavor: &FlavorSpec, ports: usize) -> Amounts {
     let resources = flavor.resources;
     of(&[
@@ -53,4 +53,29 @@ pub(crate) fn of_growth(more_gib: u64) -> Amounts {
 /// What a snapshot takes.
 pub(crate) fn of_snapshot() -> Amounts {
     of(&[("snapshots", 1)])
+}
+
+/// What so many ports take.
+pub(crate) fn of_ports(ports: usize) -> Amounts {
+    of(&[("ports", ports as u64)])
+}
+
+/// What a network takes.
+pub(crate) fn of_network() -> Amounts {
+    of(&[("networks", 1)])
+}
+
+/// What a subnet takes.
+pub(crate) fn of_subnet() -> Amounts {
+    of(&[("subnets", 1)])
+}
+
+/// What a security group takes, with its rules.
+pub(crate) fn of_security_group(rules: usize) -> Amounts {
+    of(&[("security_groups", 1), ("security_group_rules", rules as u64)])
+}
+
+/// What a rule takes.
+pub(crate) fn of_rule() -> Amounts {
+    of(&[("security_group_rules", 1)])
 }

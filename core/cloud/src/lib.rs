@@ -27,6 +27,7 @@ mod flows;
 mod hash;
 mod images;
 mod jobs;
+mod network_requests;
 mod preview;
 mod query;
 mod requests;
@@ -51,13 +52,17 @@ pub use facade::{
 pub use flows::{
     BaseImage, ClaimRelease, RescueParams, ServerStartRescue, ServerStopRescue, CreateParams, HostSweep, ImageDelete, ImageImport, ImportParams, PortPlan,
     RecycleParams, ReleaseParams, ServerCreate, ServerDelete, ServerHold, ServerRebuild, ServerTidy, RebuildParams, ServerReboot, ServerRecycle,
-    ServerResetState, ServerStart, ServerStop, StopParams, SweepParams, cloud_flows,
+    ServerResetState, ServerStart, ServerStop, StopParams, SweepParams, cloud_flows, NETWORKS,
 };
 pub use images::{
     ByteStream, DirImageRepo, ImageContent, ImageFetch, ImageRepo, Measured, NoFetch, PublishedContent,
     ReadSeek, RepoContent, RepoError, StagedFile,
 };
 pub use jobs::{EngineParts, HostParts, engine_jobs, host_jobs};
+pub use network_requests::{
+    AddRule, CreateNetwork, CreatePort, CreateSecurityGroup, CreateSubnet, UpdateNetwork, UpdatePort, UpdateSecurityGroup,
+    UpdateSubnet,
+};
 pub use preview::{
     ChangeKind, HostRoom, MadeFrom, Preview, PreviewStep, QuotaUse, RecordChange, Reservation, ShownPlan,
 };

@@ -1,9 +1,10 @@
 //! What callers ask for: the bodies and queries of the REST interface, as types. Unknown fields are refused.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use skyloom_model::{DiskFormat, EventKind, Resources, Secret, TaskId, TaskState, Timestamp, TokenHolder};
+use skyloom_model::{DiskFormat, EventKind, PortId, Resources, Secret, SubnetId, TaskId, TaskState, Timestamp, TokenHolder};
 use uuid::Uuid;
 
 /// Makes a server.
@@ -76,9 +77,28 @@ impl CreateServer {
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NetworkRequest {
-    /// The sort of network; only `user` so far.
+    /// `user` for the user network: outgoing connections only. Without a network or port that is the default.
     #[cfg_attr(feature = "openapi", schema(example = "user"))]
     pub kind: Option<String>,
+    /// Id or name of the network that a port is made in. It goes with the server.
+    #[cfg_attr(feature = "openapi", schema(example = "backend"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// Id of the subnet that its address is of.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = Uuid))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<SubnetId>,
+    /// A port that was made before, instead of a network. It outlives the server.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = Uuid))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<PortId>,
+    /// Address of the NIC in the network; by default a free one.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, example = "192.168.10.20"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fixed_address: Option<IpAddr>,
+    /// Ids or names of security groups of the NIC in the network; by default `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security_groups: Option<Vec<String>>,
     /// How the NIC is made; only `normal` so far. Physical functions are refused.
     #[cfg_attr(feature = "openapi", schema(example = "normal"))]
     pub vnic_type: Option<String>,

@@ -49,6 +49,15 @@ impl Records {
         self.0.contains_key(key)
     }
 
+    /// The revision under which `key` was last changed, if it is there and not of a commit under way.
+    #[must_use]
+    pub fn revision(&self, key: &Key) -> Option<Revision> {
+        match self.0.get(key) {
+            Some(Found::Stored(_, revision)) => Some(*revision),
+            Some(Found::Absent | Found::Pending(_)) | None => None,
+        }
+    }
+
     /// The record under `key` as a `T`, if it is there.
     ///
     /// # Errors

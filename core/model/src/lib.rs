@@ -46,8 +46,8 @@ pub use job::{JobRecord, JobState, JobWant, StepRecord, WorkerMark};
 pub use meta::{Meta, Resource, Scope};
 pub use name::{Hostname, MAX_NAME_LEN, Name, NameError};
 pub use network::{
-    AddressRange, Direction, Family, Network, NetworkSpec, Protocol, Remote, SecurityGroup,
-    SecurityGroupSpec, SecurityRule, Subnet, SubnetSpec,
+    AddressRange, Direction, Family, GroupMembers, Network, NetworkSpec, Protocol, Remote, Reserved,
+    SecurityGroup, SecurityGroupSpec, SecurityRule, Subnet, SubnetSpec,
 };
 pub use plan::{JobId, JobSpec, MAIN_STAGE, Place, Plan, RetryPolicy, Stage, StageOutcome};
 pub use readiness::{Phase, PhaseReport, PhaseState, Readiness};

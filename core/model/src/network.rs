@@ -1,10 +1,11 @@
 //! Networks of projects: what a port is plugged into, which addresses it has, and what may reach it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Meta, NetworkId, Resource, SecurityGroupId};
+use crate::{Meta, NetworkId, PortId, Resource, Scope, SecurityGroupId, SubnetId};
 
 /// An Ethernet segment of its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,13 +23,11 @@ pub struct Network {
 pub struct NetworkSpec {
     /// Largest packet in bytes.
     pub mtu: u16,
-    /// Whether every project may plug ports into it.
-    #[serde(default)]
-    pub shared: bool,
-    /// Whether its ports work.
-    pub enabled: bool,
-    /// Whether ports of it drop what they do not own, unless they say otherwise.
+    /// Whether its ports drop what they do not own, and what no rule allows.
     pub port_security: bool,
+    /// Its subnets, oldest first. They lie here so that two of them never overlap.
+    #[serde(default)]
+    pub subnets: Vec<SubnetId>,
     /// Text of its owner.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
@@ -68,6 +67,9 @@ pub struct SubnetSpec {
     pub dns: Vec<IpAddr>,
     /// Whether guests are told their addresses by DHCP.
     pub dhcp: bool,
+    /// Whether it is being removed: nobody gets an address of it any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub closed: bool,
 }
 
 /// Addresses from the first to the last.
@@ -183,6 +185,23 @@ pub enum Remote {
         /// Which.
         group: SecurityGroupId,
     },
+}
+
+/// Who has an address or a MAC address. Written in the commit that makes the port, only where nothing is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reserved {
+    /// Which port.
+    pub port: PortId,
+    /// Whose it is: with the id, the address of its record.
+    pub scope: Scope,
+}
+
+/// The ports that are in a security group, with their addresses. Written in the commits that put them in and take them out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupMembers {
+    /// By port.
+    #[serde(default)]
+    pub ports: BTreeMap<PortId, IpAddr>,
 }
 
 macro_rules! resource {

@@ -18,6 +18,9 @@
 //! | `queries/{host}/{id}` | questions to the agent and its answers | api, agent |
 //! | `claims/{host}/{server}` | [`crate::Claim`] | engine |
 //! | `ledgers/{host}` | [`crate::HostLedger`] | engine |
+//! | `addresses/{subnet}/{address}` | [`crate::Reserved`]: the port that has it | api, engine |
+//! | `macs/{network}/{mac}` | [`crate::Reserved`]: the port that has it | api, engine |
+//! | `members/{group}` | [`crate::GroupMembers`] | api, engine |
 //! | `events/{scope}/{event}` | [`crate::Event`] | api, engine |
 //! | `submitted/{hash of the key}` | the task submitted under a key | engine |
 //! | `timers/{time}/{scope}/{server}` | when to look at a server because something is due | api, engine |
@@ -37,9 +40,14 @@
 //! Leases: `hosts/{host}` (agents), `engines/{name}` (engines).
 //! An agent may touch what lies below [`agent_areas`] of its own host, read what lies below [`CLOUD`], and nothing else.
 
+use std::net::IpAddr;
+
 use uuid::Uuid;
 
-use crate::{EventId, HostId, JobId, Place, ProjectId, Scope, ServerId, TaskId, Timestamp};
+use crate::{
+    EventId, HostId, JobId, MacAddr, NetworkId, Place, ProjectId, Scope, SecurityGroupId, ServerId, SubnetId, TaskId,
+    Timestamp,
+};
 
 /// What the store says of itself. All may read it.
 pub const CLOUD: &str = "cloud";
@@ -200,6 +208,26 @@ pub const LEDGERS: &str = "ledgers";
 #[must_use]
 pub fn ledger(host: HostId) -> String {
     format!("ledgers/{host}")
+}
+/// All addresses of a subnet that somebody has.
+#[must_use]
+pub fn addresses(subnet: SubnetId) -> String {
+    format!("addresses/{subnet}")
+}
+/// One address of a subnet.
+#[must_use]
+pub fn address(subnet: SubnetId, address: IpAddr) -> String {
+    format!("addresses/{subnet}/{address}")
+}
+/// One MAC address of a network.
+#[must_use]
+pub fn mac(network: NetworkId, mac: MacAddr) -> String {
+    format!("macs/{network}/{mac}")
+}
+/// The ports that are in a security group.
+#[must_use]
+pub fn members(group: SecurityGroupId) -> String {
+    format!("members/{group}")
 }
 /// All events.
 pub const EVENTS: &str = "events";

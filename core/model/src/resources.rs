@@ -8,7 +8,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{HostId, Meta, PowerState, ProjectId, Reason, Resource, Scope, ServerId, Timestamp};
+use crate::{
+    HostId, Meta, NetworkId, PowerState, ProjectId, Reason, Resource, Scope, SecurityGroupId, ServerId, SubnetId,
+    Timestamp,
+};
 
 macro_rules! resource {
     ($type:ident, $kind:literal) => {
@@ -309,8 +312,21 @@ pub struct Port {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PortSpec {
-    /// Whose NIC it is.
-    pub server: ServerId,
+    /// Whose NIC it is, if it is one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerId>,
+    /// Whether it goes with its server: it was made with it.
+    #[serde(default = "goes_with_server")]
+    pub goes_with_server: bool,
+    /// The network that it is plugged into; none on the user network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkId>,
+    /// The subnet that its address is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<SubnetId>,
+    /// What may reach it, and what it may reach.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub security_groups: Vec<SecurityGroupId>,
     /// How it is made.
     pub kind: NicKind,
     /// Its MAC address.
@@ -328,6 +344,11 @@ pub struct PortSpec {
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub dns: Vec<IpAddr>,
+}
+
+/// Ports of before had no life of their own.
+const fn goes_with_server() -> bool {
+    true
 }
 
 /// What is known of a port.

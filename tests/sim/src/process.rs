@@ -280,6 +280,7 @@ fn agent(
         host: host.id,
         hypervisor: hypervisor.clone(),
         storage: reach.storage(),
+        network: None,
         content: Arc::new(RepoContent(ground.images.clone())),
         backend: parts.backend.clone(),
     });

@@ -14,6 +14,7 @@
 //! | [`found`] keypairs, flavor, image exist | `keypair.not_found`, `flavor.not_found`, `image.not_found` |
 //! | [`image::usable`] | `image.not_active`, `image.architecture_unsupported`, `image.needs_more_disk`, `…_memory` |
 
+pub(crate) mod addresses;
 pub(crate) mod flavor;
 pub(crate) mod host;
 pub(crate) mod image;

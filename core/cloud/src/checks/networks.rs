@@ -1,16 +1,27 @@
 //! Requested NICs.
 
-use skyloom_model::NicKind;
+use skyloom_model::PortId;
 
-use crate::{CloudError, FieldError, NetworkRequest, Result};
+use crate::{CloudError, CreatePort, FieldError, NetworkRequest, Result};
+
+/// What a NIC is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Nic {
+    /// On the user network.
+    User,
+    /// A new port of a network.
+    New(CreatePort),
+    /// A port that there is.
+    Port(PortId),
+}
 
 /// Most NICs of a server.
 const MAX_NICS: usize = 8;
 
 /// What each NIC becomes; without a request one NIC on the user network.
-pub(crate) fn check(asked: Option<&[NetworkRequest]>) -> Result<Vec<NicKind>> {
+pub(crate) fn check(asked: Option<&[NetworkRequest]>) -> Result<Vec<Nic>> {
     let Some(asked) = asked else {
-        return Ok(vec![NicKind::User]);
+        return Ok(vec![Nic::User]);
     };
     if asked.len() > MAX_NICS {
         let message = format!("{} NICs; at most {MAX_NICS} are allowed", asked.len());
@@ -23,7 +34,7 @@ pub(crate) fn check(asked: Option<&[NetworkRequest]>) -> Result<Vec<NicKind>> {
     asked.iter().enumerate().map(|(i, nic)| one(i, nic)).collect()
 }
 
-fn one(i: usize, nic: &NetworkRequest) -> Result<NicKind> {
+fn one(i: usize, nic: &NetworkRequest) -> Result<Nic> {
     let wrong = |field: &str, code: &str, message: String| {
         CloudError::field(FieldError::new(format!("networks[{i}].{field}"), code, message))
     };
@@ -42,9 +53,30 @@ fn one(i: usize, nic: &NetworkRequest) -> Result<NicKind> {
             ));
         }
     }
-    match nic.kind.as_deref().unwrap_or("user") {
-        "user" => Ok(NicKind::User),
-        other => Err(wrong(
+    let inside = [
+        ("subnet", nic.subnet.is_some()),
+        ("fixed_address", nic.fixed_address.is_some()),
+        ("security_groups", nic.security_groups.is_some()),
+    ];
+    let given = inside.iter().find(|(_, given)| *given).map(|(field, _)| *field);
+    let only_with = |what: &str| {
+        let message = format!("it goes with {what} only");
+        move |field: &str| Err(wrong(field, "network.ambiguous", message))
+    };
+    match (&nic.network, nic.port, nic.kind.as_deref()) {
+        (Some(_), Some(_), _) => only_with("a network, or without one")("port"),
+        (Some(_), _, Some(_)) | (_, Some(_), Some(_)) => only_with("neither a network nor a port")("kind"),
+        (Some(network), None, None) => Ok(Nic::New(CreatePort {
+            network: network.clone(),
+            subnet: nic.subnet,
+            fixed_address: nic.fixed_address,
+            security_groups: nic.security_groups.clone(),
+            ..CreatePort::default()
+        })),
+        (None, _, _) if given.is_some() => only_with("a network")(given.unwrap_or_default()),
+        (None, Some(port), None) => Ok(Nic::Port(port)),
+        (None, None, None | Some("user")) => Ok(Nic::User),
+        (None, None, Some(other)) => Err(wrong(
             "kind",
             "network.unsupported",
             format!("the network kind {other:?} is not supported"),
@@ -60,12 +92,45 @@ mod tests {
         NetworkRequest {
             kind: kind.map(str::to_owned),
             vnic_type: vnic_type.map(str::to_owned),
+            ..NetworkRequest::default()
+        }
+    }
+
+    #[test]
+    fn a_nic_is_of_one_thing() {
+        let network = NetworkRequest {
+            network: Some("backend".to_owned()),
+            ..NetworkRequest::default()
+        };
+        let port = NetworkRequest {
+            port: Some(PortId::from_uuid(uuid::Uuid::nil())),
+            ..NetworkRequest::default()
+        };
+        let address = Some("10.0.0.5".parse().unwrap());
+        let asked = CreatePort {
+            network: "backend".to_owned(),
+            ..CreatePort::default()
+        };
+        let id = PortId::from_uuid(uuid::Uuid::nil());
+        let good = check(Some(&[network.clone(), port.clone()])).unwrap();
+        assert_eq!(good, [Nic::New(asked), Nic::Port(id)]);
+        for (bad, field) in [
+            (NetworkRequest { port: Some(id), ..network.clone() }, "port"),
+            (NetworkRequest { kind: Some("user".to_owned()), ..network.clone() }, "kind"),
+            (NetworkRequest { kind: Some("user".to_owned()), ..port.clone() }, "kind"),
+            (NetworkRequest { fixed_address: address, ..port.clone() }, "fixed_address"),
+            (NetworkRequest { fixed_address: address, ..NetworkRequest::default() }, "fixed_address"),
+            (NetworkRequest { security_groups: Some(vec![]), ..port }, "security_groups"),
+        ] {
+            let error = check(Some(&[bad])).unwrap_err();
+            assert_eq!(error.code(), "network.ambiguous");
+            assert_eq!(error.wrong_fields()[0].field, format!("networks[0].{field}"));
         }
     }
 
     #[test]
     fn nics_have_defaults() {
-        assert_eq!(check(None).unwrap(), vec![NicKind::User]);
+        assert_eq!(check(None).unwrap(), vec![Nic::User]);
         assert_eq!(check(Some(&[])).unwrap(), vec![]);
         assert_eq!(
             check(Some(&[nic(None, None), nic(Some("user"), Some("normal"))]))

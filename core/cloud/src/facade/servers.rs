@@ -14,7 +14,9 @@ use skyloom_store::{Guard, Versioned};
 
 use super::Cloud;
 use super::once::Change;
+use super::plugging::Plugging;
 use super::records::{create, create_resource};
+use crate::checks::networks::Nic;
 use crate::flows::{BaseImage, CreateParams, PortPlan};
 use crate::{
     Caller, CloudError, CreateServer, ListQuery, Listed, Result, ServerAccepted, ShownOnce, amounts, checks,
@@ -91,7 +93,7 @@ impl Cloud {
         &self,
         caller: &Caller,
         request: &CreateServer,
-        nics: &[NicKind],
+        nics: &[Nic],
         secrets: Option<ServerSecrets>,
         config_drive: bool,
     ) -> Result<Change<ServerAccepted>> {
@@ -101,7 +103,8 @@ impl Cloud {
         let fallback = format!("server-{}", &id.uuid().simple().to_string()[24..]);
         let (name, hostname) =
             checks::names::server(request.name.as_deref(), request.hostname.as_deref(), &fallback)?;
-        let ports = self.make_ports(caller.scope(), id, nics)?;
+        let mut plugging = Plugging::new(self, caller);
+        let ports = self.make_ports(&mut plugging, caller.scope(), id, nics).await?;
         let start = request.start.unwrap_or(true);
         let image = &chosen.image.value;
         let mut meta = Meta::new(id.uuid(), name, caller.scope(), self.now());
@@ -133,7 +136,7 @@ impl Cloud {
         let params = CreateParams {
             image: base_image(image)?,
             architecture: image.spec.architecture.clone(),
-            ports: ports.iter().map(PortPlan::of).collect(),
+            ports: plans(&ports),
             start,
         };
         let params = serde_json::to_value(params).map_err(|e| CloudError::internal(e.to_string()))?;
@@ -144,11 +147,20 @@ impl Cloud {
         });
         let told = server.meta.clone();
         let mut txn = create_resource(&server)?;
-        for port in &ports {
+        for port in ports.iter().filter(|port| port.spec.network.is_none()) {
             txn = txn.and(create_resource(port)?);
         }
+        let own = ports.iter().filter(|port| port.spec.network.is_none()).count();
+        let (plugged, of_plugged) = plugging.finish()?;
+        txn = txn.and(plugged);
         if let Some(secrets) = secrets {
             txn = txn.and(create(&paths::server_secrets(caller.project, id), &secrets)?);
+        }
+        let joined: Vec<_> = ports.iter().flat_map(|port| port.spec.security_groups.iter().copied()).collect();
+        if !joined.is_empty()
+            && let Some(others) = self.rewire(caller, &server, &[], &joined, None).await?
+        {
+            txn = txn.and(self.submission(&others)?);
         }
         // The image must not be deleted between the check and the commit.
         let txn = txn.guard(chosen.image.unchanged());
@@ -157,7 +169,9 @@ impl Cloud {
             task: task.clone(),
             password: None,
         };
-        let amounts = amounts::of_server(&answer.server);
+        let amounts = amounts::of_server(&answer.server)
+            .plus(&amounts::of_ports(own))
+            .plus(&of_plugged);
         let change = Change::new(txn, answer)
             .task(task)
             .made_from(chosen.made_from)
@@ -193,9 +207,30 @@ impl Cloud {
 
     /// The ports of a new server. On QEMU's user network each NIC has a network of its own, all alike; different
     /// addresses keep them apart inside the guest, and only the first has a gateway.
-    fn make_ports(&self, scope: Scope, server: ServerId, nics: &[NicKind]) -> Result<Vec<Port>> {
+    async fn make_ports(
+        &self,
+        plugging: &mut Plugging<'_>,
+        scope: Scope,
+        server: ServerId,
+        nics: &[Nic],
+    ) -> Result<Vec<Port>> {
         let mut ports: Vec<Port> = Vec::with_capacity(nics.len());
-        for (i, kind) in nics.iter().enumerate() {
+        for (i, nic) in nics.iter().enumerate() {
+            let name = format!("eth{i}")
+                .try_into()
+                .map_err(|e| CloudError::internal(format!("port name {e}")))?;
+            let at = format!("networks[{i}].");
+            match nic {
+                Nic::User => {}
+                Nic::New(asked) => {
+                    ports.push(plugging.port(&at, asked, Some(name), Some(server)).await?);
+                    continue;
+                }
+                Nic::Port(port) => {
+                    ports.push(plugging.adopt(&at, *port, server).await?);
+                    continue;
+                }
+            }
             let host = u8::try_from(i)
                 .ok()
                 .and_then(|i| i.checked_add(15))
@@ -205,15 +240,16 @@ impl Cloud {
             while ports.iter().any(|p| p.spec.mac == MacAddr::qemu(tail)) {
                 self.parts.ids.random(&mut tail);
             }
-            let name = format!("eth{i}")
-                .try_into()
-                .map_err(|e| CloudError::internal(format!("port name {e}")))?;
             let ip = |last| IpAddr::V4(Ipv4Addr::new(10, 0, 2, last));
             ports.push(Port {
                 meta: Meta::new(self.parts.ids.uuid(), name, scope, self.now()),
                 spec: PortSpec {
-                    server,
-                    kind: *kind,
+                    server: Some(server),
+                    goes_with_server: true,
+                    network: None,
+                    subnet: None,
+                    security_groups: Vec::new(),
+                    kind: NicKind::User,
                     mac: MacAddr::qemu(tail),
                     address: ip(host),
                     prefix_len: 24,
@@ -242,6 +278,13 @@ impl Cloud {
     pub async fn get_server(&self, caller: &Caller, id: ServerId) -> Result<Versioned<Server>> {
         self.own(caller, "server:read", id.uuid()).await
     }
+}
+
+/// The ports as the guest is told of them. Only the first is its way out.
+fn plans(ports: &[Port]) -> Vec<PortPlan> {
+    let mut plans: Vec<PortPlan> = ports.iter().map(PortPlan::of).collect();
+    plans.iter_mut().skip(1).for_each(|plan| plan.gateway = None);
+    plans
 }
 
 /// Fields that are wrong by themselves, all at once.

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::records::port_key;
 use super::volume_records::{at, volume_key};
+use super::wiring::wirings;
 use crate::jobs::{BootInput, DefineInput, VolumeDisk};
 
 /// The root disk's name.
@@ -61,6 +62,7 @@ pub(super) fn definition(
     }
     let resources = server.spec.flavor.spec.resources;
     Ok(DefineInput {
+        wirings: wirings(task, server, records)?,
         server: server.id(),
         project,
         name: server.meta.name.clone(),

@@ -4,6 +4,8 @@ mod definition;
 mod host;
 mod image;
 mod params;
+mod port_rewire;
+mod ports;
 mod records;
 mod server_create;
 mod server_delete;
@@ -14,6 +16,7 @@ mod server_recycle;
 mod snapshot;
 mod volume;
 mod volume_attach;
+mod wiring;
 mod volume_records;
 mod server_rescue;
 
@@ -29,7 +32,8 @@ pub use image::{ImageDelete, ImageImport};
 pub use params::{
     BaseImage, CreateParams, ImportParams, PortPlan, RecycleParams, ReleaseParams, StopParams, SweepParams,
 };
-pub use server_create::ServerCreate;
+pub(crate) use port_rewire::RewireParams;
+pub use server_create::{NETWORKS, ServerCreate};
 pub use server_delete::ServerDelete;
 pub use server_hold::{ServerHold, ServerResetState};
 pub use server_power::{ServerReboot, ServerStart, ServerStop};
@@ -69,6 +73,7 @@ pub fn cloud_flows() -> FlowRegistry {
         .with(SnapshotCreate)
         .with(SnapshotRevert)
         .with(SnapshotDelete)
+        .with(port_rewire::PortRewire)
         .with(HostSweep)
         .with(ClaimRelease)
 }

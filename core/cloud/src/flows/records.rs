@@ -10,6 +10,7 @@ use skyloom_scheduler::release;
 use skyloom_store::{Key, Txn};
 
 use super::definition::definition_reads;
+use super::wiring::wiring_reads;
 
 /// The key of a path made of ids and fixed words. A task whose words are not fixed is damaged.
 pub(super) fn key(path: &str) -> Result<Key, Reason> {
@@ -49,6 +50,7 @@ pub(super) fn restart_reads(task: &Task, have: &Records) -> Result<Vec<Key>, Rea
     let mut keys = power_reads(task, have)?;
     if let Some(server) = have.get::<Server>(&keys[0])? {
         keys.extend(definition_reads(task, &server)?);
+        keys.extend(wiring_reads(task, have, &server)?);
     }
     Ok(keys)
 }
@@ -99,6 +101,7 @@ pub(super) fn server_reads(task: &Task, have: &Records) -> Result<Vec<Key>, Reas
     let mut keys = vec![subject_key(task)?];
     if let Some(server) = have.get::<Server>(&keys[0])? {
         keys.extend(definition_reads(task, &server)?);
+        keys.extend(wiring_reads(task, have, &server)?);
         if let Some(placement) = &server.status.placement {
             keys.push(claim_key(placement.host, server.id())?);
             keys.push(ledger_key(placement.host)?);
@@ -166,18 +169,6 @@ pub(super) fn bind_ports(
     Ok(txn)
 }
 
-/// Adds: the server's ports are gone.
-pub(super) fn delete_ports(
-    mut txn: Txn,
-    task: &Task,
-    server: &Server,
-    records: &Records,
-) -> Result<Txn, Reason> {
-    for id in &server.spec.ports {
-        txn = records.delete(txn, &port_key(task, *id)?);
-    }
-    Ok(txn)
-}
 
 /// Adds: the server's claim is gone, and its share of the host's ledger. Nothing when there is no claim.
 pub(super) fn release_claim(txn: Txn, server: &Server, records: &Records) -> Result<Txn, Reason> {

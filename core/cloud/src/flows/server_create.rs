@@ -7,7 +7,7 @@ use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settle
 use skyloom_hypervisor::OverlaySpec;
 use skyloom_model::ablation::{Rule, kept};
 use skyloom_model::{
-    HostId, JobId, JobSpec, Lifecycle, Place, Placement, Plan, PowerState, Reason, Resource as _, Scope,
+    HostId, JobId, JobSpec, Lifecycle, NicKind, Place, Placement, Plan, PowerState, Reason, Resource as _, Scope,
     Server, StageOutcome, Task, TaskEnd, paths,
 };
 use skyloom_scheduler::Request;
@@ -98,6 +98,9 @@ impl TaskFlow for ServerCreate {
         })
     }
 }
+
+/// The trait of hosts that can plug guests into networks.
+pub const NETWORKS: &str = "networks";
 
 /// Hosts that are tried before a create is given up.
 const MAX_HOSTS: usize = 3;
@@ -200,6 +203,9 @@ fn request(server: &Server, params: &CreateParams, scope: Scope, exclude: BTreeS
     request.exclude = exclude;
     request.labels = flavor.host_labels.clone();
     request.labels.extend(server.spec.host_labels.clone());
+    if params.ports.iter().any(|port| port.kind == NicKind::Tap) {
+        request.traits.push(NETWORKS.to_owned());
+    }
     // A group is the project's own; ledgers hold groups of all projects.
     request.anti_affinity_group = server
         .spec

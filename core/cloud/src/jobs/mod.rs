@@ -23,6 +23,8 @@
 //! | `snapshot.take` | host | a snapshot is in the disks | it is not |
 //! | `snapshot.revert` | host | the disks are as they were in it | nothing: what was written since is gone |
 //! | `snapshot.forget` | host | no disk has anything of it | nothing: deleted is deleted |
+//! | `port.ensure` | host | ports are wired as the records say | nothing: the records say it |
+//! | `port.remove` | host | nothing is left of ports | nothing: the next start plugs them in |
 //! | `vm.undefine` | host | no domain exists | nothing: deleted is deleted |
 //! | `host.look` | host | none: what there is on the host | nothing to undo |
 //! | `image.fetch` | engine | content is staged | nothing is staged |
@@ -34,6 +36,7 @@ mod disk;
 mod image_cache;
 mod image_import;
 mod look;
+mod port;
 mod seed;
 mod snapshot;
 mod vm;
@@ -45,7 +48,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use skyloom_flow::{JobError, JobRegistry};
-use skyloom_hypervisor::{HostStorage, Hypervisor};
+use skyloom_hypervisor::{HostNetwork, HostStorage, Hypervisor};
 use skyloom_image::Limits;
 use skyloom_model::{HostId, ServerId};
 use skyloom_store::DynBackend;
@@ -55,6 +58,7 @@ pub(crate) use image_import::{DeleteImageInput, FetchInput, InspectInput, Inspec
 pub(crate) use look::{Looked, Thing};
 pub(crate) use seed::{SeedInput, SeedOf};
 pub(crate) use snapshot::{SnapshotInput, Taken, Target};
+pub(crate) use port::{EnsurePortsInput, PortGone, RemovePortsInput};
 pub(crate) use vm::{BootInput, DefineInput, Started, StopInput, UndefineInput, VolumeDisk};
 pub(crate) use vm_hold::Seen;
 pub(crate) use volume::{GrowInput, Measured, PlaceInput, keeps_snapshots};
@@ -71,6 +75,8 @@ pub struct HostParts {
     pub hypervisor: Arc<dyn Hypervisor>,
     /// Its disks.
     pub storage: Arc<dyn HostStorage>,
+    /// Its network, if it can plug guests into any but the user network.
+    pub network: Option<Arc<dyn HostNetwork>>,
     /// Where image content comes from.
     pub content: Arc<dyn ImageContent>,
     /// Where lent secrets lie.
@@ -140,9 +146,16 @@ pub fn host_jobs(parts: &HostParts) -> JobRegistry {
             storage: parts.storage.clone(),
             backend: parts.backend.clone(),
         })
+        .with(port::Ensure {
+            network: parts.network.clone(),
+        })
+        .with(port::Remove {
+            network: parts.network.clone(),
+        })
         .with(vm::Define {
             hypervisor: parts.hypervisor.clone(),
             storage: parts.storage.clone(),
+            network: parts.network.clone(),
         })
         .with(vm::Start {
             hypervisor: parts.hypervisor.clone(),
@@ -159,6 +172,7 @@ pub fn host_jobs(parts: &HostParts) -> JobRegistry {
         .with(way_back::Switch(vm::Define {
             hypervisor: parts.hypervisor.clone(),
             storage: parts.storage.clone(),
+            network: parts.network.clone(),
         }))
         .with(way_back::DeleteDisk {
             storage: parts.storage.clone(),

@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use skyloom_flow::{Job, JobContext, JobError, Undo};
 use skyloom_hypervisor::{
-    Boot, DiskSpec, ErrorKind, HostStorage, Hypervisor, ImageSpec, Inspection, NicSpec, StopMode, Stopped, VmSpec, VolumeAt,
+    Boot, DiskSpec, ErrorKind, HostStorage, Hypervisor, ImageSpec, Inspection, NicSpec, PortWiring, StopMode, Stopped, VmSpec, VolumeAt,
     is_seed,
 };
 use skyloom_model::ablation::{Rule, kept};
 use skyloom_model::{IoLimits, Name, PowerState, ProjectId, ServerId};
 
+use super::port::{self, PortGone};
 use super::{ServerInput, host_error};
 
 /// Input of `vm.define`: the domain without its generation (the job's) and its paths (the host's).
@@ -37,6 +38,9 @@ pub(crate) struct DefineInput {
     pub(crate) volumes: Vec<VolumeDisk>,
     /// Its NICs in device order.
     pub(crate) nics: Vec<NicSpec>,
+    /// What the host's network must know of those that are in networks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) wirings: Vec<PortWiring>,
     /// What it boots.
     #[serde(default)]
     pub(crate) boot: BootInput,
@@ -81,6 +85,7 @@ pub(crate) struct VolumeDisk {
 pub(super) struct Define {
     pub(super) hypervisor: Arc<dyn Hypervisor>,
     pub(super) storage: Arc<dyn HostStorage>,
+    pub(super) network: port::Network,
 }
 
 impl Define {
@@ -117,6 +122,8 @@ impl Define {
                 limits: volume.limits,
             });
         }
+        let mut nics = input.nics;
+        port::plug(&self.network, &input.wirings, &mut nics).await?;
         Ok(VmSpec {
             boot: self.boot(input.boot).await?,
             id: input.server,
@@ -126,7 +133,7 @@ impl Define {
             vcpus: input.vcpus,
             memory_mib: input.memory_mib,
             disks,
-            nics: input.nics,
+            nics,
         })
     }
 }
@@ -146,7 +153,12 @@ impl Job for Define {
         if input.stays {
             return Ok(Undo::Moot("the next start defines it anew".to_owned()));
         }
-        undefine(&*self.hypervisor, input.server, cx.record.generation).await
+        let undone = undefine(&*self.hypervisor, input.server, cx.record.generation).await?;
+        let ports: Vec<PortGone> = input.wirings.iter().map(PortGone::of).collect();
+        if self.network.is_some() {
+            port::unplug(&self.network, &ports).await?;
+        }
+        Ok(undone)
     }
 }
 

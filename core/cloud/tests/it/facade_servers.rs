@@ -90,8 +90,8 @@ async fn every_check_has_its_code_and_changes_nothing() {
     let base = || server("s", image);
     let nic = |vnic_type: &str| {
         Some(vec![NetworkRequest {
-            kind: None,
             vnic_type: Some(vnic_type.to_owned()),
+            ..NetworkRequest::default()
         }])
     };
     let admin = world.admin().await;
@@ -334,7 +334,7 @@ async fn keypairs_and_nics_are_what_was_asked_for() {
     assert!(
         ports
             .iter()
-            .all(|p| p.spec.server == made.id() && !p.status.bound)
+            .all(|p| p.spec.server == Some(made.id()) && !p.status.bound)
     );
 }
 

@@ -50,6 +50,7 @@ pub(crate) fn jobs_of(
         host,
         hypervisor: Arc::new(fake.hypervisor()),
         storage: Arc::new(fake.storage()),
+        network: Some(Arc::new(fake.network())),
         content: Arc::new(RepoContent(repo.clone())),
         backend,
     })

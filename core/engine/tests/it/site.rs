@@ -92,6 +92,7 @@ impl Site {
                 host,
                 hypervisor: Arc::new(world.hypervisor()),
                 storage: Arc::new(world.storage()),
+                network: None,
                 content: Arc::new(RepoContent(self.repo.clone())),
                 backend: self.store.clone(),
             });

@@ -25,7 +25,7 @@ pub use amounts::{Amounts, BadResource, Limit, Limits, ResourceName};
 pub use ledger::{Correction, Drift, Ledger, Owner, Slot};
 
 /// The resources that a cloud counts, to begin with. Products count others too.
-pub const COUNTED: [&str; 10] = [
+pub const COUNTED: [&str; 13] = [
     "servers",
     "vcpus",
     "memory_mib",
@@ -36,6 +36,9 @@ pub const COUNTED: [&str; 10] = [
     "ports",
     "keypairs",
     "networks",
+    "subnets",
+    "security_groups",
+    "security_group_rules",
 ];
 
 /// A charge that does not fit: what was tried, and what there is.

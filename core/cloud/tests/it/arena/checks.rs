@@ -50,7 +50,7 @@ impl CloudWorld {
                 }
                 _ => {}
             }
-            for port in ports.iter().filter(|p| p.spec.server == server.id()) {
+            for port in ports.iter().filter(|p| p.spec.server == Some(server.id())) {
                 if port.status.bound != domain.is_some() {
                     left.push(format!("a port of {name} has bound {}", port.status.bound));
                 }
@@ -59,7 +59,7 @@ impl CloudWorld {
         left.extend(
             ports
                 .iter()
-                .filter(|p| !servers.contains_key(&p.spec.server))
+                .filter(|p| p.spec.server.is_none_or(|server| !servers.contains_key(&server)))
                 .map(|p| format!("port {} of no server", p.meta.id)),
         );
         for key in self.world.documents("secrets").await.into_keys() {
