@@ -9,10 +9,7 @@ use clap_complete::Shell;
 use crate::dev::DevArgs;
 #[cfg(feature = "sim")]
 use crate::nouns::sim;
-use crate::nouns::{
-    audit, context, credential, domain, event, flavor, grant, group, hold, host, image, keypair, kind, login,
-    plan, policy, port, project, quota, role, server, snapshot, store, task, token, user, volume,
-};
+use crate::nouns::{audit, context, credential, domain, event, flavor, grant, group, hold, host, image, keypair, kind, login, plan, policy, port, project, quota, role, server, snapshot, store, task, token, user, volume};
 use crate::out::Format;
 use crate::text::{parse_duration, parse_pair};
 
@@ -104,15 +101,15 @@ pub(crate) enum Command {
     /// Sizes of servers
     #[command(subcommand)]
     Flavor(flavor::Verb),
+    /// Public SSH keys
+    #[command(subcommand)]
+    Keypair(keypair::Verb),
     /// Disks that outlive servers
     #[command(subcommand)]
     Volume(volume::Verb),
     /// What disks were at one moment
     #[command(subcommand)]
     Snapshot(snapshot::Verb),
-    /// Public SSH keys
-    #[command(subcommand)]
-    Keypair(keypair::Verb),
     /// Machines that run servers
     #[command(subcommand)]
     Host(host::Verb),
@@ -310,6 +307,15 @@ mod tests {
                     panic!("{path}: {line}: {error}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn each_action_of_a_server_is_a_verb() {
+        let command = Cli::command();
+        let server = command.find_subcommand("server").unwrap();
+        for def in skyloom_model::action::ACTIONS {
+            assert!(server.find_subcommand(def.verb).is_some(), "no `skyloom server {}`", def.verb);
         }
     }
 }

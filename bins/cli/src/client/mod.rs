@@ -153,6 +153,12 @@ impl Client {
     }
 
     /// Reads one document.
+    /// The same without a preview: for requests whose dry run has an answer of its own.
+    pub(crate) fn whole(mut self) -> Self {
+        self.dry_run = None;
+        self
+    }
+
     pub(crate) async fn get<T: DeserializeOwned>(&self, target: Target) -> Result<T> {
         let answer = self.send(Method::GET, target, None).await?;
         self.json(answer).await
@@ -233,8 +239,14 @@ impl Client {
     }
 
     /// Removes one record; the answer may name the task that does it.
-    pub(crate) async fn delete(&self, kind: &str, id: Uuid) -> Result<types::Deleted> {
-        let answer = self.send(Method::DELETE, one(kind, id), None).await?;
+    pub(crate) async fn delete(
+        &self,
+        kind: &str,
+        id: Uuid,
+        query: &[(&'static str, String)],
+    ) -> Result<types::Deleted> {
+        let target = one(kind, id).queries(query);
+        let answer = self.send(Method::DELETE, target, None).await?;
         let body = self.body(answer).await?;
         if body.iter().all(u8::is_ascii_whitespace) {
             return Ok(types::Deleted::default());

@@ -21,6 +21,7 @@ pub(super) const EXAMPLES: &str = "Examples:
   skyloom server create web-1 --image debian --flavor small --key me --wait
   skyloom server create db-1 --image debian --flavor large --anti-affinity db --user-data init.yaml
   skyloom server create --hostname web-2 --image debian --flavor small --password-file - < secret
+  skyloom server create web --count 3 --image debian --flavor small
   TASK=$(skyloom server create web-3 --image debian --flavor small --no-wait -o name)";
 
 /// What is asked for.
@@ -65,6 +66,9 @@ pub(crate) struct CreateArgs {
     /// Keep the servers of this group on different hosts
     #[arg(long, value_name = "GROUP")]
     anti_affinity: Option<String>,
+    /// Make so many alike; their names end in -1, -2, …
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    count: Option<u32>,
     /// Make it and leave it off
     #[arg(long)]
     no_start: bool,
@@ -118,6 +122,10 @@ pub(super) async fn run(app: &App, args: CreateArgs) -> Result<()> {
         anti_affinity_group: args.anti_affinity,
         start: !args.no_start,
     };
+    if let Some(count) = args.count {
+        let body = serde_json::json!({ "count": count, "server": request });
+        return super::server_more::several(app, "create", &body).await;
+    }
     let accepted: ServerAccepted = client.post(kind(Server::KIND), &request).await?;
     if accepted.password.is_some()
         && matches!(app.globals.output, Format::Table | Format::Wide | Format::Name)

@@ -192,7 +192,7 @@ impl Kind {
         let mut exit = Exit::Done;
         for record in &doomed {
             let removed = async {
-                client.delete(self.path, id(record)?).await?;
+                client.delete(self.path, id(record)?, &[]).await?;
                 self.say(app, record, verb)
             };
             if let Err(error) = removed.await {

@@ -26,19 +26,22 @@ pub(crate) mod quota;
 mod removal;
 pub(crate) mod role;
 pub(crate) mod server;
+mod server_more;
+mod server_rescue;
+mod server_wait;
 #[cfg(feature = "sim")]
 pub(crate) mod sim;
+pub(crate) mod snapshot;
 pub(crate) mod store;
 pub(crate) mod task;
 pub(crate) mod token;
 pub(crate) mod user;
+pub(crate) mod volume;
 
-pub(crate) mod snapshot;
 use std::io::Read as _;
 
 use serde_json::Value;
 use skyloom_model::{Resource, Timestamp};
-pub(crate) mod volume;
 
 use crate::app::App;
 use crate::args::{Command, ListArgs};
@@ -95,15 +98,18 @@ pub(crate) fn can_be_shown(command: &Command) -> bool {
     match command {
         Command::Server(verb) => !matches!(
             verb,
-            server::Verb::List(_)
+            server::Verb::List { .. }
                 | server::Verb::Show { .. }
                 | server::Verb::Console { .. }
                 | server::Verb::Why { .. }
+                | server::Verb::Timeline { .. }
                 | server::Verb::Wait { .. }
         ),
         Command::Image(verb) => matches!(verb, image::Verb::Import(_) | image::Verb::Delete { .. }),
         Command::Flavor(verb) => matches!(verb, flavor::Verb::Create { .. } | flavor::Verb::Delete { .. }),
         Command::Keypair(verb) => matches!(verb, keypair::Verb::Create { .. } | keypair::Verb::Delete { .. }),
+        Command::Volume(verb) => !matches!(verb, volume::Verb::List(_) | volume::Verb::Show { .. }),
+        Command::Snapshot(verb) => !matches!(verb, snapshot::Verb::List(_) | snapshot::Verb::Show { .. }),
         Command::Host(verb) => !matches!(verb, host::Verb::List(_) | host::Verb::Show { .. }),
         Command::Task(verb) => !matches!(
             verb,
@@ -115,8 +121,6 @@ pub(crate) fn can_be_shown(command: &Command) -> bool {
         Command::Sim(_) => false,
         Command::Project(verb) => matches!(verb, project::Verb::Create { .. }),
         // What identity holds changes at once: there is no plan of it.
-        Command::Volume(verb) => !matches!(verb, volume::Verb::List(_) | volume::Verb::Show { .. }),
-        Command::Snapshot(verb) => !matches!(verb, snapshot::Verb::List(_) | snapshot::Verb::Show { .. }),
         Command::Login(_)
         | Command::Logout
         | Command::Whoami

@@ -20,6 +20,17 @@ pub(super) async fn run<R: Resource>(
     yes: YesArg,
     wait: &WaitArgs,
 ) -> Result<()> {
+    run_with::<R>(app, names, (verb, &[]), yes, wait).await
+}
+
+/// The same, with what the requests say besides.
+pub(super) async fn run_with<R: Resource>(
+    app: &App,
+    names: &[String],
+    (verb, query): (&str, &[(&'static str, String)]),
+    yes: YesArg,
+    wait: &WaitArgs,
+) -> Result<()> {
     let noun = R::KIND.trim_end_matches('s');
     let client = app.client()?;
     let records: Vec<R> = resolve::many(&client, names).await?;
@@ -30,7 +41,7 @@ pub(super) async fn run<R: Resource>(
     for record in &records {
         let one = async {
             let meta = record.meta();
-            let task = client.delete(R::KIND, meta.id).await?.task;
+            let task = client.delete(R::KIND, meta.id, query).await?.task;
             let mut waited = true;
             let task = match task {
                 Some(task) if app.waits(wait) => {

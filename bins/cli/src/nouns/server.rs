@@ -4,19 +4,21 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use reqwest::Method;
-use skyloom_model::{Lifecycle, PowerState, Resource as _, Server};
+use skyloom_model::{Resource as _, Server};
 use skyloom_scheduler::Explanation;
 
 use super::create::{self, CreateArgs};
-use super::{list, logs, removal, show};
+use super::server_more::{self, Many};
+use super::server_wait::{Wanted, wait_for};
+use super::{logs, removal, server_rescue, show};
 use crate::app::{self, App};
 use crate::args::{ListArgs, WaitArgs, YesArg};
-use crate::client::types::{Change, PlacementAnswer, PowerOff, ServerAccepted};
-use crate::client::{Client, Target, kind, one};
+use crate::client::types::{PlacementAnswer, PowerOff, ServerAccepted};
+use crate::client::{Client, one};
 use crate::error::{CliError, Result};
 use crate::exit::Exit;
-use crate::out::{self, Format, Row, server_state};
-use crate::text::{clean_lines, parse_duration, word};
+use crate::out::{self, Format, Row};
+use crate::text::{clean_lines, parse_duration, parse_pair};
 use crate::{resolve, wait};
 
 /// Verbs.
@@ -31,9 +33,16 @@ pub(crate) enum Verb {
         after_help = "Examples:
   skyloom server list
   skyloom server list --label env=test -o wide
+  skyloom server list --power stopped --flavor m1.small
+  skyloom server list --host rack1-07
   skyloom server list --name web-1 -o json"
     )]
-    List(ListArgs),
+    List {
+        #[command(flatten)]
+        list: ListArgs,
+        #[command(flatten)]
+        filters: server_more::Filters,
+    },
     /// Show one server with all that is known of it
     #[command(after_help = "Examples:
   skyloom server show web-1
@@ -64,17 +73,129 @@ pub(crate) enum Verb {
   skyloom server reboot web-1
   skyloom server reboot web-1 --force")]
     Reboot(PowerArgs),
-    /// Remove servers with their disks
+    /// Pull the plug and turn servers on again, whatever state they are in
+    #[command(after_help = "Examples:
+  skyloom server hard-reboot web-1")]
+    HardReboot(Many),
+    /// Hold servers' CPUs; their memory stays in place
+    #[command(after_help = "Examples:
+  skyloom server pause web-1")]
+    Pause(Many),
+    /// Let paused servers go on
+    #[command(after_help = "Examples:
+  skyloom server unpause web-1")]
+    Unpause(Many),
+    /// Write servers' memory to disk and turn them off
+    #[command(after_help = "Examples:
+  skyloom server suspend web-1")]
+    Suspend(Many),
+    /// Turn suspended servers on where they were
+    #[command(after_help = "Examples:
+  skyloom server resume web-1")]
+    Resume(Many),
+    /// Change name, labels or metadata
+    #[command(after_help = "Examples:
+  skyloom server update web-1 --name web-2
+  skyloom server update web-1 --label env=test --label tier=web
+  skyloom server update web-1 --no-labels")]
+    Update(server_more::UpdateArgs),
+    /// Refuse changes of servers until they are unlocked
+    #[command(after_help = "Examples:
+  skyloom server lock web-1 --why \"month end: no restarts\"")]
+    Lock {
+        /// Names, ids or beginnings of ids
+        #[arg(required = true)]
+        servers: Vec<String>,
+        /// Why, for those who are refused
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+        why: String,
+    },
+    /// End locks
+    #[command(after_help = "Examples:
+  skyloom server unlock web-1")]
+    Unlock(server_more::Names),
+    /// Refuse the deletion of servers
+    #[command(after_help = "Examples:
+  skyloom server protect web-1")]
+    Protect(server_more::Names),
+    /// Allow the deletion of servers again
+    #[command(after_help = "Examples:
+  skyloom server unprotect web-1")]
+    Unprotect(server_more::Names),
+    /// Take servers out of the recycle bin
+    #[command(after_help = "Examples:
+  skyloom server restore web-1")]
+    Restore(server_more::Names),
+    /// Remove servers with their disks at once, in the recycle bin or not
+    #[command(after_help = "Examples:
+  skyloom server purge web-1 --yes")]
+    Purge {
+        #[command(flatten)]
+        many: Many,
+        #[command(flatten)]
+        yes: YesArg,
+    },
+    /// Ask the host what servers are, and have their records say that (operators)
+    #[command(after_help = "Examples:
+  skyloom server reset-state web-1")]
+    ResetState(Many),
+    /// Act on several servers by labels, with an answer for each
+    #[command(after_help = "Examples:
+  skyloom server batch stop --label env=test
+  skyloom server batch delete --label env=test --dry-run")]
+    Batch {
+        /// Which action, as this command calls it
+        action: String,
+        /// Label that they all have; may be given several times
+        #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_pair, required = true)]
+        labels: Vec<(String, String)>,
+    },
+    /// Show every task, step and event of a server
+    #[command(after_help = "Examples:
+  skyloom server timeline web-1
+  skyloom server timeline web-1 -o json")]
+    Timeline {
+        /// Name, id or beginning of an id
+        server: String,
+    },
+    /// Make a server's root disk anew from an image; id, addresses and volumes stay
+    #[command(after_help = "Examples:
+  skyloom server rebuild web-1 --image debian-13
+  skyloom server rebuild web-1 --yes --wait")]
+    Rebuild(server_more::RebuildArgs),
+    /// Boot a rescue system, with the server's own disks as data
+    #[command(after_help = "Examples:
+  skyloom server start-rescue web-1 --wait
+  skyloom server start-rescue web-1 --image my-tools --leave-after 2h
+  skyloom server start-rescue web-1 --kernel rescue-kernel --initrd rescue-initrd")]
+    StartRescue(Box<server_rescue::StartArgs>),
+    /// Leave the rescue system: the server is what it was before
+    #[command(after_help = "Examples:
+  skyloom server stop-rescue web-1 --wait")]
+    StopRescue(PowerArgs),
+    /// Show what the rescue system has found on a server's disks
+    #[command(after_help = "Examples:
+  skyloom server rescue-report web-1
+  skyloom server rescue-report web-1 -o json")]
+    RescueReport {
+        /// Name, id or beginning of an id
+        server: String,
+    },
+    /// Remove servers with their disks, or put them into the recycle bin
     #[command(
         visible_alias = "rm",
         after_help = "Examples:
   skyloom server delete web-1
-  skyloom server delete web-1 web-2 --yes --wait"
+  skyloom server delete web-1 web-2 --yes --wait
+  skyloom server delete web-1 --keep-hours 72"
     )]
     Delete {
         /// Names, ids or beginnings of ids
         #[arg(required = true)]
         servers: Vec<String>,
+        /// Keep them in the recycle bin for so many hours, 0: not at all; without it as the cloud is configured
+        #[arg(long, value_name = "HOURS")]
+        keep_hours: Option<u32>,
         #[command(flatten)]
         yes: YesArg,
         #[command(flatten)]
@@ -131,30 +252,45 @@ pub(crate) struct PowerArgs {
     wait: WaitArgs,
 }
 
-/// What `server wait` waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Wanted {
-    /// Active and executing
-    Running,
-    /// Active and off
-    Stopped,
-    /// Usable, on or off
-    Active,
-    /// Gone
-    Deleted,
-}
-
 pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
     match verb {
         Verb::Create(args) => create::run(app, *args).await,
-        Verb::List(args) => list::<Server>(app, &args).await,
+        Verb::List { list, filters } => server_more::list(app, &list, &filters).await,
         Verb::Show { server } => show::<Server>(app, &server).await,
         Verb::Start { servers, wait } => act(app, "start", &servers, None, &wait).await,
         Verb::Stop(args) => power(app, "stop", args).await,
         Verb::Reboot(args) => power(app, "reboot", args).await,
-        Verb::Delete { servers, yes, wait } => {
-            removal::run::<Server>(app, &servers, "delete", yes, &wait).await
+        Verb::Delete {
+            servers,
+            keep_hours,
+            yes,
+            wait,
+        } => {
+            let query: Vec<_> = keep_hours.map(|h| ("keep_hours", h.to_string())).into_iter().collect();
+            removal::run_with::<Server>(app, &servers, ("delete", &query), yes, &wait).await
         }
+        Verb::HardReboot(many) => act(app, "hard-reboot", &many.servers, None, &many.wait).await,
+        Verb::Pause(many) => act(app, "pause", &many.servers, None, &many.wait).await,
+        Verb::Unpause(many) => act(app, "unpause", &many.servers, None, &many.wait).await,
+        Verb::Suspend(many) => act(app, "suspend", &many.servers, None, &many.wait).await,
+        Verb::Resume(many) => act(app, "resume", &many.servers, None, &many.wait).await,
+        Verb::ResetState(many) => act(app, "reset-state", &many.servers, None, &many.wait).await,
+        Verb::Purge { many, yes } => server_more::purge(app, &many, yes).await,
+        Verb::Update(args) => server_more::update(app, args).await,
+        Verb::Lock { servers, why } => {
+            let body = serde_json::json!({ "why": why });
+            server_more::at_once(app, "lock", &servers, Some(&body)).await
+        }
+        Verb::Unlock(names) => server_more::at_once(app, "unlock", &names.servers, None).await,
+        Verb::Protect(names) => server_more::at_once(app, "protect", &names.servers, None).await,
+        Verb::Unprotect(names) => server_more::at_once(app, "unprotect", &names.servers, None).await,
+        Verb::Restore(names) => server_more::at_once(app, "restore", &names.servers, None).await,
+        Verb::Batch { action, labels } => server_more::batch(app, &action, labels).await,
+        Verb::Rebuild(args) => server_more::rebuild(app, args).await,
+        Verb::StartRescue(args) => server_rescue::start(app, *args).await,
+        Verb::StopRescue(args) => power(app, "stop-rescue", args).await,
+        Verb::RescueReport { server } => server_rescue::report(app, &server).await,
+        Verb::Timeline { server } => server_more::timeline(app, &server).await,
         Verb::Console { server, bytes } => console(app, &server, bytes).await,
         Verb::Why { server } => why(app, &server).await,
         Verb::Wait {
@@ -177,7 +313,7 @@ async fn power(app: &App, verb: &str, args: PowerArgs) -> Result<()> {
 }
 
 /// One action on several servers. The first that goes wrong gives the exit code; the others are done all the same.
-async fn act(app: &App, verb: &str, names: &[String], body: Option<PowerOff>, wait: &WaitArgs) -> Result<()> {
+pub(super) async fn act(app: &App, verb: &str, names: &[String], body: Option<PowerOff>, wait: &WaitArgs) -> Result<()> {
     let client = app.client()?;
     let servers: Vec<Server> = resolve::many(&client, names).await?;
     let mut results = Vec::new();
@@ -313,109 +449,4 @@ async fn why(app: &App, name: &str) -> Result<()> {
         },
     }
     out::raw(&text)
-}
-
-/// Follows a server's changes until it fits. A watch is opened before each look, so that no change is missed.
-async fn wait_for(app: &App, name: &str, wanted: Wanted, timeout: Option<Duration>) -> Result<()> {
-    let client = app.client()?;
-    let server: Server = match resolve::one(&client, name).await {
-        Err(error) if error.exit == Exit::NotFound && wanted == Wanted::Deleted => return Ok(()),
-        other => other?,
-    };
-    let follow = until(&client, &server, wanted);
-    let found = match timeout {
-        Some(limit) => tokio::time::timeout(limit, follow).await.map_err(|_| {
-            CliError::new(
-                Exit::TimedOut,
-                format!(
-                    "{} is not {} after {}s",
-                    server.meta.name,
-                    wanted_word(wanted),
-                    limit.as_secs_f64()
-                ),
-            )
-            .hint(format!("see `skyloom server show {}`", server.meta.name))
-        })??,
-        None => follow.await?,
-    };
-    match found {
-        Some(server) => app.print().list(&[server]),
-        None => {
-            out::message(&format!("{} is deleted", server.meta.name));
-            Ok(())
-        }
-    }
-}
-
-fn wanted_word(wanted: Wanted) -> String {
-    use clap::ValueEnum as _;
-    wanted
-        .to_possible_value()
-        .map_or_else(String::new, |value| value.get_name().to_owned())
-}
-
-async fn until(client: &Client, server: &Server, wanted: Wanted) -> Result<Option<Server>> {
-    let watch: Target = kind("watch").query("kinds", Server::KIND);
-    loop {
-        let mut events = client.events(watch.clone(), None).await?;
-        match client.record::<Server>(server.meta.id).await {
-            Ok(now) if fits(&now, wanted)? => return Ok(Some(now)),
-            Ok(_) => {}
-            Err(error) if error.exit == Exit::NotFound => return gone(server, wanted),
-            Err(error) => return Err(error),
-        }
-        while let Some(event) = events.next().await? {
-            let Ok(change) = serde_json::from_str::<Change>(&event.data) else {
-                continue;
-            };
-            if change.id != server.meta.id {
-                continue;
-            }
-            if event.name == "delete" {
-                return gone(server, wanted);
-            }
-            let now = change
-                .record
-                .and_then(|record| serde_json::from_value(record).ok());
-            if let Some(now) = now
-                && fits(&now, wanted)?
-            {
-                return Ok(Some(now));
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-}
-
-fn gone(server: &Server, wanted: Wanted) -> Result<Option<Server>> {
-    if wanted == Wanted::Deleted {
-        Ok(None)
-    } else {
-        Err(CliError::new(
-            Exit::NotFound,
-            format!("{} was deleted", server.meta.name),
-        ))
-    }
-}
-
-/// Whether it fits; a server in error never will without help.
-fn fits(server: &Server, wanted: Wanted) -> Result<bool> {
-    let status = &server.status;
-    if status.lifecycle == Lifecycle::Error && wanted != Wanted::Deleted {
-        let error = CliError::new(
-            Exit::TaskFailed,
-            format!("{} is {}", server.meta.name, server_state(server)),
-        );
-        return Err(match &status.fault {
-            Some(fault) => error.detail(fault.message.clone()).note("code", &fault.code),
-            None => error.detail(format!("power: {}", word(&status.power))),
-        });
-    }
-    let active = status.lifecycle == Lifecycle::Active;
-    Ok(match wanted {
-        Wanted::Active => active,
-        Wanted::Running => active && status.power == PowerState::Running,
-        Wanted::Stopped => active && status.power == PowerState::Stopped,
-        Wanted::Deleted => false,
-    })
 }

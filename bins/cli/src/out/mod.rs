@@ -2,8 +2,8 @@
 
 pub(crate) mod loose;
 mod rows;
-mod yaml;
 mod storage;
+mod yaml;
 
 use std::io::{self, IsTerminal as _, Write as _};
 

@@ -105,6 +105,17 @@ impl Row for Server {
             pairs.push(("Fault", fault.to_string()));
             pairs.extend(fault.hint.clone().map(|hint| ("Hint", hint)));
         }
+        if let Some(lock) = &status.lock {
+            let why = if lock.why.is_empty() { String::new() } else { format!(": {}", lock.why) };
+            pairs.push(("Locked", format!("by {} at {}{why}", lock.by.name, lock.at)));
+        }
+        if let Some(at) = status.purge_at {
+            pairs.push(("Purged at", at.to_string()));
+        }
+        let pending = self.pending_restart();
+        if !pending.is_empty() {
+            pairs.push(("Pending a restart", pending.join(", ")));
+        }
         if let Some(activity) = &status.activity {
             pairs.push(("Task", activity.task.to_string()));
         }
