@@ -47,6 +47,7 @@ mod sweep;
 mod tasks;
 mod timers;
 mod tokens;
+mod volume_create;
 mod volumes;
 mod wait;
 
