@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use skyloom_model::{AddressRange, Direction, Family, MacAddr, Protocol};
+use skyloom_model::{AddressRange, Direction, Family, MacAddr, Protocol, SubnetId};
 
 /// Makes a network.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,8 +98,7 @@ pub struct CreatePort {
     #[cfg_attr(feature = "openapi", schema(example = "backend"))]
     pub network: String,
     /// Id of the subnet that its address is of; by default the one that has the fixed address, or the network's first.
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = Uuid))]
-    pub subnet: Option<skyloom_model::SubnetId>,
+    pub subnet: Option<SubnetId>,
     /// Its address; by default a free one of the subnet's pools.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, example = "192.168.10.20"))]
     pub fixed_address: Option<IpAddr>,

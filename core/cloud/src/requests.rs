@@ -85,11 +85,9 @@ pub struct NetworkRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
     /// Id of the subnet that its address is of.
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = Uuid))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subnet: Option<SubnetId>,
     /// A port that was made before, instead of a network. It outlives the server.
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = Uuid))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<PortId>,
     /// Address of the NIC in the network; by default a free one.
