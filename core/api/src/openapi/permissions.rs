@@ -50,6 +50,23 @@ fn needed(operation: &str) -> Option<&'static str> {
         "revert_snapshot" => "snapshot:revert",
         "delete_snapshot" => "snapshot:delete",
         "list_ports" | "get_port" => "port:read",
+        "create_port" => "port:create",
+        "update_port" => "port:update",
+        "delete_port" => "port:delete",
+        "list_networks" | "get_network" => "network:read",
+        "create_network" => "network:create",
+        "update_network" => "network:update",
+        "delete_network" => "network:delete",
+        "list_subnets" | "get_subnet" => "subnet:read",
+        "create_subnet" => "subnet:create",
+        "update_subnet" => "subnet:update",
+        "delete_subnet" => "subnet:delete",
+        "list_security_groups" | "get_security_group" => "security-group:read",
+        "create_security_group" => "security-group:create",
+        "update_security_group" | "add_security_group_rule" | "remove_security_group_rule" => {
+            "security-group:update"
+        }
+        "delete_security_group" => "security-group:delete",
         "list_hosts" | "get_host" => "host:read",
         "create_host" => "host:create",
         "patch_host" => "host:update",

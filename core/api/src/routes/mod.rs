@@ -10,14 +10,17 @@ mod identity;
 mod images;
 mod keypairs;
 pub(crate) mod kinds;
+mod networks;
 mod plans;
 mod ports;
 mod projects;
 mod rescue;
+mod security_groups;
 mod server_actions;
 mod servers;
 mod snapshots;
 mod store;
+mod subnets;
 mod tasks;
 mod volumes;
 mod watch;
@@ -43,6 +46,9 @@ pub(crate) fn timed() -> OpenApiRouter<AppState> {
         .merge(images::router())
         .merge(keypairs::router())
         .merge(ports::router())
+        .merge(networks::router())
+        .merge(subnets::router())
+        .merge(security_groups::router())
         .merge(volumes::router())
         .merge(snapshots::router())
         .merge(hosts::router())

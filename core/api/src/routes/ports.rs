@@ -1,24 +1,42 @@
-//! `/v1/ports`: the NICs of servers.
+//! `/v1/ports`: the NICs of servers, and those that are to be.
 
 use axum::Json as Answer;
 use axum::extract::State;
-use skyloom_cloud::{ListQuery, Listed};
+use http::StatusCode;
+use skyloom_cloud::{CreatePort, ListQuery, Listed, UpdatePort};
 use skyloom_model::Port;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::answer::{Result, tagged};
+use crate::answer::{Result, created, tagged};
 use crate::auth::User;
-use crate::extract::{Query, RawId};
+use crate::extract::{Json, Query, RawId};
 use crate::parts::AppState;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(get))
+    OpenApiRouter::new()
+        .routes(routes!(create, list))
+        .routes(routes!(get, update, delete))
+}
+
+/// Create a port
+///
+/// Reserves an address and a MAC address in a network, for a server that is made later. Without security groups it is in `default`, which is made when it is not there.
+#[utoipa::path(post, path = "/v1/ports", operation_id = "create_port", tag = "ports",
+    request_body = CreatePort,
+    responses((status = 201, description = "The port.", body = Port)))]
+async fn create(
+    State(state): State<AppState>,
+    User(caller): User,
+    Json(request): Json<CreatePort>,
+) -> Result {
+    let made = state.parts.cloud.create_port(&caller, request).await?;
+    Ok(created(&format!("/v1/ports/{}", made.meta.id), made))
 }
 
 /// List ports
 ///
-/// The NICs of the project's servers with their addresses, oldest first. They come and go with their servers.
+/// The project's ports with their addresses, oldest first. Those that were made with a server go with it.
 #[utoipa::path(get, path = "/v1/ports", operation_id = "list_ports", tag = "ports", params(ListQuery),
     responses((status = 200, description = "One page.", body = Listed<Port>)))]
 async fn list(
@@ -31,9 +49,36 @@ async fn list(
 
 /// Show a port
 ///
-/// One NIC of one of the project's servers, with its revision as `ETag`.
+/// One port of the project, with its revision as `ETag`.
 #[utoipa::path(get, path = "/v1/ports/{id}", operation_id = "get_port", tag = "ports",
     responses((status = 200, description = "The port.", body = Port)))]
 async fn get(State(state): State<AppState>, User(caller): User, id: RawId) -> Result {
-    Ok(tagged(state.parts.cloud.get_port(&caller, id.of("port")?).await?))
+    let found = state.parts.cloud.get_port(&caller, id.of("port")?).await?;
+    Ok(tagged(found))
+}
+
+/// Change a port
+///
+/// Changes name, security groups and labels; what is absent stays.
+#[utoipa::path(patch, path = "/v1/ports/{id}", operation_id = "update_port", tag = "ports",
+    request_body = UpdatePort,
+    responses((status = 200, description = "The port as it is now.", body = Port)))]
+async fn update(
+    State(state): State<AppState>,
+    User(caller): User,
+    id: RawId,
+    Json(request): Json<UpdatePort>,
+) -> Result<Answer<Port>> {
+    let cloud = &state.parts.cloud;
+    Ok(Answer(cloud.update_port(&caller, id.of("port")?, request).await?))
+}
+
+/// Delete a port
+///
+/// Removes a port that no server has; its addresses are free again.
+#[utoipa::path(delete, path = "/v1/ports/{id}", operation_id = "delete_port", tag = "ports",
+    responses((status = 204, description = "Gone.")))]
+async fn delete(State(state): State<AppState>, User(caller): User, id: RawId) -> Result<StatusCode> {
+    state.parts.cloud.delete_port(&caller, id.of("port")?).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -1,5 +1,6 @@
 //! An example for every operation, made of the real types, so that none can be out of date.
 
+mod networks;
 mod records;
 mod sample;
 
@@ -110,6 +111,20 @@ pub(super) fn request(operation: &str) -> Option<Value> {
         "limit_volume" => json!({"limits": {"operations": 1000, "bytes": 104_857_600}}),
         "attach_volume" => json!({"server": ID, "delete_with_server": false}),
         "create_snapshot" => json!({"name": "before-upgrade", "server": ID, "memory": false}),
+        "create_network" => json!({"name": "backend", "mtu": 1500}),
+        "update_network" => json!({"name": "backend-2"}),
+        "create_subnet" => json!({
+            "name": "backend-v4", "network": "backend", "cidr": "192.168.10.0/24", "gateway": "192.168.10.1",
+            "dns": ["192.168.10.2"],
+        }),
+        "update_subnet" => json!({"pools": [{"first": "192.168.10.10", "last": "192.168.10.250"}]}),
+        "create_port" => json!({"network": "backend", "fixed_address": "192.168.10.20", "security_groups": ["web"]}),
+        "update_port" => json!({"security_groups": ["web", "default"]}),
+        "create_security_group" => json!({"name": "web", "description": "What the world may ask."}),
+        "update_security_group" => json!({"description": "What everybody may ask."}),
+        "add_security_group_rule" => json!({
+            "direction": "ingress", "protocol": "tcp", "port_min": 443, "port_max": 443, "remote_prefix": "0.0.0.0/0",
+        }),
         "create_host" => json!({"name": "rack1-07", "labels": {"disk": "nvme"}, "cpu_ratio": 4.0}),
         "patch_host" => json!({"enabled": false}),
         "sweep_host" => json!({"remove": false}),
@@ -180,7 +195,14 @@ pub(super) fn answer(operation: &str) -> Option<Value> {
         "download_image" => json!("(the bytes of the image)"),
         "create_keypair" | "get_keypair" => json!(r::keypair()),
         "list_keypairs" => list(json!(r::keypair())),
-        "get_port" => json!(r::port()),
+        "get_port" | "create_port" | "update_port" => json!(r::port()),
+        "get_network" | "create_network" | "update_network" => json!(networks::network()),
+        "list_networks" => list(json!(networks::network())),
+        "get_subnet" | "create_subnet" | "update_subnet" => json!(networks::subnet()),
+        "list_subnets" => list(json!(networks::subnet())),
+        "get_security_group" | "create_security_group" | "update_security_group" | "add_security_group_rule"
+        | "remove_security_group_rule" => json!(networks::security_group()),
+        "list_security_groups" => list(json!(networks::security_group())),
         "list_ports" => list(json!(r::port())),
         "get_volume" => json!(r::volume()),
         "list_volumes" => list(json!(r::volume())),
@@ -280,6 +302,15 @@ mod tests {
         read::<c::LimitVolume>("limit_volume", request("limit_volume"));
         read::<c::AttachVolume>("attach_volume", request("attach_volume"));
         read::<c::CreateSnapshot>("create_snapshot", request("create_snapshot"));
+        read::<c::CreateNetwork>("create_network", request("create_network"));
+        read::<c::UpdateNetwork>("update_network", request("update_network"));
+        read::<c::CreateSubnet>("create_subnet", request("create_subnet"));
+        read::<c::UpdateSubnet>("update_subnet", request("update_subnet"));
+        read::<c::CreatePort>("create_port", request("create_port"));
+        read::<c::UpdatePort>("update_port", request("update_port"));
+        read::<c::CreateSecurityGroup>("create_security_group", request("create_security_group"));
+        read::<c::UpdateSecurityGroup>("update_security_group", request("update_security_group"));
+        read::<c::AddRule>("add_security_group_rule", request("add_security_group_rule"));
         read::<c::CreateHost>("create_host", request("create_host"));
         read::<c::PatchHost>("patch_host", request("patch_host"));
         read::<c::SweepHost>("sweep_host", request("sweep_host"));
