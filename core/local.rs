@@ -11,7 +11,7 @@ use skyloom_cloud::{
 };
 use skyloom_engine::{Engine, EngineConfig, EngineParts};
 use skyloom_flow::journal::{Journal, NoJournal};
-use skyloom_hypervisor::{HostStorage, Hypervisor};
+use skyloom_hypervisor::{HostNetwork, HostStorage, Hypervisor};
 use skyloom_identity::{Identity, Rights};
 use skyloom_image::Limits;
 use skyloom_model::{Clock, HostId, Ids, Phase, Readiness, Resource as _};
@@ -50,6 +50,8 @@ pub struct LocalHost {
     pub hypervisor: Arc<dyn Hypervisor>,
     /// Its disks.
     pub storage: Arc<dyn HostStorage>,
+    /// Its networks; without one its guests have QEMU's user network alone.
+    pub network: Option<Arc<dyn HostNetwork>>,
     /// Its agent's journal.
     pub journal: Arc<dyn Journal>,
 }
@@ -67,6 +69,7 @@ impl LocalHost {
             labels: BTreeMap::new(),
             hypervisor,
             storage,
+            network: None,
             journal: Arc::new(NoJournal),
         }
     }
@@ -248,6 +251,7 @@ impl LocalCloud {
                 host: id,
                 hypervisor: host.hypervisor.clone(),
                 storage: host.storage,
+                network: host.network.clone(),
                 content: Arc::new(RepoContent(images.clone())),
                 backend: backend.clone(),
             });

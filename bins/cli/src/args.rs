@@ -9,7 +9,11 @@ use clap_complete::Shell;
 use crate::dev::DevArgs;
 #[cfg(feature = "sim")]
 use crate::nouns::sim;
-use crate::nouns::{audit, context, credential, domain, event, flavor, grant, group, hold, host, image, keypair, kind, login, plan, policy, port, project, quota, role, server, snapshot, store, task, token, user, volume};
+use crate::nouns::{
+    audit, context, credential, domain, event, flavor, grant, group, hold, host, image, keypair, kind, login,
+    network, plan, policy, port, project, quota, role, security_group, server, snapshot, store, task, token,
+    user, volume,
+};
 use crate::out::Format;
 use crate::text::{parse_duration, parse_pair};
 
@@ -113,9 +117,18 @@ pub(crate) enum Command {
     /// Machines that run servers
     #[command(subcommand)]
     Host(host::Verb),
-    /// Network ports of servers
+    /// Networks to plug servers into
+    #[command(subcommand)]
+    Network(network::Verb),
+    /// Ranges of addresses of networks
+    #[command(subcommand)]
+    Subnet(network::SubnetVerb),
+    /// Network ports of servers, with their addresses
     #[command(subcommand)]
     Port(port::Verb),
+    /// What may reach ports, and what they may reach
+    #[command(subcommand)]
+    SecurityGroup(security_group::Verb),
     /// Work that was asked for
     #[command(subcommand)]
     Task(task::Verb),
@@ -315,7 +328,11 @@ mod tests {
         let command = Cli::command();
         let server = command.find_subcommand("server").unwrap();
         for def in skyloom_model::action::ACTIONS {
-            assert!(server.find_subcommand(def.verb).is_some(), "no `skyloom server {}`", def.verb);
+            assert!(
+                server.find_subcommand(def.verb).is_some(),
+                "no `skyloom server {}`",
+                def.verb
+            );
         }
     }
 }

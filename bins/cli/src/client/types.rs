@@ -149,11 +149,20 @@ pub(crate) struct CreateServer {
 }
 
 /// One NIC of [`CreateServer`].
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct NetworkRequest {
-    pub(crate) kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) kind: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) vnic_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) network: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) port: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fixed_address: Option<std::net::IpAddr>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) security_groups: Vec<String>,
 }
 
 /// Body of a stop or a reboot.

@@ -54,8 +54,8 @@ pub(crate) struct CreateArgs {
     /// Metadata that the guest may read; may be given several times
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
     metadata: Vec<(String, String)>,
-    /// A network interface: its kind, and a vNIC type after a colon; may be given several times
-    #[arg(long = "network", value_name = "KIND[:VNIC_TYPE]", value_parser = parse_network)]
+    /// A network interface: `user`, a network with `,address=` and `,group=` behind it, or `port=ID`; may be given several times
+    #[arg(long = "network", value_name = "NIC", value_parser = parse_network)]
     networks: Vec<NetworkRequest>,
     /// Label of the server; may be given several times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_pair)]
@@ -76,18 +76,31 @@ pub(crate) struct CreateArgs {
     wait: WaitArgs,
 }
 
+const NETWORK_FORM: &str = "is none of user, user:VNIC_TYPE, port=ID and NETWORK, the last with ,address=ADDRESS and ,group=GROUP behind it";
+
 fn parse_network(text: &str) -> std::result::Result<NetworkRequest, String> {
-    let (kind, vnic_type) = match text.split_once(':') {
-        Some((kind, vnic_type)) => (kind, Some(vnic_type.to_owned())),
-        None => (text, None),
-    };
-    if kind.is_empty() || vnic_type.as_deref() == Some("") {
-        return Err("is not of the form KIND or KIND:VNIC_TYPE, such as user".to_owned());
+    let wrong = || NETWORK_FORM.to_owned();
+    let mut nic = NetworkRequest::default();
+    let mut parts = text.split(',');
+    let first = parts.next().filter(|first| !first.is_empty()).ok_or_else(wrong)?;
+    match (first.split_once(':'), first.strip_prefix("port=")) {
+        (Some((kind, vnic_type)), _) if !kind.is_empty() && !vnic_type.is_empty() => {
+            nic.kind = Some(kind.to_owned());
+            nic.vnic_type = Some(vnic_type.to_owned());
+        }
+        (Some(_), _) | (None, Some("")) => return Err(wrong()),
+        (None, Some(port)) => nic.port = Some(port.to_owned()),
+        (None, None) if first == "user" => nic.kind = Some(first.to_owned()),
+        (None, None) => nic.network = Some(first.to_owned()),
     }
-    Ok(NetworkRequest {
-        kind: kind.to_owned(),
-        vnic_type,
-    })
+    for part in parts {
+        match part.split_once('=') {
+            Some(("address", address)) => nic.fixed_address = Some(address.parse().map_err(|_| wrong())?),
+            Some(("group", group)) if !group.is_empty() => nic.security_groups.push(group.to_owned()),
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(nic)
 }
 
 pub(super) async fn run(app: &App, args: CreateArgs) -> Result<()> {
@@ -134,4 +147,69 @@ pub(super) async fn run(app: &App, args: CreateArgs) -> Result<()> {
         out::shown_once("the password", accepted.password.as_deref());
     }
     Outcome::of(app, &client, accepted, &args.wait).await?.print(app)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nics_are_read_as_people_write_them() {
+        let nic = NetworkRequest::default;
+        let text = |text: &str| Some(text.to_owned());
+        for (given, wanted) in [
+            (
+                "user",
+                NetworkRequest {
+                    kind: text("user"),
+                    ..nic()
+                },
+            ),
+            (
+                "user:normal",
+                NetworkRequest {
+                    kind: text("user"),
+                    vnic_type: text("normal"),
+                    ..nic()
+                },
+            ),
+            (
+                "port=0198",
+                NetworkRequest {
+                    port: text("0198"),
+                    ..nic()
+                },
+            ),
+            (
+                "backend",
+                NetworkRequest {
+                    network: text("backend"),
+                    ..nic()
+                },
+            ),
+            (
+                "backend,address=10.0.0.5,group=web,group=db",
+                NetworkRequest {
+                    network: text("backend"),
+                    fixed_address: Some("10.0.0.5".parse().unwrap()),
+                    security_groups: vec!["web".to_owned(), "db".to_owned()],
+                    ..nic()
+                },
+            ),
+        ] {
+            assert_eq!(parse_network(given).unwrap(), wanted, "{given}");
+        }
+        for bad in [
+            "",
+            ":",
+            "user:",
+            ":normal",
+            "port=",
+            "backend,",
+            "backend,address=x",
+            "backend,group=",
+        ] {
+            assert!(parse_network(bad).is_err(), "{bad}");
+        }
+    }
 }

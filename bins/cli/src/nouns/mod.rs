@@ -18,6 +18,7 @@ pub(crate) mod keypair;
 pub(crate) mod kind;
 pub(crate) mod login;
 mod logs;
+pub(crate) mod network;
 pub(crate) mod plan;
 pub(crate) mod policy;
 pub(crate) mod port;
@@ -25,6 +26,7 @@ pub(crate) mod project;
 pub(crate) mod quota;
 mod removal;
 pub(crate) mod role;
+pub(crate) mod security_group;
 pub(crate) mod server;
 mod server_more;
 mod server_rescue;
@@ -61,6 +63,9 @@ pub(crate) async fn run(app: &App, command: Command) -> Result<()> {
         Command::Host(verb) => host::run(app, verb).await,
         Command::Port(verb) => port::run(app, verb).await,
         Command::Volume(verb) => volume::run(app, verb).await,
+        Command::Network(verb) => network::run(app, verb).await,
+        Command::Subnet(verb) => network::run_subnet(app, verb).await,
+        Command::SecurityGroup(verb) => security_group::run(app, verb).await,
         Command::Snapshot(verb) => snapshot::run(app, verb).await,
         Command::Task(verb) => task::run(app, verb).await,
         Command::Plan(verb) => plan::run(app, verb).await,
@@ -134,8 +139,17 @@ pub(crate) fn can_be_shown(command: &Command) -> bool {
         | Command::Quota(_)
         | Command::Audit(_)
         | Command::Policy(_) => false,
-        Command::Port(_)
-        | Command::Event(_)
+        Command::Network(verb) => !matches!(verb, network::Verb::List(_) | network::Verb::Show { .. }),
+        Command::Subnet(verb) => !matches!(
+            verb,
+            network::SubnetVerb::List(_) | network::SubnetVerb::Show { .. }
+        ),
+        Command::Port(verb) => !matches!(verb, port::Verb::List(_) | port::Verb::Show { .. }),
+        Command::SecurityGroup(verb) => !matches!(
+            verb,
+            security_group::Verb::List(_) | security_group::Verb::Show { .. }
+        ),
+        Command::Event(_)
         | Command::Kind(_)
         | Command::Context(_)
         | Command::Store(_)

@@ -1,6 +1,7 @@
 //! Printing: data to stdout in the format that was asked for, messages to stderr.
 
 pub(crate) mod loose;
+mod networks;
 mod rows;
 mod storage;
 mod yaml;

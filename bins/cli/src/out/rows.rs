@@ -106,7 +106,11 @@ impl Row for Server {
             pairs.extend(fault.hint.clone().map(|hint| ("Hint", hint)));
         }
         if let Some(lock) = &status.lock {
-            let why = if lock.why.is_empty() { String::new() } else { format!(": {}", lock.why) };
+            let why = if lock.why.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", lock.why)
+            };
             pairs.push(("Locked", format!("by {} at {}{why}", lock.by.name, lock.at)));
         }
         if let Some(at) = status.purge_at {
@@ -283,7 +287,9 @@ impl Row for Port {
             self.spec.mac.to_string(),
             format!("{}/{}", self.spec.address, self.spec.prefix_len),
             if self.status.bound { "yes" } else { "no" }.to_owned(),
-            self.spec.server.to_string(),
+            self.spec
+                .server
+                .map_or_else(|| "-".to_owned(), |server| server.to_string()),
             self.spec.gateway.map(|g| g.to_string()).unwrap_or_default(),
             dns.join(","),
             id(&self.meta),
