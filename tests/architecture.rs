@@ -94,6 +94,7 @@ const LINE: &[(&str, &[&str])] = &[
         &["skyloom-model", "skyloom-hypervisor", "skyloom-qemu"],
     ),
     (
+        "skyloom-libvirt",
         &["skyloom-model", "skyloom-hypervisor", "skyloom-qemu"],
     ),
 ];

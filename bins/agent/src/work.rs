@@ -119,11 +119,12 @@ async fn open_network(config: &AgentConfig) -> Result<Option<Arc<dyn HostNetwork
     if wanted.driver == Driver::User {
         return Ok(None);
     }
-    let mut settings = BridgeConfig::new(config.agent.data_dir.join("network")).with_tap_user(wanted.tap_user);
+    let mut settings =
+        BridgeConfig::new(config.agent.data_dir.join("network")).with_tap_user(wanted.tap_user);
     for (network, device) in &wanted.uplinks {
-        let network: NetworkId = network
-            .parse()
-            .map_err(|e| MainError::usage(format!("network.uplinks: {network:?} is no id of a network"), e))?;
+        let network: NetworkId = network.parse().map_err(|e| {
+            MainError::usage(format!("network.uplinks: {network:?} is no id of a network"), e)
+        })?;
         settings = settings.with_uplink(network, device);
     }
     let failed = |e| {

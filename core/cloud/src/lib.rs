@@ -50,9 +50,10 @@ pub use facade::{
     TaskLimits, TimelineEntry,
 };
 pub use flows::{
-    BaseImage, ClaimRelease, RescueParams, ServerStartRescue, ServerStopRescue, CreateParams, HostSweep, ImageDelete, ImageImport, ImportParams, PortPlan,
-    RecycleParams, ReleaseParams, ServerCreate, ServerDelete, ServerHold, ServerRebuild, ServerTidy, RebuildParams, ServerReboot, ServerRecycle,
-    ServerResetState, ServerStart, ServerStop, StopParams, SweepParams, cloud_flows, NETWORKS,
+    BaseImage, ClaimRelease, CreateParams, HostSweep, ImageDelete, ImageImport, ImportParams, NETWORKS,
+    PortPlan, RebuildParams, RecycleParams, ReleaseParams, RescueParams, ServerCreate, ServerDelete,
+    ServerHold, ServerReboot, ServerRebuild, ServerRecycle, ServerResetState, ServerStart, ServerStartRescue,
+    ServerStop, ServerStopRescue, ServerTidy, StopParams, SweepParams, cloud_flows,
 };
 pub use images::{
     ByteStream, DirImageRepo, ImageContent, ImageFetch, ImageRepo, Measured, NoFetch, PublishedContent,
@@ -60,8 +61,8 @@ pub use images::{
 };
 pub use jobs::{EngineParts, HostParts, engine_jobs, host_jobs};
 pub use network_requests::{
-    AddRule, CreateNetwork, CreatePort, CreateSecurityGroup, CreateSubnet, UpdateNetwork, UpdatePort, UpdateSecurityGroup,
-    UpdateSubnet,
+    AddRule, CreateNetwork, CreatePort, CreateSecurityGroup, CreateSubnet, UpdateNetwork, UpdatePort,
+    UpdateSecurityGroup, UpdateSubnet,
 };
 pub use preview::{
     ChangeKind, HostRoom, MadeFrom, Preview, PreviewStep, QuotaUse, RecordChange, Reservation, ShownPlan,
@@ -74,8 +75,8 @@ pub use requests::{
 };
 pub use rescue::{Advice, FilesystemState, Finding, MAX_FINDINGS, RescueReport};
 pub use server_requests::{
-    BatchAnswer, BatchItem, BatchServers, CreateServers, DeleteServer, LockServer, RebuildServer, Selector, ServerChanged,
-    ServerQuery, StartRescue, UpdateServer,
+    BatchAnswer, BatchItem, BatchServers, CreateServers, DeleteServer, LockServer, RebuildServer, Selector,
+    ServerChanged, ServerQuery, StartRescue, UpdateServer,
 };
 pub use store_scope::StoreScope;
 pub use volume_requests::{

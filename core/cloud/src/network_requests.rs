@@ -12,7 +12,10 @@ use skyloom_model::{AddressRange, Direction, Family, MacAddr, Protocol, SubnetId
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CreateNetwork {
     /// Display name, unique in the project.
-    #[cfg_attr(feature = "openapi", schema(example = "backend", min_length = 1, max_length = 255))]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(example = "backend", min_length = 1, max_length = 255)
+    )]
     pub name: String,
     /// Largest packet in bytes; by default 1500.
     #[cfg_attr(feature = "openapi", schema(example = 1500, minimum = 576, maximum = 65_000))]
@@ -32,7 +35,10 @@ pub struct CreateNetwork {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UpdateNetwork {
     /// Display name, unique in the project.
-    #[cfg_attr(feature = "openapi", schema(example = "backend-2", min_length = 1, max_length = 255))]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(example = "backend-2", min_length = 1, max_length = 255)
+    )]
     pub name: Option<String>,
     /// Free text, at most 1024 bytes.
     #[cfg_attr(feature = "openapi", schema(max_length = 1024))]
@@ -47,7 +53,10 @@ pub struct UpdateNetwork {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CreateSubnet {
     /// Display name.
-    #[cfg_attr(feature = "openapi", schema(example = "backend-v4", min_length = 1, max_length = 255))]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(example = "backend-v4", min_length = 1, max_length = 255)
+    )]
     pub name: String,
     /// Id or name of its network.
     #[cfg_attr(feature = "openapi", schema(example = "backend"))]
@@ -75,7 +84,10 @@ pub struct CreateSubnet {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UpdateSubnet {
     /// Display name.
-    #[cfg_attr(feature = "openapi", schema(example = "backend-v4", min_length = 1, max_length = 255))]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(example = "backend-v4", min_length = 1, max_length = 255)
+    )]
     pub name: Option<String>,
     /// What addresses are given from.
     pub pools: Option<Vec<AddressRange>>,
@@ -92,7 +104,10 @@ pub struct UpdateSubnet {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CreatePort {
     /// Display name; by default made of its id.
-    #[cfg_attr(feature = "openapi", schema(example = "web-vip", min_length = 1, max_length = 255))]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(example = "web-vip", min_length = 1, max_length = 255)
+    )]
     pub name: Option<String>,
     /// Id or name of the network that it is plugged into.
     #[cfg_attr(feature = "openapi", schema(example = "backend"))]
@@ -116,7 +131,10 @@ pub struct CreatePort {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UpdatePort {
     /// Display name.
-    #[cfg_attr(feature = "openapi", schema(example = "web-vip", min_length = 1, max_length = 255))]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(example = "web-vip", min_length = 1, max_length = 255)
+    )]
     pub name: Option<String>,
     /// Ids or names of all its security groups.
     pub security_groups: Option<Vec<String>>,
@@ -130,7 +148,10 @@ pub struct UpdatePort {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CreateSecurityGroup {
     /// Display name, unique in the project.
-    #[cfg_attr(feature = "openapi", schema(example = "web", min_length = 1, max_length = 255))]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(example = "web", min_length = 1, max_length = 255)
+    )]
     pub name: String,
     /// Free text, at most 1024 bytes.
     #[cfg_attr(feature = "openapi", schema(max_length = 1024))]
@@ -145,7 +166,10 @@ pub struct CreateSecurityGroup {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UpdateSecurityGroup {
     /// Display name, unique in the project.
-    #[cfg_attr(feature = "openapi", schema(example = "web", min_length = 1, max_length = 255))]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(example = "web", min_length = 1, max_length = 255)
+    )]
     pub name: Option<String>,
     /// Free text, at most 1024 bytes.
     #[cfg_attr(feature = "openapi", schema(max_length = 1024))]

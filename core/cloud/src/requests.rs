@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use skyloom_model::{DiskFormat, EventKind, PortId, Resources, Secret, SubnetId, TaskId, TaskState, Timestamp, TokenHolder};
+use skyloom_model::{
+    DiskFormat, EventKind, PortId, Resources, Secret, SubnetId, TaskId, TaskState, Timestamp, TokenHolder,
+};
 use uuid::Uuid;
 
 /// Makes a server.

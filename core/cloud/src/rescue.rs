@@ -211,19 +211,26 @@ fn printable(text: &str) -> String {
 /// The last lines that say something, without terminals' escapes.
 fn last_lines(before: &[&str]) -> Vec<String> {
     let told = before.iter().rev().map(|line| printable(line));
-    let mut last: Vec<String> = told.filter(|line| !line.trim().is_empty()).take(MAX_LAST_LINES).collect();
+    let mut last: Vec<String> = told
+        .filter(|line| !line.trim().is_empty())
+        .take(MAX_LAST_LINES)
+        .collect();
     last.reverse();
     last
 }
 
 fn advice(finding: &Finding) -> Option<Advice> {
     match finding {
-        Finding::Usage { device, used_percent, .. } if *used_percent >= 95 => Some(Advice {
+        Finding::Usage {
+            device, used_percent, ..
+        } if *used_percent >= 95 => Some(Advice {
             code: "rescue.disk_full",
             en: format!("{device} is {used_percent} % full: remove what is not needed, or grow the disk"),
             zh: format!("{device} 已使用 {used_percent}%：请清理文件或扩容磁盘"),
         }),
-        Finding::Inodes { device, used_percent, .. } if *used_percent >= 95 => Some(Advice {
+        Finding::Inodes {
+            device, used_percent, ..
+        } if *used_percent >= 95 => Some(Advice {
             code: "rescue.inodes_full",
             en: format!("{used_percent} % of the inodes of {device} are used: remove small files"),
             zh: format!("{device} 的 inode 已使用 {used_percent}%：请删除小文件"),
@@ -235,12 +242,18 @@ fn advice(finding: &Finding) -> Option<Advice> {
             ..
         } => Some(Advice {
             code: "rescue.filesystem_errors",
-            en: format!("the {type_} file system on {device} has errors: take a snapshot, then run `e2fsck -y /dev/{device}`"),
-            zh: format!("{device} 上的 {type_} 文件系统有错误：请先创建快照，再运行 `e2fsck -y /dev/{device}`"),
+            en: format!(
+                "the {type_} file system on {device} has errors: take a snapshot, then run `e2fsck -y /dev/{device}`"
+            ),
+            zh: format!(
+                "{device} 上的 {type_} 文件系统有错误：请先创建快照，再运行 `e2fsck -y /dev/{device}`"
+            ),
         }),
         Finding::Fstab { source, place, .. } => Some(Advice {
             code: "rescue.fstab_missing",
-            en: format!("/etc/fstab mounts {source} at {place}, which is not there: remove the line or mark it `nofail`"),
+            en: format!(
+                "/etc/fstab mounts {source} at {place}, which is not there: remove the line or mark it `nofail`"
+            ),
             zh: format!("/etc/fstab 将 {source} 挂载到 {place}，但该设备不存在：请删除该行或加上 `nofail`"),
         }),
         Finding::System { name, kernels: 0, .. } => Some(Advice {

@@ -323,7 +323,10 @@ fn images_that_qemu_makes_pass() {
         &["-o", "compat=0.10"],
         &["-o", "extended_l2=on"],
     ];
-    assert!(BUILT + create.len() + convert.len() >= 30, "a corpus of good images");
+    assert!(
+        BUILT + create.len() + convert.len() >= 30,
+        "a corpus of good images"
+    );
     for options in convert {
         let mut args = vec!["convert", "-f", "raw", "-O", "qcow2"];
         args.extend(*options);

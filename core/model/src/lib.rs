@@ -24,8 +24,8 @@ pub mod paths;
 mod plan;
 mod readiness;
 mod reason;
-mod resources;
 mod rescue;
+mod resources;
 mod secret;
 mod server;
 pub mod state;
@@ -52,13 +52,13 @@ pub use network::{
 pub use plan::{JobId, JobSpec, MAIN_STAGE, Place, Plan, RetryPolicy, Stage, StageOutcome};
 pub use readiness::{Phase, PhaseReport, PhaseState, Readiness};
 pub use reason::Reason;
+pub use rescue::{BootFile, RESCUE_DISK, RESCUE_SEED, Rescue, RescueMedia};
 pub use resources::{
     AgentStatus, Claim, DEFAULT_DOMAIN, DiskFormat, Flavor, FlavorSpec, Host, HostFacts, HostLedger,
     HostSpec, HostStatus, Image, ImageSource, ImageSpec, ImageState, ImageStatus, Keypair, KeypairSpec,
     MacAddr, NicKind, Port, PortSpec, PortStatus, Project, ProjectSpec, Resources, Token, TokenHolder,
     TokenSpec, VmObservation,
 };
-pub use rescue::{BootFile, RESCUE_DISK, RESCUE_SEED, Rescue, RescueMedia};
 pub use secret::{Secret, ServerSecrets};
 pub use server::{
     Activity, Applied, FlavorRef, ImageRef, Lock, Overlays, Placement, Server, ServerSpec, ServerStatus,

@@ -45,8 +45,8 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use crate::{
-    EventId, HostId, JobId, MacAddr, NetworkId, Place, ProjectId, Scope, SecurityGroupId, ServerId, SubnetId, TaskId,
-    Timestamp,
+    EventId, HostId, JobId, MacAddr, NetworkId, Place, ProjectId, Scope, SecurityGroupId, ServerId, SubnetId,
+    TaskId, Timestamp,
 };
 
 /// What the store says of itself. All may read it.

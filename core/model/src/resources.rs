@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    HostId, Meta, NetworkId, PowerState, ProjectId, Reason, Resource, Scope, SecurityGroupId, ServerId, SubnetId,
-    Timestamp,
+    HostId, Meta, NetworkId, PowerState, ProjectId, Reason, Resource, Scope, SecurityGroupId, ServerId,
+    SubnetId, Timestamp,
 };
 
 macro_rules! resource {

@@ -66,7 +66,9 @@ pub(crate) async fn found(
     let mut hosts = Vec::new();
     let facts = FakeOptions::in_memory().sequence(Arc::default()).naive_start();
     let world = skyloom_hypervisor::FakeWorld::in_memory();
-    let mut said = skyloom_hypervisor::facts_of(&world.hypervisor()).await.map_err(|e| e.to_string())?;
+    let mut said = skyloom_hypervisor::facts_of(&world.hypervisor())
+        .await
+        .map_err(|e| e.to_string())?;
     for flavor in &scenario.flavors {
         cloud.create_flavor(&caller, flavor.clone()).await.map_err(text)?;
     }

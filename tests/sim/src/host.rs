@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use skyloom_flow::journal::MemoryDisk;
 use skyloom_hypervisor::{
     CachedImage, Capability, Console, DiskInfo, FakeHypervisor, FakeOptions, FakeStorage, FakeWorld,
-    HostStorage, HostVolumes, Hypervisor, ImageSpec, Inspection, OverlaySpec, ProgressFn, Recovered, Result, StopMode,
-    Stopped, VmEvent, VmSpec, VolumeAt, VolumeInfo, VolumeOrder, VolumeSnapshot,
+    HostStorage, HostVolumes, Hypervisor, ImageSpec, Inspection, OverlaySpec, ProgressFn, Recovered, Result,
+    StopMode, Stopped, VmEvent, VmSpec, VolumeAt, VolumeInfo, VolumeOrder, VolumeSnapshot,
 };
 use skyloom_model::{HostFacts, HostId, ServerId, SnapshotId};
 use tokio_util::sync::CancellationToken;
@@ -294,7 +294,9 @@ impl HostVolumes for SimStorage {
         self.reach.verb(self.inner.revert_volume(at, snapshot)).await
     }
     async fn forget_volume_snapshot(&self, at: &VolumeAt, snapshot: SnapshotId) -> Result<()> {
-        self.reach.verb(self.inner.forget_volume_snapshot(at, snapshot)).await
+        self.reach
+            .verb(self.inner.forget_volume_snapshot(at, snapshot))
+            .await
     }
     async fn volume_snapshots(&self, at: &VolumeAt) -> Result<Vec<VolumeSnapshot>> {
         self.reach.verb(self.inner.volume_snapshots(at)).await

@@ -266,7 +266,10 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
             yes,
             wait,
         } => {
-            let query: Vec<_> = keep_hours.map(|h| ("keep_hours", h.to_string())).into_iter().collect();
+            let query: Vec<_> = keep_hours
+                .map(|h| ("keep_hours", h.to_string()))
+                .into_iter()
+                .collect();
             removal::run_with::<Server>(app, &servers, ("delete", &query), yes, &wait).await
         }
         Verb::HardReboot(many) => act(app, "hard-reboot", &many.servers, None, &many.wait).await,
@@ -313,7 +316,13 @@ async fn power(app: &App, verb: &str, args: PowerArgs) -> Result<()> {
 }
 
 /// One action on several servers. The first that goes wrong gives the exit code; the others are done all the same.
-pub(super) async fn act(app: &App, verb: &str, names: &[String], body: Option<PowerOff>, wait: &WaitArgs) -> Result<()> {
+pub(super) async fn act(
+    app: &App,
+    verb: &str,
+    names: &[String],
+    body: Option<PowerOff>,
+    wait: &WaitArgs,
+) -> Result<()> {
     let client = app.client()?;
     let servers: Vec<Server> = resolve::many(&client, names).await?;
     let mut results = Vec::new();

@@ -65,18 +65,27 @@ pub(super) async fn start(app: &App, args: StartArgs) -> Result<()> {
         "timeout_seconds": args.guest_time.map(|time| time.as_secs()),
         "leave_after_seconds": args.leave_after.map(|time| time.as_secs()),
     });
-    let target = one(Server::KIND, server.meta.id).then("actions").then("start-rescue");
+    let target = one(Server::KIND, server.meta.id)
+        .then("actions")
+        .then("start-rescue");
     let accepted: ServerAccepted = client.post(target, &body).await?;
-    if accepted.password.is_some() && matches!(app.globals.output, Format::Table | Format::Wide | Format::Name) {
+    if accepted.password.is_some()
+        && matches!(app.globals.output, Format::Table | Format::Wide | Format::Name)
+    {
         // Before the wait: whatever becomes of that, the password is not lost.
-        out::shown_once("root's password in the rescue system", accepted.password.as_deref());
+        out::shown_once(
+            "root's password in the rescue system",
+            accepted.password.as_deref(),
+        );
     }
     Outcome::of(app, &client, accepted, &args.wait).await?.print(app)
 }
 
 async fn id_of(client: &Client, image: Option<&str>) -> Result<Option<String>> {
     match image {
-        Some(name) => Ok(Some(resolve::one::<Image>(client, name).await?.meta.id.to_string())),
+        Some(name) => Ok(Some(
+            resolve::one::<Image>(client, name).await?.meta.id.to_string(),
+        )),
         None => Ok(None),
     }
 }
@@ -85,7 +94,9 @@ async fn id_of(client: &Client, image: Option<&str>) -> Result<Option<String>> {
 pub(super) async fn report(app: &App, name: &str) -> Result<()> {
     let client = app.client()?;
     let server: Server = resolve::one(&client, name).await?;
-    let report: Value = client.get(one(Server::KIND, server.meta.id).then("rescue-report")).await?;
+    let report: Value = client
+        .get(one(Server::KIND, server.meta.id).then("rescue-report"))
+        .await?;
     if !matches!(app.globals.output, Format::Table | Format::Wide) {
         return app.print().document(&report, &server.meta.name.to_string());
     }
@@ -107,11 +118,22 @@ fn text(report: &Value) -> String {
         };
         let line = match finding["kind"].as_str() {
             Some("disk") => format!("{} ({}): {} bytes", of("device"), of("disk"), of("size_bytes")),
-            Some("filesystem") => format!("  {}: {} {}, {}", of("device"), of("type"), of("label"), of("state")),
+            Some("filesystem") => format!(
+                "  {}: {} {}, {}",
+                of("device"),
+                of("type"),
+                of("label"),
+                of("state")
+            ),
             Some("usage") => format!("  {}: {} % used", of("device"), of("used_percent")),
             Some("inodes") => format!("  {}: {} % of the inodes used", of("device"), of("used_percent")),
             Some("system") => format!("  {}: {}, {} kernels", of("device"), of("name"), of("kernels")),
-            Some("fstab") => format!("  {}: fstab names {} for {}", of("device"), of("source"), of("place")),
+            Some("fstab") => format!(
+                "  {}: fstab names {} for {}",
+                of("device"),
+                of("source"),
+                of("place")
+            ),
             _ => continue,
         };
         text.push_str(&line);
@@ -147,7 +169,13 @@ mod tests {
             "last_console_lines": ["panic"],
         });
         let told = text(&report);
-        assert!(told.starts_with("vdb (root): 7 bytes\n  vdb1: 99 % used\n! vdb1 is full"), "{told}");
-        assert!(told.ends_with("| panic\n") && !told.contains('\u{1b}'), "{told:?}");
+        assert!(
+            told.starts_with("vdb (root): 7 bytes\n  vdb1: 99 % used\n! vdb1 is full"),
+            "{told}"
+        );
+        assert!(
+            told.ends_with("| panic\n") && !told.contains('\u{1b}'),
+            "{told:?}"
+        );
     }
 }

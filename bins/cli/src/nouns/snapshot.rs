@@ -115,7 +115,9 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
             let snapshot: Snapshot = resolve::one(&client, &snapshot).await?;
             let what = format!("lose what was written since the snapshot {}", snapshot.meta.name);
             app.confirm(yes.yes, &what).await?;
-            let target = one(Snapshot::KIND, snapshot.meta.id).then("actions").then("revert");
+            let target = one(Snapshot::KIND, snapshot.meta.id)
+                .then("actions")
+                .then("revert");
             finish(app, &client, target, None, &wait).await
         }
         Verb::Delete { snapshots, yes, wait } => {
@@ -150,7 +152,9 @@ async fn finish(
     }
     if !waited {
         let task = accepted.task.id;
-        out::message(&format!("task {task} is under way; wait with: skyloom task wait {task}"));
+        out::message(&format!(
+            "task {task} is under way; wait with: skyloom task wait {task}"
+        ));
     }
     Ok(())
 }

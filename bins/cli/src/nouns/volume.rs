@@ -247,7 +247,9 @@ async fn finish(
     }
     if !waited {
         let task = accepted.task.id;
-        out::message(&format!("task {task} is under way; wait with: skyloom task wait {task}"));
+        out::message(&format!(
+            "task {task} is under way; wait with: skyloom task wait {task}"
+        ));
     }
     Ok(())
 }

@@ -9,7 +9,11 @@ use crate::support::{Process, Sky, Sweep, guest_image, guests, rescue_files};
 
 fn dev(data: &Path, log: &Path) -> (Process, Sky) {
     let data = data.to_str().unwrap();
-    let process = Process::start("skyloom", &["dev", "--data-dir", data, "--listen", "127.0.0.1:0"], log);
+    let process = Process::start(
+        "skyloom",
+        &["dev", "--data-dir", data, "--listen", "127.0.0.1:0"],
+        log,
+    );
     let endpoint = process.line("SKYLOOM_ENDPOINT=");
     let token = process.line("SKYLOOM_TOKEN=");
     (process, Sky { endpoint, token })
@@ -17,7 +21,9 @@ fn dev(data: &Path, log: &Path) -> (Process, Sky) {
 
 fn import(sky: &Sky, name: &str, format: &str, file: &Path) {
     let file = file.to_str().unwrap();
-    sky.json(&["image", "import", "--name", name, "--format", format, "--file", file, "--wait"]);
+    sky.json(&[
+        "image", "import", "--name", name, "--format", format, "--file", file, "--wait",
+    ]);
 }
 
 /// All files below that are of the server's own disks, with what they hold.
@@ -44,7 +50,9 @@ fn disks(data: &Path, server: &str) -> Vec<(PathBuf, Vec<u8>)> {
 
 fn report(sky: &Sky) -> Value {
     sky.until("the whole report of the rescue system", |sky| {
-        let text = sky.try_text(&["server", "rescue-report", "web-1", "-o", "json"]).ok()?;
+        let text = sky
+            .try_text(&["server", "rescue-report", "web-1", "-o", "json"])
+            .ok()?;
         let report: Value = serde_json::from_str(&text).ok()?;
         (report["complete"] == true).then_some(report)
     })
@@ -53,8 +61,16 @@ fn report(sky: &Sky) -> Value {
 fn finds_the_root_disk(report: &Value) {
     let findings = report["findings"].as_array().unwrap();
     let of_root = |kind: &str| findings.iter().any(|f| f["kind"] == kind && f["disk"] == "root");
-    assert!(of_root("disk") && of_root("filesystem") && of_root("usage"), "{report:#}");
-    assert!(findings.iter().all(|f| f["disk"] != "rescue" && f["disk"] != "seed"), "{report:#}");
+    assert!(
+        of_root("disk") && of_root("filesystem") && of_root("usage"),
+        "{report:#}"
+    );
+    assert!(
+        findings
+            .iter()
+            .all(|f| f["disk"] != "rescue" && f["disk"] != "seed"),
+        "{report:#}"
+    );
 }
 
 fn status(sky: &Sky) -> Value {
@@ -72,7 +88,9 @@ fn a_server_is_rescued_and_is_what_it_was() {
     import(&sky, "rescue", "qcow2", &files.join("rescue.qcow2"));
     import(&sky, "rescue-kernel", "kernel", &files.join("vmlinuz"));
     import(&sky, "rescue-initrd", "initrd", &files.join("initrd.gz"));
-    let made = sky.json(&["server", "create", "web-1", "--image", "guest", "--flavor", "m1.tiny", "--wait"]);
+    let made = sky.json(&[
+        "server", "create", "web-1", "--image", "guest", "--flavor", "m1.tiny", "--wait",
+    ]);
     let id = made["server"]["meta"]["id"].as_str().unwrap().to_owned();
     let addresses = status(&sky)["addresses"].clone();
     sky.json(&["server", "stop", "web-1", "--wait"]);
@@ -81,11 +99,20 @@ fn a_server_is_rescued_and_is_what_it_was() {
 
     // From a disk, of a server that is off.
     let rescued = sky.json(&["server", "start-rescue", "web-1", "--wait"]);
-    assert!(rescued["password"].as_str().is_some_and(|p| p.len() >= 8), "{rescued:#}");
+    assert!(
+        rescued["password"].as_str().is_some_and(|p| p.len() >= 8),
+        "{rescued:#}"
+    );
     let now = status(&sky);
-    assert_eq!((&now["overlays"]["rescued"], &now["power"]), (&true.into(), &"running".into()));
+    assert_eq!(
+        (&now["overlays"]["rescued"], &now["power"]),
+        (&true.into(), &"running".into())
+    );
     finds_the_root_disk(&report(&sky));
-    assert!(sky.try_text(&["server", "pause", "web-1"]).is_err(), "refused while it is rescued");
+    assert!(
+        sky.try_text(&["server", "pause", "web-1"]).is_err(),
+        "refused while it is rescued"
+    );
 
     // The cloud dies; the rescue goes on, and is left by the next life.
     let running = guests(&data);
@@ -98,19 +125,37 @@ fn a_server_is_rescued_and_is_what_it_was() {
     assert_eq!(guests(&data), running, "adopted, not restarted");
     sky.json(&["server", "stop-rescue", "web-1", "--force", "--wait"]);
     let now = status(&sky);
-    assert_eq!((&now["overlays"]["rescued"], &now["power"]), (&false.into(), &"stopped".into()));
-    assert_eq!(disks(&data, &id), before, "its own disks are untouched, the rescue system's are gone");
+    assert_eq!(
+        (&now["overlays"]["rescued"], &now["power"]),
+        (&false.into(), &"stopped".into())
+    );
+    assert_eq!(
+        disks(&data, &id),
+        before,
+        "its own disks are untouched, the rescue system's are gone"
+    );
 
     // From a kernel, of a server that runs; the guest is back afterwards with its address.
     sky.json(&["server", "start", "web-1", "--wait"]);
     sky.json(&[
-        "server", "start-rescue", "web-1", "--kernel", "rescue-kernel", "--initrd", "rescue-initrd", "--force", "--wait",
+        "server",
+        "start-rescue",
+        "web-1",
+        "--kernel",
+        "rescue-kernel",
+        "--initrd",
+        "rescue-initrd",
+        "--force",
+        "--wait",
     ]);
     let told = report(&sky);
     finds_the_root_disk(&told);
     sky.json(&["server", "stop-rescue", "web-1", "--wait"]);
     let now = status(&sky);
-    assert_eq!((&now["power"], &now["addresses"]), (&"running".into(), &addresses));
+    assert_eq!(
+        (&now["power"], &now["addresses"]),
+        (&"running".into(), &addresses)
+    );
     sky.until("the guest's own words", |sky| {
         let text = sky.try_text(&["server", "console", "web-1"]).ok()?;
         let (_, after) = text.rsplit_once("skyloom-rescue ready")?;

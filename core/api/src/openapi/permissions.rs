@@ -87,7 +87,11 @@ fn needed(operation: &str) -> Option<&'static str> {
         "list_events" => "event:read",
         "watch" => "watch:read",
         "list_kinds" | "get_kind" => "kind:read",
-        operation => return action(operation).map(|def| def.permission).or_else(|| of_identity(operation)),
+        operation => {
+            return action(operation)
+                .map(|def| def.permission)
+                .or_else(|| of_identity(operation));
+        }
     })
 }
 

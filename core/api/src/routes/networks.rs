@@ -70,7 +70,9 @@ async fn update(
     Json(request): Json<UpdateNetwork>,
 ) -> Result<Answer<Network>> {
     let cloud = &state.parts.cloud;
-    Ok(Answer(cloud.update_network(&caller, id.of("network")?, request).await?))
+    Ok(Answer(
+        cloud.update_network(&caller, id.of("network")?, request).await?,
+    ))
 }
 
 /// Delete a network
@@ -79,6 +81,10 @@ async fn update(
 #[utoipa::path(delete, path = "/v1/networks/{id}", operation_id = "delete_network", tag = "networks",
     responses((status = 204, description = "Gone.")))]
 async fn delete(State(state): State<AppState>, User(caller): User, id: RawId) -> Result<StatusCode> {
-    state.parts.cloud.delete_network(&caller, id.of("network")?).await?;
+    state
+        .parts
+        .cloud
+        .delete_network(&caller, id.of("network")?)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -27,7 +27,11 @@ async fn start(
     id: RawId,
     OptionalJson(request): OptionalJson<StartRescue>,
 ) -> Result {
-    let asked = state.parts.cloud.start_rescue(&caller, id.of("server")?, request).await?;
+    let asked = state
+        .parts
+        .cloud
+        .start_rescue(&caller, id.of("server")?, request)
+        .await?;
     Ok(accepted(asked.task.id, asked))
 }
 
@@ -40,7 +44,11 @@ async fn stop(
     id: RawId,
     OptionalJson(options): OptionalJson<StopOptions>,
 ) -> Result {
-    let asked = state.parts.cloud.stop_rescue(&caller, id.of("server")?, options).await?;
+    let asked = state
+        .parts
+        .cloud
+        .stop_rescue(&caller, id.of("server")?, options)
+        .await?;
     Ok(accepted(asked.task.id, asked))
 }
 
@@ -51,6 +59,12 @@ async fn stop(
 /// guest wrote: do not trust it further.
 #[utoipa::path(get, path = "/v1/servers/{id}/rescue-report", operation_id = "get_server_rescue_report", tag = "servers",
     responses((status = 200, description = "The report.", body = RescueReport)))]
-async fn report(State(state): State<AppState>, User(caller): User, id: RawId) -> Result<Answer<RescueReport>> {
-    Ok(Answer(state.parts.cloud.rescue_report(&caller, id.of("server")?).await?))
+async fn report(
+    State(state): State<AppState>,
+    User(caller): User,
+    id: RawId,
+) -> Result<Answer<RescueReport>> {
+    Ok(Answer(
+        state.parts.cloud.rescue_report(&caller, id.of("server")?).await?,
+    ))
 }

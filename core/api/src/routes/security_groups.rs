@@ -47,7 +47,9 @@ async fn list(
     User(caller): User,
     Query(query): Query<ListQuery>,
 ) -> Result<Answer<Listed<SecurityGroup>>> {
-    Ok(Answer(state.parts.cloud.list_security_groups(&caller, &query).await?))
+    Ok(Answer(
+        state.parts.cloud.list_security_groups(&caller, &query).await?,
+    ))
 }
 
 /// Show a security group
@@ -56,7 +58,11 @@ async fn list(
 #[utoipa::path(get, path = "/v1/security-groups/{id}", operation_id = "get_security_group", tag = "security-groups",
     responses((status = 200, description = "The security group.", body = SecurityGroup)))]
 async fn get(State(state): State<AppState>, User(caller): User, id: RawId) -> Result {
-    let found = state.parts.cloud.get_security_group(&caller, id.of("security-group")?).await?;
+    let found = state
+        .parts
+        .cloud
+        .get_security_group(&caller, id.of("security-group")?)
+        .await?;
     Ok(tagged(found))
 }
 
@@ -73,7 +79,11 @@ async fn update(
     Json(request): Json<UpdateSecurityGroup>,
 ) -> Result<Answer<SecurityGroup>> {
     let cloud = &state.parts.cloud;
-    Ok(Answer(cloud.update_security_group(&caller, id.of("security-group")?, request).await?))
+    Ok(Answer(
+        cloud
+            .update_security_group(&caller, id.of("security-group")?, request)
+            .await?,
+    ))
 }
 
 /// Delete a security group
@@ -82,7 +92,11 @@ async fn update(
 #[utoipa::path(delete, path = "/v1/security-groups/{id}", operation_id = "delete_security_group", tag = "security-groups",
     responses((status = 204, description = "Gone.")))]
 async fn delete(State(state): State<AppState>, User(caller): User, id: RawId) -> Result<StatusCode> {
-    state.parts.cloud.delete_security_group(&caller, id.of("security-group")?).await?;
+    state
+        .parts
+        .cloud
+        .delete_security_group(&caller, id.of("security-group")?)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -99,7 +113,9 @@ async fn add_rule(
     Json(request): Json<AddRule>,
 ) -> Result<Answer<SecurityGroup>> {
     let cloud = &state.parts.cloud;
-    Ok(Answer(cloud.add_rule(&caller, id.of("security-group")?, request).await?))
+    Ok(Answer(
+        cloud.add_rule(&caller, id.of("security-group")?, request).await?,
+    ))
 }
 
 /// Remove a rule

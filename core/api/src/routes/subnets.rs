@@ -70,7 +70,9 @@ async fn update(
     Json(request): Json<UpdateSubnet>,
 ) -> Result<Answer<Subnet>> {
     let cloud = &state.parts.cloud;
-    Ok(Answer(cloud.update_subnet(&caller, id.of("subnet")?, request).await?))
+    Ok(Answer(
+        cloud.update_subnet(&caller, id.of("subnet")?, request).await?,
+    ))
 }
 
 /// Delete a subnet

@@ -97,7 +97,11 @@ pub(crate) fn fit(
         return Err(wrong("dns", "dns.invalid", message));
     }
     if pools.len() > MAX_POOLS {
-        return Err(wrong("pools", "pool.invalid", format!("at most {MAX_POOLS} pools")));
+        return Err(wrong(
+            "pools",
+            "pool.invalid",
+            format!("at most {MAX_POOLS} pools"),
+        ));
     }
     for (i, pool) in pools.iter().enumerate() {
         let field = format!("pools[{i}]");
@@ -121,7 +125,9 @@ pub(crate) fn fit(
 fn ranges(subnet: &SubnetSpec) -> Vec<(u128, u128)> {
     if !subnet.pools.is_empty() {
         let pools = subnet.pools.iter();
-        return pools.map(|pool| (number(pool.first), number(pool.last))).collect();
+        return pools
+            .map(|pool| (number(pool.first), number(pool.last)))
+            .collect();
     }
     let (first, last) = usable(prefix_of(subnet));
     match subnet.gateway.map(number) {
@@ -161,7 +167,11 @@ pub(crate) fn candidates(subnet: &SubnetSpec, random: u128) -> impl Iterator<Ite
 }
 
 fn greatest_common_divisor(a: u128, b: u128) -> u128 {
-    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+    if b == 0 {
+        a
+    } else {
+        greatest_common_divisor(b, a % b)
+    }
 }
 
 #[cfg(test)]
@@ -202,10 +212,26 @@ mod tests {
 
     #[test]
     fn subnets_are_canonical_and_of_hosts() {
-        for good in ["10.0.0.0/8", "192.168.10.0/24", "192.168.10.4/30", "2001:db8::/64"] {
+        for good in [
+            "10.0.0.0/8",
+            "192.168.10.0/24",
+            "192.168.10.4/30",
+            "2001:db8::/64",
+        ] {
             assert_eq!(subnet(good).unwrap().to_string(), good);
         }
-        for bad in ["", "10.0.0.0", "10.0.0.1/24", "10.0.0.0/33", "10.0.0.0/31", "0.0.0.0/0", "127.0.0.0/8", "224.0.0.0/8", "x/24", "fe80::1/64"] {
+        for bad in [
+            "",
+            "10.0.0.0",
+            "10.0.0.1/24",
+            "10.0.0.0/33",
+            "10.0.0.0/31",
+            "0.0.0.0/0",
+            "127.0.0.0/8",
+            "224.0.0.0/8",
+            "x/24",
+            "fe80::1/64",
+        ] {
             assert_eq!(subnet(bad).unwrap_err().code(), "cidr.invalid", "{bad}");
         }
         let p = |text: &str| subnet(text).unwrap();
@@ -215,7 +241,14 @@ mod tests {
 
     #[test]
     fn gateways_and_pools_lie_inside_and_apart() {
-        assert!(fits(&spec("10.0.0.0/24", Some("10.0.0.1"), &[("10.0.0.10", "10.0.0.20"), ("10.0.0.21", "10.0.0.21")])).is_ok());
+        assert!(
+            fits(&spec(
+                "10.0.0.0/24",
+                Some("10.0.0.1"),
+                &[("10.0.0.10", "10.0.0.20"), ("10.0.0.21", "10.0.0.21")]
+            ))
+            .is_ok()
+        );
         for (gateway, pools, code) in [
             (Some("10.0.0.0"), vec![], "gateway.invalid"),
             (Some("10.0.0.255"), vec![], "gateway.invalid"),
@@ -224,8 +257,16 @@ mod tests {
             (None, vec![("10.0.0.20", "10.0.0.10")], "pool.invalid"),
             (None, vec![("10.0.0.0", "10.0.0.10")], "pool.invalid"),
             (None, vec![("10.0.0.10", "10.0.1.10")], "pool.invalid"),
-            (Some("10.0.0.15"), vec![("10.0.0.10", "10.0.0.20")], "pool.invalid"),
-            (None, vec![("10.0.0.10", "10.0.0.20"), ("10.0.0.20", "10.0.0.30")], "pool.invalid"),
+            (
+                Some("10.0.0.15"),
+                vec![("10.0.0.10", "10.0.0.20")],
+                "pool.invalid",
+            ),
+            (
+                None,
+                vec![("10.0.0.10", "10.0.0.20"), ("10.0.0.20", "10.0.0.30")],
+                "pool.invalid",
+            ),
         ] {
             let error = fits(&spec("10.0.0.0/24", gateway, &pools)).unwrap_err();
             assert_eq!(error.code(), code, "{gateway:?} {pools:?}");
@@ -237,7 +278,8 @@ mod tests {
         let all: BTreeSet<IpAddr> = candidates(&spec("10.0.0.0/29", Some("10.0.0.3"), &[]), 77).collect();
         let wanted = ["10.0.0.1", "10.0.0.2", "10.0.0.4", "10.0.0.5", "10.0.0.6"].map(ip);
         assert_eq!(all, BTreeSet::from(wanted));
-        let one: Vec<IpAddr> = candidates(&spec("10.0.0.0/24", None, &[("10.0.0.9", "10.0.0.9")]), 5).collect();
+        let one: Vec<IpAddr> =
+            candidates(&spec("10.0.0.0/24", None, &[("10.0.0.9", "10.0.0.9")]), 5).collect();
         assert_eq!(one, [ip("10.0.0.9")]);
     }
 

@@ -100,7 +100,11 @@ pub(crate) fn copyable(image: &Image) -> Result<()> {
     }
     if !image.spec.format.is_disk() {
         let message = format!("{name} is of format {}: no disk", image.spec.format.as_str());
-        return Err(CloudError::field(FieldError::new("image", "image.no_disk", message)));
+        return Err(CloudError::field(FieldError::new(
+            "image",
+            "image.no_disk",
+            message,
+        )));
     }
     Ok(())
 }

@@ -115,12 +115,48 @@ mod tests {
         let good = check(Some(&[network.clone(), port.clone()])).unwrap();
         assert_eq!(good, [Nic::New(asked), Nic::Port(id)]);
         for (bad, field) in [
-            (NetworkRequest { port: Some(id), ..network.clone() }, "port"),
-            (NetworkRequest { kind: Some("user".to_owned()), ..network.clone() }, "kind"),
-            (NetworkRequest { kind: Some("user".to_owned()), ..port.clone() }, "kind"),
-            (NetworkRequest { fixed_address: address, ..port.clone() }, "fixed_address"),
-            (NetworkRequest { fixed_address: address, ..NetworkRequest::default() }, "fixed_address"),
-            (NetworkRequest { security_groups: Some(vec![]), ..port }, "security_groups"),
+            (
+                NetworkRequest {
+                    port: Some(id),
+                    ..network.clone()
+                },
+                "port",
+            ),
+            (
+                NetworkRequest {
+                    kind: Some("user".to_owned()),
+                    ..network.clone()
+                },
+                "kind",
+            ),
+            (
+                NetworkRequest {
+                    kind: Some("user".to_owned()),
+                    ..port.clone()
+                },
+                "kind",
+            ),
+            (
+                NetworkRequest {
+                    fixed_address: address,
+                    ..port.clone()
+                },
+                "fixed_address",
+            ),
+            (
+                NetworkRequest {
+                    fixed_address: address,
+                    ..NetworkRequest::default()
+                },
+                "fixed_address",
+            ),
+            (
+                NetworkRequest {
+                    security_groups: Some(vec![]),
+                    ..port
+                },
+                "security_groups",
+            ),
         ] {
             let error = check(Some(&[bad])).unwrap_err();
             assert_eq!(error.code(), "network.ambiguous");

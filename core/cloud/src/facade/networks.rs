@@ -30,7 +30,11 @@ pub(super) fn check_texts(
         Some(Err(error)) => errors.push(error),
         None => {}
     }
-    errors.extend(labels.iter().flat_map(|labels| checks::text::labels("labels", labels)));
+    errors.extend(
+        labels
+            .iter()
+            .flat_map(|labels| checks::text::labels("labels", labels)),
+    );
     if let Some(error) = CloudError::fields(errors) {
         return Err(error);
     }
@@ -55,7 +59,10 @@ impl Cloud {
     /// `name.invalid`, `labels.invalid`, `description.too_long`, `mtu.invalid`, `network.name_taken`, `quota.exceeded`, `auth.forbidden`.
     pub async fn create_network(&self, caller: &Caller, request: CreateNetwork) -> Result<Network> {
         let place = caller.here()?;
-        caller.may("network:create", &Object::all("network", place).labelled(&request.labels))?;
+        caller.may(
+            "network:create",
+            &Object::all("network", place).labelled(&request.labels),
+        )?;
         let name = check_new(&request.name, &request.labels, &request.description)?;
         let mtu = request.mtu.unwrap_or(MTU);
         if !(576..=65_000).contains(&mtu) {
@@ -68,7 +75,9 @@ impl Cloud {
                 async move {
                     let mut meta = Meta::new(self.parts.ids.uuid(), name.clone(), caller.scope(), self.now());
                     meta.labels = request.labels.clone();
-                    let claim = self.claim_name::<Network>("network", caller.scope(), name, meta.id).await?;
+                    let claim = self
+                        .claim_name::<Network>("network", caller.scope(), name, meta.id)
+                        .await?;
                     let network = Network {
                         meta,
                         spec: NetworkSpec {
@@ -93,7 +102,8 @@ impl Cloud {
     /// # Errors
     /// `cursor.invalid`, `limit.invalid`, `label.invalid`.
     pub async fn list_networks(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<Network>> {
-        self.list_resources(caller, "network:read", &[caller.scope()], query).await
+        self.list_resources(caller, "network:read", &[caller.scope()], query)
+            .await
     }
 
     /// One network.

@@ -11,8 +11,8 @@ use std::net::IpAddr;
 
 use skyloom_identity::Amounts;
 use skyloom_model::{
-    GroupMembers, MacAddr, Meta, Name, Network, NicKind, Port, PortId, PortSpec, PortStatus, Reserved, Resource as _,
-    SecurityGroup, SecurityGroupId, ServerId, Subnet, SubnetId, paths,
+    GroupMembers, MacAddr, Meta, Name, Network, NicKind, Port, PortId, PortSpec, PortStatus, Reserved,
+    Resource as _, SecurityGroup, SecurityGroupId, ServerId, Subnet, SubnetId, paths,
 };
 use skyloom_store::{Guard, Key, Txn, Versioned};
 
@@ -80,10 +80,14 @@ impl<'a> Plugging<'a> {
         server: Option<ServerId>,
     ) -> Result<Port> {
         let cloud = self.cloud;
-        let network = cloud.network_of(self.caller, &format!("{at}network"), &asked.network).await?;
+        let network = cloud
+            .network_of(self.caller, &format!("{at}network"), &asked.network)
+            .await?;
         self.unchanged(&network);
         let id = cloud.parts.ids.uuid();
-        let groups = self.groups(at, &network.value, asked.security_groups.as_deref()).await?;
+        let groups = self
+            .groups(at, &network.value, asked.security_groups.as_deref())
+            .await?;
         let (subnet, address) = self.address(at, &network.value, asked).await?;
         let mac = self.mac(at, &network.value, asked.mac).await?;
         let name = match name {
@@ -124,7 +128,10 @@ impl<'a> Plugging<'a> {
 
     /// The port that was made before, as the NIC of a server.
     pub(super) async fn adopt(&mut self, at: &str, id: PortId, server: ServerId) -> Result<Port> {
-        let found = self.cloud.own::<Port>(self.caller, "port:update", id.uuid()).await?;
+        let found = self
+            .cloud
+            .own::<Port>(self.caller, "port:update", id.uuid())
+            .await?;
         if found.value.spec.server.is_some() {
             let message = "the port is another server's";
             return Err(wrong(at, "port", "port.in_use", message));
@@ -155,11 +162,20 @@ impl<'a> Plugging<'a> {
             let message = "a port of the user network has no security groups";
             return Err(wrong("", "security_groups", "port.user_network", message));
         };
-        let network = self.cloud.resource::<Network>(port.meta.scope, network.uuid()).await?;
+        let network = self
+            .cloud
+            .resource::<Network>(port.meta.scope, network.uuid())
+            .await?;
         let network = network.ok_or_else(|| CloudError::internal("a port's network is gone"))?;
         let groups = self.groups("", &network.value, Some(asked)).await?;
         let id = port.id();
-        let left: Vec<_> = port.spec.security_groups.iter().filter(|g| !groups.contains(g)).copied().collect();
+        let left: Vec<_> = port
+            .spec
+            .security_groups
+            .iter()
+            .filter(|g| !groups.contains(g))
+            .copied()
+            .collect();
         self.leave(id, &left).await?;
         self.join(id, port.spec.address, &groups).await?;
         port.spec.security_groups = groups;
@@ -249,7 +265,10 @@ impl<'a> Plugging<'a> {
     async fn members(&mut self, group: SecurityGroupId) -> Result<&mut GroupMembers> {
         if !self.members.contains_key(&group) {
             let found = self.cloud.read::<GroupMembers>(&paths::members(group)).await?;
-            let wanted = found.as_ref().map(|found| found.value.clone()).unwrap_or_default();
+            let wanted = found
+                .as_ref()
+                .map(|found| found.value.clone())
+                .unwrap_or_default();
             self.members.insert(group, Members { found, wanted });
         }
         let members = self.members.get_mut(&group);
@@ -271,18 +290,16 @@ impl<'a> Plugging<'a> {
     }
 
     /// A subnet of the network, and an address of it that nobody has.
-    async fn address(
-        &mut self,
-        at: &str,
-        network: &Network,
-        asked: &CreatePort,
-    ) -> Result<(Subnet, IpAddr)> {
+    async fn address(&mut self, at: &str, network: &Network, asked: &CreatePort) -> Result<(Subnet, IpAddr)> {
         let mut open = Vec::new();
         for id in &network.spec.subnets {
             if asked.subnet.is_some_and(|subnet| subnet != *id) {
                 continue;
             }
-            let found = self.cloud.resource::<Subnet>(network.meta.scope, id.uuid()).await?;
+            let found = self
+                .cloud
+                .resource::<Subnet>(network.meta.scope, id.uuid())
+                .await?;
             open.extend(found.filter(|subnet| !subnet.value.spec.closed));
         }
         if open.is_empty() {
@@ -293,13 +310,19 @@ impl<'a> Plugging<'a> {
             return Err(wrong(at, field, "network.no_subnet", message));
         }
         if let Some(address) = asked.fixed_address {
-            let fits = |s: &&Versioned<Subnet>| addresses::is_usable(addresses::prefix_of(&s.value.spec), address);
+            let fits =
+                |s: &&Versioned<Subnet>| addresses::is_usable(addresses::prefix_of(&s.value.spec), address);
             let Some(subnet) = open.iter().find(fits) else {
                 let message = format!("{address} is no host's address in a subnet of the network");
                 return Err(wrong(at, "fixed_address", "address.invalid", message));
             };
             if subnet.value.spec.gateway == Some(address) {
-                return Err(wrong(at, "fixed_address", "address.invalid", "it is the gateway's"));
+                return Err(wrong(
+                    at,
+                    "fixed_address",
+                    "address.invalid",
+                    "it is the gateway's",
+                ));
             }
             if !self.take(subnet.value.id(), address).await? {
                 let message = format!("another port has the address {address}");
@@ -327,7 +350,10 @@ impl<'a> Plugging<'a> {
         if self.addresses.contains(&(subnet, address)) {
             return Ok(false);
         }
-        let reserved = self.cloud.read::<Reserved>(&paths::address(subnet, address)).await?;
+        let reserved = self
+            .cloud
+            .read::<Reserved>(&paths::address(subnet, address))
+            .await?;
         Ok(reserved.is_none() && self.addresses.insert((subnet, address)))
     }
 

@@ -23,7 +23,10 @@ impl Cloud {
     /// `auth.forbidden`.
     pub async fn create_port(&self, caller: &Caller, request: CreatePort) -> Result<Port> {
         let place = caller.here()?;
-        caller.may("port:create", &Object::all("port", place).labelled(&request.labels))?;
+        caller.may(
+            "port:create",
+            &Object::all("port", place).labelled(&request.labels),
+        )?;
         let name = check_texts(request.name.as_deref(), Some(&request.labels), None)?;
         let (request, name): (_, &Option<Name>) = (&request, &name);
         let done = self

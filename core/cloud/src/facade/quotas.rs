@@ -19,8 +19,8 @@ use skyloom_identity::{
     Amounts, Correction, DomainId, LEDGERS, Limits, Owner, QuotaError, Quotas, Slot, Usage,
 };
 use skyloom_model::{
-    Image, Keypair, Network, Port, Project, ProjectId, Resource as _, Scope, SecurityGroup, Server, Snapshot, Subnet,
-    Volume, paths,
+    Image, Keypair, Network, Port, Project, ProjectId, Resource as _, Scope, SecurityGroup, Server, Snapshot,
+    Subnet, Volume, paths,
 };
 use skyloom_store::Txn;
 use tokio::sync::OwnedMutexGuard;
@@ -216,10 +216,16 @@ impl Cloud {
         }
         let ports = self.everything::<Port>(&paths::scoped(Port::KIND, scope)).await?;
         sum = sum.plus(&amounts::of_ports(ports.len()));
-        for _ in self.everything::<Network>(&paths::scoped(Network::KIND, scope)).await? {
+        for _ in self
+            .everything::<Network>(&paths::scoped(Network::KIND, scope))
+            .await?
+        {
             sum = sum.plus(&amounts::of_network());
         }
-        for _ in self.everything::<Subnet>(&paths::scoped(Subnet::KIND, scope)).await? {
+        for _ in self
+            .everything::<Subnet>(&paths::scoped(Subnet::KIND, scope))
+            .await?
+        {
             sum = sum.plus(&amounts::of_subnet());
         }
         for group in self

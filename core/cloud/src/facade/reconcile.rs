@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Cloud;
 use super::records::prefix;
-use crate::{Caller, CloudError, ErrorKind, Result, StopOptions};
+use crate::{Caller, CloudError, Result, StopOptions};
 
 /// Time between two looks.
 const PERIOD: Duration = Duration::from_secs(600);
@@ -136,20 +136,8 @@ impl Cloud {
             if self.see_to(&server.value).await? {
                 found.due += 1;
             }
-            if !unsettled
-                && !status.spare_disks.is_empty()
-                && let Scope::Project(project) = meta.scope
-            {
-                // Of this state of the record: a task that has failed is asked for anew.
-                let key = format!("server.tidy/{id}/{}", server.modified);
-                match self.tidy_server(&self.asks(project, key).await?, id).await {
-                    Ok(_) => found.spare += 1,
-                    // Locked, or busy by now: another look finds it again.
-                    Err(error) if error.kind() == ErrorKind::Conflict => {
-                        tracing::debug!(server = %id, %error, "its former disks stay for now");
-                    }
-                    Err(error) => return Err(error),
-                }
+            if !unsettled && self.tidy_up(&server).await? {
+                found.spare += 1;
             }
             let host = status.placement.as_ref().map(|p| p.host);
             homes.insert(id, Home { host, unsettled });

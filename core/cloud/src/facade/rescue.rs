@@ -5,8 +5,8 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use serde_json::json;
 use skyloom_model::{
-    Activity, BootFile, DiskFormat, Image, ImageRef, Port, PowerState, Reason, Rescue, RescueMedia, Resource as _, Secret,
-    Server, ServerAction, ServerId, ServerSecrets, paths,
+    Activity, BootFile, DiskFormat, Image, ImageRef, Port, PowerState, Reason, Rescue, RescueMedia,
+    Resource as _, Secret, Server, ServerAction, ServerId, ServerSecrets, paths,
 };
 use skyloom_store::{Guard as StoreGuard, Versioned};
 
@@ -20,8 +20,8 @@ use crate::flows::{PortPlan, RescueParams, StopParams};
 use crate::query::MAX_CONSOLE_BYTES;
 use crate::rescue::RescueReport;
 use crate::{
-    Caller, CloudError, FieldError, Result, ServerAccepted, ServerTask, ShownOnce, StartRescue, StopOptions, checks,
-    hash,
+    Caller, CloudError, FieldError, Result, ServerAccepted, ServerTask, ShownOnce, StartRescue, StopOptions,
+    checks, hash,
 };
 
 /// The public image that is booted when a request names none.
@@ -46,7 +46,12 @@ impl Cloud {
     /// # Errors
     /// Those of [`ServerAction::allowed`]; `rescue.no_image`, `rescue.media_unclear`, `command_line.invalid`,
     /// `leave_after_seconds.invalid`, `image.…`, `host.cannot`; `precondition.failed`, `auth.forbidden`.
-    pub async fn start_rescue(&self, caller: &Caller, id: ServerId, request: StartRescue) -> Result<ServerAccepted> {
+    pub async fn start_rescue(
+        &self,
+        caller: &Caller,
+        id: ServerId,
+        request: StartRescue,
+    ) -> Result<ServerAccepted> {
         let action = ServerAction::StartRescue;
         let stop = StopParams {
             force: request.force,
@@ -56,8 +61,14 @@ impl Cloud {
         if let Some(password) = &request.password {
             checks::password::given(password.expose())?;
         }
-        let generated = request.password.is_none().then(|| checks::password::generate(&*self.parts.ids));
-        let password = request.password.clone().or_else(|| generated.clone().map(Secret::new));
+        let generated = request
+            .password
+            .is_none()
+            .then(|| checks::password::generate(&*self.parts.ids));
+        let password = request
+            .password
+            .clone()
+            .or_else(|| generated.clone().map(Secret::new));
         let Some(password) = password else {
             return Err(CloudError::internal("no password for the rescue system"));
         };
@@ -100,7 +111,11 @@ impl Cloud {
             let port = port.ok_or_else(|| CloudError::internal("a port of the server is gone"))?;
             ports.push(PortPlan::of(&port.value));
         }
-        let images: Result<Vec<_>> = booted.images.iter().map(|image| base_image(&image.value)).collect();
+        let images: Result<Vec<_>> = booted
+            .images
+            .iter()
+            .map(|image| base_image(&image.value))
+            .collect();
         let params = json!(RescueParams {
             images: images?,
             ports,
@@ -163,7 +178,12 @@ impl Cloud {
     ///
     /// # Errors
     /// Those of [`ServerAction::allowed`]; `timeout.invalid`, `precondition.failed`, `auth.forbidden`.
-    pub async fn stop_rescue(&self, caller: &Caller, id: ServerId, options: StopOptions) -> Result<ServerTask> {
+    pub async fn stop_rescue(
+        &self,
+        caller: &Caller,
+        id: ServerId,
+        options: StopOptions,
+    ) -> Result<ServerTask> {
         let ask = Ask {
             action: ServerAction::StopRescue,
             flow: None,
@@ -173,8 +193,11 @@ impl Cloud {
             }),
             request: json!(options),
             want: |server| {
-                server.spec.running =
-                    server.spec.rescue.as_ref().is_some_and(|rescue| rescue.former_power == PowerState::Running);
+                server.spec.running = server
+                    .spec
+                    .rescue
+                    .as_ref()
+                    .is_some_and(|rescue| rescue.former_power == PowerState::Running);
             },
         };
         self.ask(caller, id, ask).await
@@ -185,7 +208,10 @@ impl Cloud {
     /// # Errors
     /// `server.not_rescued`, and those of [`Cloud::console_tail`].
     pub async fn rescue_report(&self, caller: &Caller, id: ServerId) -> Result<RescueReport> {
-        let server = self.own::<Server>(caller, "server:console", id.uuid()).await?.value;
+        let server = self
+            .own::<Server>(caller, "server:console", id.uuid())
+            .await?
+            .value;
         if !server.status.overlays.rescued {
             let reason = Reason::new("server.not_rescued", "the server is not in rescue mode");
             return Err(CloudError::conflict(reason.hint("start its rescue first")));
@@ -201,7 +227,11 @@ impl Cloud {
             let image = self.rescue_image(caller, "image", asked, server).await?;
             if !image.value.spec.format.is_disk() {
                 let message = format!("{} is no disk", image.value.meta.name);
-                return Err(CloudError::field(FieldError::new("image", "rescue.wrong_format", message)));
+                return Err(CloudError::field(FieldError::new(
+                    "image",
+                    "rescue.wrong_format",
+                    message,
+                )));
             }
             let media = RescueMedia::Image {
                 image: image_ref(&image.value),
@@ -222,7 +252,10 @@ impl Cloud {
         let media = RescueMedia::Kernel {
             kernel,
             initrd,
-            command_line: request.command_line.clone().unwrap_or_else(|| USUAL_COMMAND_LINE.to_owned()),
+            command_line: request
+                .command_line
+                .clone()
+                .unwrap_or_else(|| USUAL_COMMAND_LINE.to_owned()),
         };
         Ok(Found { media, images })
     }
@@ -238,7 +271,9 @@ impl Cloud {
         if found.is_none() && field == "image" && asked == USUAL_IMAGE {
             let message = format!("the request names no image, and there is none of the name {USUAL_IMAGE}");
             let reason = Reason::new("rescue.no_image", message);
-            return Err(CloudError::invalid(reason.hint("name an image, or ask an operator to make that one public")));
+            return Err(CloudError::invalid(
+                reason.hint("name an image, or ask an operator to make that one public"),
+            ));
         }
         let image = checks::found(field, "image", asked, found)?;
         checks::image::boots(&image.value, &server.spec.flavor.spec)?;
@@ -263,9 +298,16 @@ fn check(request: &StartRescue) -> Result<()> {
         let message = format!("at most {MAX_COMMAND_LINE} printable characters of ASCII");
         errors.push(FieldError::new("command_line", "command_line.invalid", message));
     }
-    if request.leave_after_seconds.is_some_and(|seconds| !LASTS.contains(&seconds)) {
+    if request
+        .leave_after_seconds
+        .is_some_and(|seconds| !LASTS.contains(&seconds))
+    {
         let message = format!("{} to {} seconds", LASTS.start(), LASTS.end());
-        errors.push(FieldError::new("leave_after_seconds", "leave_after_seconds.invalid", message));
+        errors.push(FieldError::new(
+            "leave_after_seconds",
+            "leave_after_seconds.invalid",
+            message,
+        ));
     }
     CloudError::fields(errors).map_or(Ok(()), Err)
 }
@@ -286,7 +328,11 @@ fn boot_file(field: &'static str, image: &Image, format: DiskFormat) -> Result<B
             image.spec.format.as_str(),
             format.as_str()
         );
-        return Err(CloudError::field(FieldError::new(field, "rescue.wrong_format", message)));
+        return Err(CloudError::field(FieldError::new(
+            field,
+            "rescue.wrong_format",
+            message,
+        )));
     }
     let base = base_image(image)?;
     Ok(BootFile {

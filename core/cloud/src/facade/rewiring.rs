@@ -34,9 +34,15 @@ impl Cloud {
                 .await?;
             let names = |group: &SecurityGroup| {
                 let rules = &group.spec.rules;
-                rules.iter().any(|rule| matches!(&rule.remote, Some(Remote::Group { group }) if joined.contains(group)))
+                rules.iter().any(
+                    |rule| matches!(&rule.remote, Some(Remote::Group { group }) if joined.contains(group)),
+                )
             };
-            groups.extend(all.iter().filter(|group| names(&group.value)).map(|group| group.value.id()));
+            groups.extend(
+                all.iter()
+                    .filter(|group| names(&group.value))
+                    .map(|group| group.value.id()),
+            );
         }
         let mut servers: BTreeSet<ServerId> = also.into_iter().collect();
         for group in groups {

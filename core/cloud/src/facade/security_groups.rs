@@ -7,8 +7,8 @@ use futures::FutureExt as _;
 use serde_json::json;
 use skyloom_identity::Object;
 use skyloom_model::{
-    Direction, Family, GroupMembers, Meta, Name, Protocol, Remote, Resource as _, SecurityGroup, SecurityGroupId,
-    SecurityGroupSpec, SecurityRule, paths,
+    Direction, Family, GroupMembers, Meta, Name, Protocol, Remote, Resource as _, SecurityGroup,
+    SecurityGroupId, SecurityGroupSpec, SecurityRule, paths,
 };
 use skyloom_store::{Guard, Txn, Versioned};
 use uuid::Uuid;
@@ -20,8 +20,8 @@ use super::records::{create, create_resource, precondition};
 use super::volumes::conflict;
 use crate::checks::{self, addresses};
 use crate::{
-    AddRule, Caller, CloudError, CreateSecurityGroup, FieldError, ListQuery, Listed, Result, UpdateSecurityGroup,
-    amounts,
+    AddRule, Caller, CloudError, CreateSecurityGroup, FieldError, ListQuery, Listed, Result,
+    UpdateSecurityGroup, amounts,
 };
 
 /// The name of the group that ports are in where nothing is said.
@@ -31,19 +31,20 @@ const MAX_RULES: usize = 200;
 
 /// Ports of TCP and UDP, types and codes of ICMP; nothing else has any: `rule.invalid`.
 fn check_ports(rule: &AddRule) -> Result<()> {
-    let wrong = |field: &str, message: &str| {
-        Err(CloudError::field(FieldError::new(field, "rule.invalid", message)))
-    };
+    let wrong =
+        |field: &str, message: &str| Err(CloudError::field(FieldError::new(field, "rule.invalid", message)));
     match (rule.protocol, rule.port_min, rule.port_max) {
         (_, None, None) => Ok(()),
         (Some(Protocol::Tcp | Protocol::Udp), Some(min), Some(max)) if min <= max => Ok(()),
-        (Some(Protocol::Tcp | Protocol::Udp), ..) => {
-            wrong("port_min", "give both port_min and port_max, the smaller one first")
-        }
+        (Some(Protocol::Tcp | Protocol::Udp), ..) => wrong(
+            "port_min",
+            "give both port_min and port_max, the smaller one first",
+        ),
         (Some(Protocol::Icmp), Some(kind), code) if kind.max(code.unwrap_or(0)) < 256 => Ok(()),
-        (Some(Protocol::Icmp), ..) => {
-            wrong("port_min", "of ICMP it is the type, 0 to 255, and port_max the code")
-        }
+        (Some(Protocol::Icmp), ..) => wrong(
+            "port_min",
+            "of ICMP it is the type, 0 to 255, and port_max the code",
+        ),
         _ => wrong("port_min", "only TCP, UDP and ICMP have ports, types and codes"),
     }
 }
@@ -173,9 +174,15 @@ impl Cloud {
                         .await?;
                     precondition(caller, found.modified)?;
                     let mut group = found.value.clone();
-                    if group.meta.name.as_str() == DEFAULT && name.as_ref().is_some_and(|n| *n != group.meta.name) {
+                    if group.meta.name.as_str() == DEFAULT
+                        && name.as_ref().is_some_and(|n| *n != group.meta.name)
+                    {
                         let message = "the group that new ports are in keeps its name";
-                        return Err(conflict("security-group.is_default", message, "make another group"));
+                        return Err(conflict(
+                            "security-group.is_default",
+                            message,
+                            "make another group",
+                        ));
                     }
                     let claims = self.renaming("security-group", &found, name.as_ref()).await?;
                     if let Some(name) = name {
@@ -210,14 +217,22 @@ impl Cloud {
                 precondition(caller, found.modified)?;
                 if found.value.meta.name.as_str() == DEFAULT {
                     let message = "every project keeps the group that new ports are in";
-                    return Err(conflict("security-group.is_default", message, "take its rules out instead"));
+                    return Err(conflict(
+                        "security-group.is_default",
+                        message,
+                        "take its rules out instead",
+                    ));
                 }
                 let mut txn = self.remove_named(&found).await?;
                 if let Some(members) = self.read::<GroupMembers>(&paths::members(id)).await? {
                     let ports = members.value.ports.len();
                     if ports > 0 {
                         let message = format!("{ports} ports are in the security group");
-                        return Err(conflict("security-group.in_use", message, "put them into other groups first"));
+                        return Err(conflict(
+                            "security-group.in_use",
+                            message,
+                            "put them into other groups first",
+                        ));
                     }
                     txn = txn.and(members.delete());
                 }
@@ -259,14 +274,23 @@ impl Cloud {
                         ..self.rule(request.direction, family, remote)
                     };
                     let mut group = found.value.clone();
-                    let same = |other: &SecurityRule| SecurityRule { id: rule.id, ..other.clone() } == rule;
+                    let same = |other: &SecurityRule| {
+                        SecurityRule {
+                            id: rule.id,
+                            ..other.clone()
+                        } == rule
+                    };
                     if let Some(other) = group.spec.rules.iter().find(|other| same(other)) {
                         let message = format!("the rule {} allows just that", other.id);
                         return Err(conflict("rule.exists", message, "nothing is to be done"));
                     }
                     if group.spec.rules.len() >= MAX_RULES {
                         let message = format!("a group has at most {MAX_RULES} rules");
-                        return Err(conflict("rule.too_many", message, "use several groups, or prefixes"));
+                        return Err(conflict(
+                            "rule.too_many",
+                            message,
+                            "use several groups, or prefixes",
+                        ));
                     }
                     group.spec.rules.push(rule);
                     group.meta.generation += 1;
@@ -290,9 +314,8 @@ impl Cloud {
         caller: &Caller,
         request: &AddRule,
     ) -> Result<(Option<Remote>, Family, Option<(SecurityGroupId, Guard)>)> {
-        let wrong = |field: &str, message: &str| {
-            CloudError::field(FieldError::new(field, "rule.invalid", message))
-        };
+        let wrong =
+            |field: &str, message: &str| CloudError::field(FieldError::new(field, "rule.invalid", message));
         let family = request.family.unwrap_or(Family::Ipv4);
         match (&request.remote_prefix, &request.remote_group) {
             (Some(_), Some(_)) => Err(wrong("remote_group", "give a prefix or a group, not both")),
@@ -311,7 +334,11 @@ impl Cloud {
             (None, Some(asked)) => {
                 let group = self.group_of(caller, "remote_group", asked).await?;
                 let id = group.value.id();
-                Ok((Some(Remote::Group { group: id }), family, Some((id, group.unchanged()))))
+                Ok((
+                    Some(Remote::Group { group: id }),
+                    family,
+                    Some((id, group.unchanged())),
+                ))
             }
         }
     }

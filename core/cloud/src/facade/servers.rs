@@ -6,9 +6,9 @@ use futures::FutureExt as _;
 use serde_json::{Value as Json, json};
 use skyloom_identity::Object;
 use skyloom_model::{
-    Activity, Flavor, FlavorRef, Image, ImageRef, Keypair, Lifecycle, MacAddr, Meta, NicKind, Port,
-    PortSpec, PortStatus, PowerState, Resource as _, Scope, Secret, Server, ServerId, ServerSecrets,
-    ServerSpec, ServerStatus, paths,
+    Activity, Flavor, FlavorRef, Image, ImageRef, Keypair, Lifecycle, MacAddr, Meta, NicKind, Port, PortSpec,
+    PortStatus, PowerState, Resource as _, Scope, Secret, Server, ServerId, ServerSecrets, ServerSpec,
+    ServerStatus, paths,
 };
 use skyloom_store::{Guard, Versioned};
 
@@ -156,7 +156,10 @@ impl Cloud {
         if let Some(secrets) = secrets {
             txn = txn.and(create(&paths::server_secrets(caller.project, id), &secrets)?);
         }
-        let joined: Vec<_> = ports.iter().flat_map(|port| port.spec.security_groups.iter().copied()).collect();
+        let joined: Vec<_> = ports
+            .iter()
+            .flat_map(|port| port.spec.security_groups.iter().copied())
+            .collect();
         if !joined.is_empty()
             && let Some(others) = self.rewire(caller, &server, &[], &joined, None).await?
         {

@@ -15,9 +15,7 @@ use super::once::Change;
 use super::records::{create_resource, precondition, prefix};
 use super::volumes::conflict;
 use crate::checks::addresses;
-use crate::{
-    Caller, CloudError, CreateSubnet, FieldError, ListQuery, Listed, Result, UpdateSubnet, amounts,
-};
+use crate::{Caller, CloudError, CreateSubnet, FieldError, ListQuery, Listed, Result, UpdateSubnet, amounts};
 
 /// Most subnets of a network: a wiring has room for no more.
 const MAX_SUBNETS: usize = 32;
@@ -30,7 +28,10 @@ impl Cloud {
     /// `subnet.too_many`, `subnet.overlaps`, `quota.exceeded`, `auth.forbidden`.
     pub async fn create_subnet(&self, caller: &Caller, request: CreateSubnet) -> Result<Subnet> {
         let place = caller.here()?;
-        caller.may("subnet:create", &Object::all("subnet", place).labelled(&request.labels))?;
+        caller.may(
+            "subnet:create",
+            &Object::all("subnet", place).labelled(&request.labels),
+        )?;
         let name = check_new(&request.name, &request.labels, "")?;
         let cidr = addresses::subnet(&request.cidr)?;
         addresses::fit(cidr, request.gateway, &request.pools, &request.dns)?;
@@ -89,7 +90,8 @@ impl Cloud {
     /// # Errors
     /// `cursor.invalid`, `limit.invalid`, `label.invalid`.
     pub async fn list_subnets(&self, caller: &Caller, query: &ListQuery) -> Result<Listed<Subnet>> {
-        self.list_resources(caller, "subnet:read", &[caller.scope()], query).await
+        self.list_resources(caller, "subnet:read", &[caller.scope()], query)
+            .await
     }
 
     /// One subnet.
@@ -200,7 +202,11 @@ impl Cloud {
     /// `subnet.in_use` while anybody has an address of it.
     async fn refuse_used(&self, id: SubnetId) -> Result<()> {
         let below = prefix(&paths::addresses(id))?;
-        let found = self.parts.backend.list(&below, ListOptions::default().with_limit(1)).await?;
+        let found = self
+            .parts
+            .backend
+            .list(&below, ListOptions::default().with_limit(1))
+            .await?;
         if found.items.is_empty() {
             return Ok(());
         }

@@ -59,7 +59,11 @@ impl Cloud {
             return Ok(0);
         }
         // In order of time: what is not due yet ends the page that matters.
-        let page = self.parts.backend.list(&prefix(paths::TIMERS)?, ListOptions::default()).await?;
+        let page = self
+            .parts
+            .backend
+            .list(&prefix(paths::TIMERS)?, ListOptions::default())
+            .await?;
         let mut asked = 0;
         for found in &page.items {
             let Ok(mark) = Versioned::<Timer>::decode(found) else {
@@ -69,9 +73,11 @@ impl Cloud {
             if mark.value.at > self.now() {
                 break;
             }
-            let server = self.resource::<Server>(mark.value.scope, mark.value.server.uuid()).await?;
+            let server = self
+                .resource::<Server>(mark.value.scope, mark.value.server.uuid())
+                .await?;
             if let Some(server) = server
-                && self.see_to(&server.value).await?
+                && (self.see_to(&server.value).await? || self.tidy_up(&server).await?)
             {
                 asked += 1;
             }
@@ -90,12 +96,35 @@ impl Cloud {
         // Of this state of the record: a task that has failed is asked for anew.
         let key = format!("server.{verb}/{id}/{}", server.meta.updated_at);
         let caller = self.asks(project, key).await?;
-        let asked = self.act_on_server(&caller, ServerId::from_uuid(id), action, serde_json::Value::Null).await;
+        let asked = self
+            .act_on_server(&caller, ServerId::from_uuid(id), action, serde_json::Value::Null)
+            .await;
         match asked {
             Ok(_) => Ok(true),
             // Locked or protected since, or done by somebody at this moment.
             Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {
                 tracing::info!(server = %id, %error, "{verb} is due and refused");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks for the end of a server's spare disks, once for each state of its record. Whether it was asked for now.
+    pub(super) async fn tidy_up(&self, server: &Versioned<Server>) -> Result<bool> {
+        let (status, Scope::Project(project)) = (&server.value.status, server.value.meta.scope) else {
+            return Ok(false);
+        };
+        if status.spare_disks.is_empty() || status.activity.is_some() {
+            return Ok(false);
+        }
+        let id = ServerId::from_uuid(server.value.meta.id);
+        let key = format!("server.tidy/{id}/{}", server.modified);
+        match self.tidy_server(&self.asks(project, key).await?, id).await {
+            Ok(_) => Ok(true),
+            // Locked, or busy by now: another look finds it again.
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                tracing::debug!(server = %id, %error, "its former disks stay for now");
                 Ok(false)
             }
             Err(error) => Err(error),

@@ -5,8 +5,8 @@
 use futures::FutureExt as _;
 use serde_json::{Value as Json, json};
 use skyloom_model::{
-    Activity, Attachment, Host, Lifecycle, Overlays, Pool, PowerState, Reason, Resource as _, Scope, Server, ServerId,
-    Snapshot, SnapshotOf, Task, Volume, VolumeId, VolumeState, disk_of, paths,
+    Activity, Attachment, Host, Lifecycle, Overlays, Pool, PowerState, Reason, Resource as _, Scope, Server,
+    ServerId, Snapshot, SnapshotOf, Task, Volume, VolumeId, VolumeState, disk_of, paths,
 };
 use skyloom_store::{Txn, Versioned};
 
@@ -15,8 +15,8 @@ use super::once::Change;
 use super::records::precondition;
 use crate::flows::{GrowParams, LimitParams, pool_label};
 use crate::{
-    AttachVolume, Caller, CloudError, FieldError, GrowVolume, LimitVolume, ListQuery, Listed,
-    Result, VolumeTask, amounts, checks,
+    AttachVolume, Caller, CloudError, FieldError, GrowVolume, LimitVolume, ListQuery, Listed, Result,
+    VolumeTask, amounts, checks,
 };
 
 /// Most volumes of one server.

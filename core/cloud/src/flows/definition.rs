@@ -8,8 +8,8 @@
 use skyloom_flow::Records;
 use skyloom_hypervisor::{ImageSpec, NicSpec};
 use skyloom_model::{
-    Applied, BootFile, DiskFormat, Port, ProjectId, RESCUE_DISK, RESCUE_SEED, RescueMedia, Reason, Resource as _, Scope, Server, Task,
-    Volume, disk_of,
+    Applied, BootFile, DiskFormat, Port, ProjectId, RESCUE_DISK, RESCUE_SEED, Reason, RescueMedia,
+    Resource as _, Scope, Server, Task, Volume, disk_of,
 };
 use skyloom_store::Key;
 use uuid::Uuid;
@@ -27,7 +27,11 @@ pub(super) const SEED: &str = "seed";
 /// The records beside the server that its definition is made of.
 pub(super) fn definition_reads(task: &Task, server: &Server) -> Result<Vec<Key>, Reason> {
     let ports = server.spec.ports.iter().map(|port| port_key(task, *port));
-    let volumes = server.status.volumes.iter().map(|volume| volume_key(task, *volume));
+    let volumes = server
+        .status
+        .volumes
+        .iter()
+        .map(|volume| volume_key(task, *volume));
     ports.chain(volumes).collect()
 }
 

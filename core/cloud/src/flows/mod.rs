@@ -13,12 +13,12 @@ mod server_hold;
 mod server_power;
 mod server_rebuild;
 mod server_recycle;
+mod server_rescue;
 mod snapshot;
 mod volume;
 mod volume_attach;
-mod wiring;
 mod volume_records;
-mod server_rescue;
+mod wiring;
 
 use std::collections::BTreeMap;
 
@@ -39,11 +39,11 @@ pub use server_hold::{ServerHold, ServerResetState};
 pub use server_power::{ServerReboot, ServerStart, ServerStop};
 pub use server_rebuild::{RebuildParams, ServerRebuild, ServerTidy};
 pub use server_recycle::ServerRecycle;
+pub use server_rescue::{RescueParams, ServerStartRescue, ServerStopRescue};
 pub use snapshot::{SnapshotCreate, SnapshotDelete, SnapshotRevert};
 pub(crate) use volume::{GrowParams, LimitParams, VolumeCreateParams, VolumeFrom, pool_label};
 pub use volume::{VolumeCreate, VolumeDelete, VolumeGrow, VolumeLimit};
 pub use volume_attach::{VolumeAttach, VolumeDetach};
-pub use server_rescue::{RescueParams, ServerStartRescue, ServerStopRescue};
 
 /// All flows of this crate.
 #[must_use]

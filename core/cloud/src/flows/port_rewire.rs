@@ -73,7 +73,9 @@ impl TaskFlow for PortRewire {
             let place = Place::Host(placement.host);
             let step = Step::new("port.ensure", "wire a server's ports anew", place, &input)?;
             let id = JobId::new(format!("port.ensure@{}", planned.jobs.len() + 1));
-            planned.jobs.push(step.id(id).attempts(10, 1000).within(120).done());
+            planned
+                .jobs
+                .push(step.id(id).attempts(10, 1000).within(120).done());
         }
         Ok(planned)
     }

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use skyloom_flow::{Records, SettleContext};
-use skyloom_model::{
-    GroupMembers, Port, Reason, Resource as _, SecurityGroupId, Server, Task, paths,
-};
+use skyloom_model::{GroupMembers, Port, Reason, Resource as _, SecurityGroupId, Server, Task, paths};
 use skyloom_store::{Key, Txn};
 
 use super::records::{key, port_key, subject_key};

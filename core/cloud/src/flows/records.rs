@@ -169,7 +169,6 @@ pub(super) fn bind_ports(
     Ok(txn)
 }
 
-
 /// Adds: the server's claim is gone, and its share of the host's ledger. Nothing when there is no claim.
 pub(super) fn release_claim(txn: Txn, server: &Server, records: &Records) -> Result<Txn, Reason> {
     let Some(placement) = &server.status.placement else {

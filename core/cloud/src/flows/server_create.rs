@@ -7,8 +7,8 @@ use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settle
 use skyloom_hypervisor::OverlaySpec;
 use skyloom_model::ablation::{Rule, kept};
 use skyloom_model::{
-    HostId, JobId, JobSpec, Lifecycle, NicKind, Place, Placement, Plan, PowerState, Reason, Resource as _, Scope,
-    Server, StageOutcome, Task, TaskEnd, paths,
+    HostId, JobId, JobSpec, Lifecycle, NicKind, Place, Placement, Plan, PowerState, Reason, Resource as _,
+    Scope, Server, StageOutcome, Task, TaskEnd, paths,
 };
 use skyloom_scheduler::Request;
 use skyloom_store::{Guard, Key, Revision, Txn, Value as Document};

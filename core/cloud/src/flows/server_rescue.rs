@@ -4,18 +4,18 @@
 //! ```text
 //!  start:  fetch ──> stop ──> prepare (disk, config drive) ──> boot (domain, power)
 //!                     │ failed: it runs again as before        └─ failed: domain as before, disks gone, it runs again
-//!  stop:   leave (off, domain, power as before) ──> clean (the rescue system's disks)
+//!  stop:   off, domain and power as before; the rescue system's disks are spare then, and server.tidy deletes them
 //! ```
 //!
-//! The rescue stands in `spec.rescue` from the request on, so each start in between boots the rescue system; it is taken out
+//! Jobs name those of the stage before, so that the way back goes through all stages in order. The rescue stands in `spec.rescue` from the request on, so each start in between boots the rescue system; it is taken out
 //! in the commit that ends the task, when the way there failed or the way out has succeeded.
 
 use serde::{Deserialize, Serialize};
 use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd, TaskFlow};
 use skyloom_hypervisor::OverlaySpec;
 use skyloom_model::{
-    JobId, JobSpec, Lifecycle, Place, PowerState, RESCUE_DISK, RESCUE_SEED, Reason, RescueMedia, Resource as _,
-    Scope, Server, StageOutcome, Task, TaskEnd,
+    JobId, JobSpec, Lifecycle, Place, PowerState, RESCUE_DISK, RESCUE_SEED, Reason, RescueMedia,
+    Resource as _, Scope, Server, ServerId, StageOutcome, Task, TaskEnd,
 };
 use skyloom_store::{Key, Txn};
 
@@ -23,6 +23,7 @@ use super::definition::{applied, definition};
 use super::records::{order, restart_reads, subject_key, take_seen};
 use super::server_power::start;
 use super::{BaseImage, Outputs, PortPlan, Step, StopParams, output, params};
+use crate::facade::timer;
 use crate::jobs::{
     CacheInput, DeleteDiskInput, HaltInput, SeedInput, SeedOf, ServerInput, Started, StopInput, SwitchInput,
 };
@@ -50,7 +51,6 @@ const STOP: &str = "stop";
 const PREPARE: &str = "prepare";
 const BOOT: &str = "boot";
 const LEAVE: &str = "leave";
-const CLEAN: &str = "clean";
 
 impl TaskFlow for ServerStartRescue {
     fn name(&self) -> &'static str {
@@ -66,7 +66,12 @@ impl TaskFlow for ServerStartRescue {
         first_stage(task, cx, FETCH, |_, place| {
             let fetch = |(at, image): (usize, &BaseImage)| {
                 let input = CacheInput { image: image.spec() };
-                let step = Step::new("image.cache", "fetch the rescue system to the host", place, &input)?;
+                let step = Step::new(
+                    "image.cache",
+                    "fetch the rescue system to the host",
+                    place,
+                    &input,
+                )?;
                 let id = JobId::new(format!("image.cache.{at}"));
                 Ok(step.id(id).attempts(5, 1000).weight(10).done())
             };
@@ -86,19 +91,27 @@ impl TaskFlow for ServerStartRescue {
         }
         let how: RescueParams = params(task)?;
         let (server, place) = placed(task, cx)?;
-        let jobs = match end.stage {
+        let (stage, mut jobs) = match end.stage {
             FETCH => (STOP, vec![halt(&server, place, how.stop)?]),
             STOP => (PREPARE, prepare(&server, place, &how)?),
             PREPARE => (BOOT, boot(task, &server, place, cx)?),
             _ => return Ok(None),
         };
-        let lend = match (jobs.0, task.scope, place) {
+        let before = end
+            .plan
+            .last_stage()
+            .map(|stage| stage.jobs.clone())
+            .unwrap_or_default();
+        for job in jobs.iter_mut().filter(|job| job.after.is_empty()) {
+            job.after.clone_from(&before);
+        }
+        let lend = match (stage, task.scope, place) {
             (PREPARE, Scope::Project(project), Place::Host(host)) => vec![(project, server.id(), host)],
             _ => Vec::new(),
         };
         Ok(Some(Planned {
-            stage: jobs.0.to_owned(),
-            jobs: jobs.1,
+            stage: stage.to_owned(),
+            jobs,
             generation: server.meta.generation,
             lend,
             ..Planned::default()
@@ -109,6 +122,7 @@ impl TaskFlow for ServerStartRescue {
         settled(task, cx, |server| match cx.end {
             TaskEnd::Done => {
                 server.status.overlays.rescued = true;
+                server.status.spare_disks.retain(|disk| !is_rescues(disk));
                 started(server, cx);
             }
             TaskEnd::Failed | TaskEnd::Cancelled => server.spec.rescue = None,
@@ -137,7 +151,12 @@ impl TaskFlow for ServerStopRescue {
         };
         first_stage(task, cx, LEAVE, |server, place| {
             let off = halt(server, place, how)?;
-            let change = Step::new("vm.switch", "boot from the server's own disks again", place, &switch)?;
+            let change = Step::new(
+                "vm.switch",
+                "boot from the server's own disks again",
+                place,
+                &switch,
+            )?;
             let change = change.after([off.id.clone()]).weight(2).within(120).done();
             let mut jobs = vec![off, change];
             if former(server) == PowerState::Running {
@@ -151,48 +170,48 @@ impl TaskFlow for ServerStopRescue {
 
     fn next(
         &self,
-        task: &Task,
-        end: &StageEnd<'_>,
-        cx: &mut PlanContext<'_>,
+        _task: &Task,
+        _end: &StageEnd<'_>,
+        _cx: &mut PlanContext<'_>,
     ) -> Result<Option<Planned>, Refusal> {
-        if *end.outcome != StageOutcome::Done || end.stage != LEAVE {
-            return Ok(None);
-        }
-        let (server, place) = placed(task, cx)?;
-        // Nothing is made of them any more. What is not deleted now would stay for good: tried for long.
-        let delete = |disk: &&str| {
-            let input = DeleteDiskInput {
-                of: ServerInput { server: server.id() },
-                disk: (*disk).to_owned(),
-            };
-            let step = Step::new("disk.delete", "delete the rescue system's disk", place, &input)?;
-            let id = JobId::new(format!("disk.delete.{disk}"));
-            Ok(step.id(id).attempts(10, 1000).within(120).done())
-        };
-        let jobs: Result<Vec<JobSpec>, Reason> = [RESCUE_DISK, RESCUE_SEED].iter().map(delete).collect();
-        Ok(Some(Planned {
-            stage: CLEAN.to_owned(),
-            jobs: jobs?,
-            generation: server.meta.generation,
-            ..Planned::default()
-        }))
+        Ok(None)
     }
 
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
-        settled(task, cx, |server| {
+        let mut settled = settled(task, cx, |server| {
             if cx.end == TaskEnd::Done {
                 server.spec.rescue = None;
                 server.status.overlays.rescued = false;
                 server.status.power = PowerState::Stopped;
+                server.status.spare_disks.retain(|disk| !is_rescues(disk));
+                server
+                    .status
+                    .spare_disks
+                    .extend([RESCUE_DISK.to_owned(), RESCUE_SEED.to_owned()]);
                 started(server, cx);
             }
-        })
+        })?;
+        if cx.end == TaskEnd::Done {
+            let mark = timer(cx.now, task.scope, ServerId::from_uuid(task.subject.id))
+                .map_err(|e| Reason::new("record.unencodable", e.to_string()))?;
+            settled.changes = settled.changes.and(mark);
+        }
+        Ok(settled)
     }
+}
+
+/// Whether a disk is of the rescue system.
+fn is_rescues(disk: &str) -> bool {
+    disk == RESCUE_DISK || disk == RESCUE_SEED
 }
 
 /// What the server was before the rescue.
 fn former(server: &Server) -> PowerState {
-    server.spec.rescue.as_ref().map_or(PowerState::Stopped, |rescue| rescue.former_power)
+    server
+        .spec
+        .rescue
+        .as_ref()
+        .map_or(PowerState::Stopped, |rescue| rescue.former_power)
 }
 
 /// The server as it is without a rescue.
@@ -222,8 +241,6 @@ fn first_stage(
 ) -> Result<Planned, Refusal> {
     let (mut server, place) = placed(task, cx)?;
     let jobs = jobs(&server, place)?;
-    // One to turn it off, one to make it another way.
-    order(&mut server, cx);
     order(&mut server, cx);
     Ok(Planned {
         stage: stage.to_owned(),
@@ -258,7 +275,20 @@ fn prepare(server: &Server, place: Place, how: &RescueParams) -> Result<Vec<JobS
             base: image.spec(),
             size_bytes: image.virtual_size_bytes,
         };
+        // One that a rescue before has left is not used again, whatever was done to it.
+        let left = DeleteDiskInput {
+            of: ServerInput { server: server.id() },
+            disk: RESCUE_DISK.to_owned(),
+        };
+        let left = Step::new(
+            "disk.delete",
+            "delete what a rescue before has left",
+            place,
+            &left,
+        )?;
         let step = Step::new("disk.overlay", "make the rescue system's disk", place, &overlay)?;
+        let step = step.after([JobId::new("disk.delete")]);
+        jobs.push(left.within(120).done());
         jobs.push(step.weight(2).within(120).done());
     }
     let seed = SeedInput {
@@ -280,7 +310,12 @@ fn boot(task: &Task, server: &Server, place: Place, cx: &PlanContext<'_>) -> Res
         to: definition(task, server, cx.records, true)?,
         back: definition(task, &without_rescue(server), cx.records, true)?,
     };
-    let change = Step::new("vm.switch", "boot the rescue system, with the server's disks as data", place, &switch)?;
+    let change = Step::new(
+        "vm.switch",
+        "boot the rescue system, with the server's disks as data",
+        place,
+        &switch,
+    )?;
     let mut on = start(server.id(), place)?;
     on.after = vec![JobId::new("vm.switch")];
     Ok(vec![change.weight(2).within(120).done(), on])

@@ -72,7 +72,10 @@ pub(super) fn wiring_reads(task: &Task, have: &Records, server: &Server) -> Resu
 /// The wirings of a server's ports that are in networks.
 pub(super) fn wirings(task: &Task, server: &Server, records: &Records) -> Result<Vec<PortWiring>, Reason> {
     let ports = plugged(task, server, records)?;
-    ports.iter().map(|port| wiring(task, server, port, records)).collect()
+    ports
+        .iter()
+        .map(|port| wiring(task, server, port, records))
+        .collect()
 }
 
 fn wiring(task: &Task, server: &Server, port: &Port, records: &Records) -> Result<PortWiring, Reason> {
@@ -80,7 +83,10 @@ fn wiring(task: &Task, server: &Server, port: &Port, records: &Records) -> Resul
     made.see(&resource_key::<Server>(task, server.id().uuid())?);
     made.see(&port_key(task, port.id())?);
     let Some(id) = port.spec.network else {
-        return Err(Reason::new("port.user_network", "a port of no network has no wiring"));
+        return Err(Reason::new(
+            "port.user_network",
+            "a port of no network has no wiring",
+        ));
     };
     let network: Network = made.need(&resource_key::<Network>(task, id.uuid())?)?;
     let mut subnets = Vec::with_capacity(network.spec.subnets.len());
@@ -140,7 +146,9 @@ fn of_subnet(subnet: &Subnet) -> Option<SubnetWiring> {
 fn of_rule(rule: &SecurityRule, made: &mut Newest<'_>) -> Result<FirewallRule, Reason> {
     let remote = match &rule.remote {
         None => None,
-        Some(Remote::Prefix { base, prefix_len }) => Some(Prefix::new(*base, *prefix_len).into_iter().collect()),
+        Some(Remote::Prefix { base, prefix_len }) => {
+            Some(Prefix::new(*base, *prefix_len).into_iter().collect())
+        }
         Some(Remote::Group { group }) => {
             let members: Option<GroupMembers> = made.get(&members_key(*group)?)?;
             let addresses = members.unwrap_or_default().ports.into_values();

@@ -56,9 +56,9 @@ use skyloom_store::DynBackend;
 pub(crate) use image_cache::CacheInput;
 pub(crate) use image_import::{DeleteImageInput, FetchInput, InspectInput, Inspected, PublishInput};
 pub(crate) use look::{Looked, Thing};
+pub(crate) use port::{EnsurePortsInput, PortGone, RemovePortsInput};
 pub(crate) use seed::{SeedInput, SeedOf};
 pub(crate) use snapshot::{SnapshotInput, Taken, Target};
-pub(crate) use port::{EnsurePortsInput, PortGone, RemovePortsInput};
 pub(crate) use vm::{BootInput, DefineInput, Started, StopInput, UndefineInput, VolumeDisk};
 pub(crate) use vm_hold::Seen;
 pub(crate) use volume::{GrowInput, Measured, PlaceInput, keeps_snapshots};
@@ -126,57 +126,57 @@ pub fn host_jobs(parts: &HostParts) -> JobRegistry {
     held.with(vm_hold::LookAtGuest {
         hypervisor: parts.hypervisor.clone(),
     })
-        .with(image_cache::CacheImage {
-            storage: parts.storage.clone(),
-            content: parts.content.clone(),
-        })
-        .with(disk::Overlay {
-            storage: parts.storage.clone(),
-        })
-        .with(disk::DeleteAll {
-            hypervisor: parts.hypervisor.clone(),
-            storage: parts.storage.clone(),
-        })
-        .with(look::Look {
-            hypervisor: parts.hypervisor.clone(),
-            storage: parts.storage.clone(),
-        })
-        .with(seed::Seed {
-            host: parts.host,
-            storage: parts.storage.clone(),
-            backend: parts.backend.clone(),
-        })
-        .with(port::Ensure {
-            network: parts.network.clone(),
-        })
-        .with(port::Remove {
-            network: parts.network.clone(),
-        })
-        .with(vm::Define {
-            hypervisor: parts.hypervisor.clone(),
-            storage: parts.storage.clone(),
-            network: parts.network.clone(),
-        })
-        .with(vm::Start {
-            hypervisor: parts.hypervisor.clone(),
-        })
-        .with(vm::Stop {
-            hypervisor: parts.hypervisor.clone(),
-        })
-        .with(vm::Undefine {
-            hypervisor: parts.hypervisor.clone(),
-        })
-        .with(way_back::Halt(vm::Stop {
-            hypervisor: parts.hypervisor.clone(),
-        }))
-        .with(way_back::Switch(vm::Define {
-            hypervisor: parts.hypervisor.clone(),
-            storage: parts.storage.clone(),
-            network: parts.network.clone(),
-        }))
-        .with(way_back::DeleteDisk {
-            storage: parts.storage.clone(),
-        })
+    .with(image_cache::CacheImage {
+        storage: parts.storage.clone(),
+        content: parts.content.clone(),
+    })
+    .with(disk::Overlay {
+        storage: parts.storage.clone(),
+    })
+    .with(disk::DeleteAll {
+        hypervisor: parts.hypervisor.clone(),
+        storage: parts.storage.clone(),
+    })
+    .with(look::Look {
+        hypervisor: parts.hypervisor.clone(),
+        storage: parts.storage.clone(),
+    })
+    .with(seed::Seed {
+        host: parts.host,
+        storage: parts.storage.clone(),
+        backend: parts.backend.clone(),
+    })
+    .with(port::Ensure {
+        network: parts.network.clone(),
+    })
+    .with(port::Remove {
+        network: parts.network.clone(),
+    })
+    .with(vm::Define {
+        hypervisor: parts.hypervisor.clone(),
+        storage: parts.storage.clone(),
+        network: parts.network.clone(),
+    })
+    .with(vm::Start {
+        hypervisor: parts.hypervisor.clone(),
+    })
+    .with(vm::Stop {
+        hypervisor: parts.hypervisor.clone(),
+    })
+    .with(vm::Undefine {
+        hypervisor: parts.hypervisor.clone(),
+    })
+    .with(way_back::Halt(vm::Stop {
+        hypervisor: parts.hypervisor.clone(),
+    }))
+    .with(way_back::Switch(vm::Define {
+        hypervisor: parts.hypervisor.clone(),
+        storage: parts.storage.clone(),
+        network: parts.network.clone(),
+    }))
+    .with(way_back::DeleteDisk {
+        storage: parts.storage.clone(),
+    })
 }
 
 /// The jobs that an engine does.

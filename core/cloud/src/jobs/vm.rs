@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use skyloom_flow::{Job, JobContext, JobError, Undo};
 use skyloom_hypervisor::{
-    Boot, DiskSpec, ErrorKind, HostStorage, Hypervisor, ImageSpec, Inspection, NicSpec, PortWiring, StopMode, Stopped, VmSpec, VolumeAt,
-    is_seed,
+    Boot, DiskSpec, ErrorKind, HostStorage, Hypervisor, ImageSpec, Inspection, NicSpec, PortWiring, StopMode,
+    Stopped, VmSpec, VolumeAt, is_seed,
 };
 use skyloom_model::ablation::{Rule, kept};
 use skyloom_model::{IoLimits, Name, PowerState, ProjectId, ServerId};

@@ -8,7 +8,7 @@
 //!
 //! A domain keeps its making within one generation, so what turns it off works under the generation before its jobs', and the
 //! way back under the one after: a host then refuses what is still on its way from the way there. A flow that uses these
-//! jobs takes two generations for them and the third when it has failed.
+//! jobs gives the server that last generation when it has failed.
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,9 @@ impl Job for Halt {
 
     async fn run(&self, cx: &JobContext<'_>) -> Result<Value, JobError> {
         let HaltInput { stop, .. } = cx.input()?;
-        self.0.ensure_off(stop, cx.record.generation.saturating_sub(1)).await
+        self.0
+            .ensure_off(stop, cx.record.generation.saturating_sub(1))
+            .await
     }
 
     async fn undo(&self, cx: &JobContext<'_>) -> Result<Undo, JobError> {
@@ -120,7 +122,10 @@ impl Job for DeleteDisk {
 
     async fn run(&self, cx: &JobContext<'_>) -> Result<Value, JobError> {
         let DeleteDiskInput { of, disk } = cx.input()?;
-        self.storage.delete_disk(of.server, &disk).await.map_err(host_error)?;
+        self.storage
+            .delete_disk(of.server, &disk)
+            .await
+            .map_err(host_error)?;
         Ok(json!({}))
     }
 

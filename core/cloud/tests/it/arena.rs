@@ -10,7 +10,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
-use skyloom_cloud::{Caller, CreateServer, DeleteServer, EngineParts, RebuildServer, StartRescue, StopOptions, Suspects, SweepHost, cloud_flows, engine_jobs};
+use skyloom_cloud::{
+    Caller, CreateServer, DeleteServer, EngineParts, RebuildServer, StartRescue, StopOptions, Suspects,
+    SweepHost, cloud_flows, engine_jobs,
+};
 use skyloom_flow::harness::{self, Arena, Back, Case, Digest};
 use skyloom_flow::{Companion, FlowRegistry, JobRegistry};
 use skyloom_hypervisor::{EffectKind, FakeWorld, Hypervisor as _, Inspection};
@@ -18,7 +21,8 @@ use skyloom_image::Limits;
 use skyloom_model::action::ACTIONS;
 use skyloom_model::{
     Clock, HostId, Ids, ImageId, JobRecord, ManualClock, OrderVerb, PowerState, ProjectId, Resource as _,
-    Server, ServerAction, ServerId, SnapshotId, Task, TaskId, TaskState, Timestamp, VmObservation, VolumeId, paths,
+    Server, ServerAction, ServerId, SnapshotId, Task, TaskId, TaskState, Timestamp, VmObservation, VolumeId,
+    paths,
 };
 use skyloom_scheduler::{FilterScheduler, Scheduler};
 use skyloom_store::{DynBackend, MemoryConfig, MemoryStore, Txn, Value};
@@ -181,7 +185,11 @@ impl CloudWorld {
         }
         if self.case.flow == "server.stop-rescue" {
             let rescue = self.rescue();
-            let asked = self.world.cloud.start_rescue(&self.caller, made.server.id(), rescue).await;
+            let asked = self
+                .world
+                .cloud
+                .start_rescue(&self.caller, made.server.id(), rescue)
+                .await;
             let ended = Engine::new(&self.world).await.carry(&asked.unwrap().task).await;
             assert_eq!(ended.state, TaskState::Done, "{:?}", ended.reason);
         }
@@ -325,9 +333,16 @@ impl harness::World for CloudWorld {
                 let asked = cloud.simple_action(caller, old(), ServerAction::HardReboot).await;
                 asked.unwrap().task
             }
-            ("server.pause" | "server.unpause" | "server.suspend" | "server.resume" | "server.reset-state", _) => {
+            (
+                "server.pause" | "server.unpause" | "server.suspend" | "server.resume" | "server.reset-state",
+                _,
+            ) => {
                 let def = ACTIONS.iter().find(|def| def.name == self.case.flow).unwrap();
-                let by = if self.case.flow == "server.reset-state" { &self.operator() } else { caller };
+                let by = if self.case.flow == "server.reset-state" {
+                    &self.operator()
+                } else {
+                    caller
+                };
                 let asked = cloud.simple_action(by, old(), def.action).await;
                 asked.unwrap().task
             }
@@ -374,7 +389,9 @@ impl harness::World for CloudWorld {
                 sweep.await.unwrap().task
             }
             ("claim.release", _) => self.release().await,
-            (flow, name) if flow.starts_with("volume.") || flow.starts_with("snapshot.") => self.ask_of_volumes(flow, name).await,
+            (flow, name) if flow.starts_with("volume.") || flow.starts_with("snapshot.") => {
+                self.ask_of_volumes(flow, name).await
+            }
             (flow, _) => panic!("nobody asks for {flow}"),
         }
     }
@@ -466,7 +483,11 @@ impl harness::World for CloudWorld {
 
 /// A disk's name without the number of the order that it was made by.
 fn unnumbered(disk: &str) -> &str {
-    if disk.starts_with("root-") { "another root" } else { disk }
+    if disk.starts_with("root-") {
+        "another root"
+    } else {
+        disk
+    }
 }
 
 /// Tells what a host's domain is after each job, as its agent does.

@@ -8,11 +8,11 @@ use skyloom_cloud::{
     AddRule, Caller, CreateNetwork, CreatePort, CreateSecurityGroup, CreateServer, CreateSubnet, ErrorKind,
     NETWORKS, NetworkRequest, UpdateNetwork, UpdatePort, UpdateSecurityGroup, UpdateSubnet,
 };
-use skyloom_identity::{Owner, Slot};
 use skyloom_hypervisor::{HostNetwork as _, Prefix};
+use skyloom_identity::{Owner, Slot};
 use skyloom_model::{
-    AddressRange, Direction, Family, Host, HostId, ImageId, Network, Port, Protocol, Remote, Resource as _, Scope, Subnet,
-    Task, TaskState, paths,
+    AddressRange, Direction, Family, Host, HostId, ImageId, Network, Port, Protocol, Remote, Resource as _,
+    Scope, Subnet, Task, TaskState, paths,
 };
 use skyloom_store::{Txn, Value, Versioned};
 
@@ -65,14 +65,23 @@ async fn ready(cidr: &str) -> (World, Caller, Network, Subnet) {
     let world = World::new();
     let admin = world.admin().await;
     let member = world.member(&admin, "shop").await;
-    let made = world.cloud.create_network(&member, network("backend")).await.unwrap();
+    let made = world
+        .cloud
+        .create_network(&member, network("backend"))
+        .await
+        .unwrap();
     let range = world.cloud.create_subnet(&member, subnet(cidr)).await.unwrap();
     (world, member, made, range)
 }
 
 async fn used(world: &World, member: &Caller) -> Vec<(String, u64)> {
-    let slot = Slot::load(&world.store, Owner::Project(member.project)).await.unwrap();
-    let used = slot.ledger().map(|ledger| ledger.used.clone()).unwrap_or_default();
+    let slot = Slot::load(&world.store, Owner::Project(member.project))
+        .await
+        .unwrap();
+    let used = slot
+        .ledger()
+        .map(|ledger| ledger.used.clone())
+        .unwrap_or_default();
     let all = used.iter().filter(|(_, amount)| *amount > 0);
     all.map(|(name, amount)| (name.to_string(), amount)).collect()
 }
@@ -85,20 +94,43 @@ async fn reservations(world: &World) -> usize {
 async fn networks_and_subnets_come_and_go_in_order() {
     let (world, member, made, range) = ready("10.1.0.0/24").await;
     let cloud = &world.cloud;
-    let taken = cloud.create_network(&member, network("backend")).await.unwrap_err();
+    let taken = cloud
+        .create_network(&member, network("backend"))
+        .await
+        .unwrap_err();
     assert_eq!(taken.code(), "network.name_taken");
-    let mtu = CreateNetwork { mtu: Some(100), ..network("small") };
-    assert_eq!(cloud.create_network(&member, mtu).await.unwrap_err().code(), "mtu.invalid");
+    let mtu = CreateNetwork {
+        mtu: Some(100),
+        ..network("small")
+    };
+    assert_eq!(
+        cloud.create_network(&member, mtu).await.unwrap_err().code(),
+        "mtu.invalid"
+    );
 
     for (cidr, code) in [
         ("10.1.0.1/24", "cidr.invalid"),
         ("10.1.0.0/25", "subnet.overlaps"),
         ("10.0.0.0/8", "subnet.overlaps"),
     ] {
-        assert_eq!(cloud.create_subnet(&member, subnet(cidr)).await.unwrap_err().code(), code, "{cidr}");
+        assert_eq!(
+            cloud
+                .create_subnet(&member, subnet(cidr))
+                .await
+                .unwrap_err()
+                .code(),
+            code,
+            "{cidr}"
+        );
     }
-    let nowhere = CreateSubnet { network: "other".to_owned(), ..subnet("10.2.0.0/24") };
-    assert_eq!(cloud.create_subnet(&member, nowhere).await.unwrap_err().code(), "network.not_found");
+    let nowhere = CreateSubnet {
+        network: "other".to_owned(),
+        ..subnet("10.2.0.0/24")
+    };
+    assert_eq!(
+        cloud.create_subnet(&member, nowhere).await.unwrap_err().code(),
+        "network.not_found"
+    );
 
     let rename = UpdateNetwork {
         name: Some("front".to_owned()),
@@ -108,16 +140,42 @@ async fn networks_and_subnets_come_and_go_in_order() {
     assert_eq!(renamed.meta.name.as_str(), "front");
     cloud.create_network(&member, network("backend")).await.unwrap();
 
-    let pools = vec![AddressRange { first: ip("10.1.0.9"), last: ip("10.1.0.9") }];
-    let change = UpdateSubnet { pools: Some(pools.clone()), ..UpdateSubnet::default() };
-    assert_eq!(cloud.update_subnet(&member, range.id(), change).await.unwrap().spec.pools, pools);
-    let outside = vec![AddressRange { first: ip("10.2.0.9"), last: ip("10.2.0.9") }];
-    let change = UpdateSubnet { pools: Some(outside), ..UpdateSubnet::default() };
-    let error = cloud.update_subnet(&member, range.id(), change).await.unwrap_err();
+    let pools = vec![AddressRange {
+        first: ip("10.1.0.9"),
+        last: ip("10.1.0.9"),
+    }];
+    let change = UpdateSubnet {
+        pools: Some(pools.clone()),
+        ..UpdateSubnet::default()
+    };
+    assert_eq!(
+        cloud
+            .update_subnet(&member, range.id(), change)
+            .await
+            .unwrap()
+            .spec
+            .pools,
+        pools
+    );
+    let outside = vec![AddressRange {
+        first: ip("10.2.0.9"),
+        last: ip("10.2.0.9"),
+    }];
+    let change = UpdateSubnet {
+        pools: Some(outside),
+        ..UpdateSubnet::default()
+    };
+    let error = cloud
+        .update_subnet(&member, range.id(), change)
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), "pool.invalid");
 
     let error = cloud.delete_network(&member, made.id()).await.unwrap_err();
-    assert_eq!((error.code(), error.kind()), ("network.in_use", ErrorKind::Conflict));
+    assert_eq!(
+        (error.code(), error.kind()),
+        ("network.in_use", ErrorKind::Conflict)
+    );
     cloud.delete_subnet(&member, range.id()).await.unwrap();
     let now = cloud.get_network(&member, made.id()).await.unwrap().value;
     assert_eq!(now.spec.subnets, []);
@@ -143,14 +201,33 @@ async fn ports_get_addresses_of_their_own_until_there_are_none() {
     let first = cloud.create_port(&member, port()).await.unwrap();
     assert_eq!(first.spec.server, None);
     assert_eq!(first.spec.subnet, Some(range.id()));
-    let fixed = CreatePort { fixed_address: Some(first.spec.address), ..port() };
-    assert_eq!(cloud.create_port(&member, fixed).await.unwrap_err().code(), "address.in_use");
+    let fixed = CreatePort {
+        fixed_address: Some(first.spec.address),
+        ..port()
+    };
+    assert_eq!(
+        cloud.create_port(&member, fixed).await.unwrap_err().code(),
+        "address.in_use"
+    );
     for wrong in ["10.1.0.0", "10.1.0.7", "10.2.0.1"] {
-        let asked = CreatePort { fixed_address: Some(ip(wrong)), ..port() };
-        assert_eq!(cloud.create_port(&member, asked).await.unwrap_err().code(), "address.invalid", "{wrong}");
+        let asked = CreatePort {
+            fixed_address: Some(ip(wrong)),
+            ..port()
+        };
+        assert_eq!(
+            cloud.create_port(&member, asked).await.unwrap_err().code(),
+            "address.invalid",
+            "{wrong}"
+        );
     }
-    let same_mac = CreatePort { mac: Some(first.spec.mac), ..port() };
-    assert_eq!(cloud.create_port(&member, same_mac).await.unwrap_err().code(), "mac.in_use");
+    let same_mac = CreatePort {
+        mac: Some(first.spec.mac),
+        ..port()
+    };
+    assert_eq!(
+        cloud.create_port(&member, same_mac).await.unwrap_err().code(),
+        "mac.in_use"
+    );
 
     let rest = join_all((0..5).map(|_| cloud.create_port(&member, port()))).await;
     let mut all: Vec<Port> = rest.into_iter().map(|made| made.unwrap()).collect();
@@ -165,7 +242,10 @@ async fn ports_get_addresses_of_their_own_until_there_are_none() {
     assert_eq!(in_use.code(), "subnet.in_use");
     cloud.delete_port(&member, all[0].id()).await.unwrap();
     let again = cloud.create_port(&member, port()).await.unwrap();
-    assert_eq!(again.spec.address, all[0].spec.address, "the only one that is free");
+    assert_eq!(
+        again.spec.address, all[0].spec.address,
+        "the only one that is free"
+    );
     for made in all[1..].iter().chain([&again]) {
         cloud.delete_port(&member, made.id()).await.unwrap();
     }
@@ -204,7 +284,14 @@ async fn a_subnet_that_was_left_closed_can_be_deleted() {
 async fn the_default_group_comes_with_the_first_port_and_once() {
     let (world, member, _, _) = ready("10.1.0.0/24").await;
     let cloud = &world.cloud;
-    assert!(cloud.list_security_groups(&member, &list()).await.unwrap().items.is_empty());
+    assert!(
+        cloud
+            .list_security_groups(&member, &list())
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+    );
     let made = join_all((0..4).map(|_| cloud.create_port(&member, port()))).await;
     let groups = cloud.list_security_groups(&member, &list()).await.unwrap().items;
     let [group] = &groups[..] else {
@@ -215,15 +302,27 @@ async fn the_default_group_comes_with_the_first_port_and_once() {
     assert!(of(Direction::Egress).all(|r| r.remote.is_none()));
     let own = Some(Remote::Group { group: group.id() });
     assert!(of(Direction::Ingress).all(|r| r.remote == own));
-    assert_eq!((of(Direction::Egress).count(), of(Direction::Ingress).count()), (2, 2));
+    assert_eq!(
+        (of(Direction::Egress).count(), of(Direction::Ingress).count()),
+        (2, 2)
+    );
     for port in &made {
         assert_eq!(port.as_ref().unwrap().spec.security_groups, [group.id()]);
     }
-    let wanted = [("networks", 1), ("ports", 4), ("security_group_rules", 4), ("security_groups", 1), ("subnets", 1)];
+    let wanted = [
+        ("networks", 1),
+        ("ports", 4),
+        ("security_group_rules", 4),
+        ("security_groups", 1),
+        ("subnets", 1),
+    ];
     let wanted = wanted.map(|(name, amount)| (name.to_owned(), amount));
     assert_eq!(used(&world, &member).await, wanted);
     assert_eq!(cloud.recount_quotas(&world.admin().await).await.unwrap(), []);
-    let kept = cloud.delete_security_group(&member, group.id()).await.unwrap_err();
+    let kept = cloud
+        .delete_security_group(&member, group.id())
+        .await
+        .unwrap_err();
     assert_eq!(kept.code(), "security-group.is_default");
 }
 
@@ -236,19 +335,37 @@ async fn groups_are_kept_while_ports_are_in_them() {
         ..CreateSecurityGroup::default()
     };
     let web = cloud.create_security_group(&member, web).await.unwrap();
-    let asked = CreatePort { security_groups: Some(vec!["web".to_owned()]), ..port() };
+    let asked = CreatePort {
+        security_groups: Some(vec!["web".to_owned()]),
+        ..port()
+    };
     let made = cloud.create_port(&member, asked).await.unwrap();
     assert_eq!(made.spec.security_groups, [web.id()]);
     let kept = cloud.delete_security_group(&member, web.id()).await.unwrap_err();
     assert_eq!(kept.code(), "security-group.in_use");
-    let unknown = UpdatePort { security_groups: Some(vec!["db".to_owned()]), ..UpdatePort::default() };
+    let unknown = UpdatePort {
+        security_groups: Some(vec!["db".to_owned()]),
+        ..UpdatePort::default()
+    };
     let error = cloud.update_port(&member, made.id(), unknown).await.unwrap_err();
     assert_eq!(error.code(), "security-group.not_found");
-    let out = UpdatePort { security_groups: Some(Vec::new()), ..UpdatePort::default() };
+    let out = UpdatePort {
+        security_groups: Some(Vec::new()),
+        ..UpdatePort::default()
+    };
     let port = cloud.update_port(&member, made.id(), out).await.unwrap();
-    assert_eq!((port.spec.security_groups.len(), port.meta.generation), (0, made.meta.generation + 1));
-    let rename = UpdateSecurityGroup { name: Some("www".to_owned()), ..UpdateSecurityGroup::default() };
-    cloud.update_security_group(&member, web.id(), rename).await.unwrap();
+    assert_eq!(
+        (port.spec.security_groups.len(), port.meta.generation),
+        (0, made.meta.generation + 1)
+    );
+    let rename = UpdateSecurityGroup {
+        name: Some("www".to_owned()),
+        ..UpdateSecurityGroup::default()
+    };
+    cloud
+        .update_security_group(&member, web.id(), rename)
+        .await
+        .unwrap();
     cloud.delete_security_group(&member, web.id()).await.unwrap();
     assert!(world.documents("members").await.is_empty());
 }
@@ -257,44 +374,147 @@ async fn groups_are_kept_while_ports_are_in_them() {
 async fn rules_are_checked_added_once_and_taken_out() {
     let (world, member, _, _) = ready("10.1.0.0/24").await;
     let cloud = &world.cloud;
-    let web = CreateSecurityGroup { name: "web".to_owned(), ..CreateSecurityGroup::default() };
+    let web = CreateSecurityGroup {
+        name: "web".to_owned(),
+        ..CreateSecurityGroup::default()
+    };
     let web = cloud.create_security_group(&member, web).await.unwrap();
-    let tcp = AddRule { protocol: Some(Protocol::Tcp), port_min: Some(443), port_max: Some(443), ..rule(Direction::Ingress) };
+    let tcp = AddRule {
+        protocol: Some(Protocol::Tcp),
+        port_min: Some(443),
+        port_max: Some(443),
+        ..rule(Direction::Ingress)
+    };
     for (bad, code) in [
-        (AddRule { port_max: None, ..tcp.clone() }, "rule.invalid"),
-        (AddRule { port_max: Some(80), ..tcp.clone() }, "rule.invalid"),
-        (AddRule { protocol: None, ..tcp.clone() }, "rule.invalid"),
-        (AddRule { protocol: Some(Protocol::Icmp), ..tcp.clone() }, "rule.invalid"),
-        (AddRule { remote_prefix: Some("10.0.0.1/8".to_owned()), ..tcp.clone() }, "cidr.invalid"),
-        (AddRule { remote_prefix: Some("::/0".to_owned()), family: Some(Family::Ipv4), ..tcp.clone() }, "rule.invalid"),
-        (AddRule { remote_group: Some("db".to_owned()), ..tcp.clone() }, "security-group.not_found"),
-        (AddRule { remote_group: Some("web".to_owned()), remote_prefix: Some("::/0".to_owned()), ..tcp.clone() }, "rule.invalid"),
+        (
+            AddRule {
+                port_max: None,
+                ..tcp.clone()
+            },
+            "rule.invalid",
+        ),
+        (
+            AddRule {
+                port_max: Some(80),
+                ..tcp.clone()
+            },
+            "rule.invalid",
+        ),
+        (
+            AddRule {
+                protocol: None,
+                ..tcp.clone()
+            },
+            "rule.invalid",
+        ),
+        (
+            AddRule {
+                protocol: Some(Protocol::Icmp),
+                ..tcp.clone()
+            },
+            "rule.invalid",
+        ),
+        (
+            AddRule {
+                remote_prefix: Some("10.0.0.1/8".to_owned()),
+                ..tcp.clone()
+            },
+            "cidr.invalid",
+        ),
+        (
+            AddRule {
+                remote_prefix: Some("::/0".to_owned()),
+                family: Some(Family::Ipv4),
+                ..tcp.clone()
+            },
+            "rule.invalid",
+        ),
+        (
+            AddRule {
+                remote_group: Some("db".to_owned()),
+                ..tcp.clone()
+            },
+            "security-group.not_found",
+        ),
+        (
+            AddRule {
+                remote_group: Some("web".to_owned()),
+                remote_prefix: Some("::/0".to_owned()),
+                ..tcp.clone()
+            },
+            "rule.invalid",
+        ),
     ] {
-        assert_eq!(cloud.add_rule(&member, web.id(), bad.clone()).await.unwrap_err().code(), code, "{bad:?}");
+        assert_eq!(
+            cloud
+                .add_rule(&member, web.id(), bad.clone())
+                .await
+                .unwrap_err()
+                .code(),
+            code,
+            "{bad:?}"
+        );
     }
     let now = cloud.add_rule(&member, web.id(), tcp.clone()).await.unwrap();
     assert_eq!(now.spec.rules.len(), 3);
-    assert_eq!(cloud.add_rule(&member, web.id(), tcp).await.unwrap_err().code(), "rule.exists");
-    let own = AddRule { remote_group: Some("web".to_owned()), ..rule(Direction::Ingress) };
+    assert_eq!(
+        cloud.add_rule(&member, web.id(), tcp).await.unwrap_err().code(),
+        "rule.exists"
+    );
+    let own = AddRule {
+        remote_group: Some("web".to_owned()),
+        ..rule(Direction::Ingress)
+    };
     let now = cloud.add_rule(&member, web.id(), own).await.unwrap();
     assert_eq!(now.spec.rules[3].remote, Some(Remote::Group { group: web.id() }));
-    let v6 = AddRule { remote_prefix: Some("::/0".to_owned()), ..rule(Direction::Ingress) };
+    let v6 = AddRule {
+        remote_prefix: Some("::/0".to_owned()),
+        ..rule(Direction::Ingress)
+    };
     let now = cloud.add_rule(&member, web.id(), v6).await.unwrap();
     assert_eq!(now.spec.rules[4].family, Family::Ipv6);
     let out = now.spec.rules[2].id;
-    assert_eq!(cloud.remove_rule(&member, web.id(), out).await.unwrap().spec.rules.len(), 4);
-    assert_eq!(cloud.remove_rule(&member, web.id(), out).await.unwrap_err().code(), "rule.not_found");
+    assert_eq!(
+        cloud
+            .remove_rule(&member, web.id(), out)
+            .await
+            .unwrap()
+            .spec
+            .rules
+            .len(),
+        4
+    );
+    assert_eq!(
+        cloud
+            .remove_rule(&member, web.id(), out)
+            .await
+            .unwrap_err()
+            .code(),
+        "rule.not_found"
+    );
 }
 
 #[tokio::test]
 async fn a_network_without_port_security_has_no_groups() {
     let (world, member, _, _) = ready("10.1.0.0/24").await;
-    let open = CreateNetwork { port_security: Some(false), ..network("open") };
+    let open = CreateNetwork {
+        port_security: Some(false),
+        ..network("open")
+    };
     world.cloud.create_network(&member, open).await.unwrap();
-    let range = CreateSubnet { network: "open".to_owned(), ..subnet("10.2.0.0/24") };
+    let range = CreateSubnet {
+        network: "open".to_owned(),
+        ..subnet("10.2.0.0/24")
+    };
     world.cloud.create_subnet(&member, range).await.unwrap();
-    let plain = CreatePort { network: "open".to_owned(), ..CreatePort::default() };
-    let grouped = CreatePort { security_groups: Some(vec!["default".to_owned()]), ..plain.clone() };
+    let plain = CreatePort {
+        network: "open".to_owned(),
+        ..CreatePort::default()
+    };
+    let grouped = CreatePort {
+        security_groups: Some(vec!["default".to_owned()]),
+        ..plain.clone()
+    };
     let error = world.cloud.create_port(&member, grouped).await.unwrap_err();
     assert_eq!(error.code(), "network.no_port_security");
     let made = world.cloud.create_port(&member, plain).await.unwrap();
@@ -308,13 +528,31 @@ async fn others_see_nothing_and_use_nothing() {
     let admin = world.admin().await;
     let other = world.member(&admin, "rival").await;
     let cloud = &world.cloud;
-    assert_eq!(cloud.get_network(&other, made.id()).await.unwrap_err().code(), "network.not_found");
-    assert_eq!(cloud.get_subnet(&other, range.id()).await.unwrap_err().code(), "subnet.not_found");
-    assert_eq!(cloud.get_port(&other, port.id()).await.unwrap_err().code(), "port.not_found");
+    assert_eq!(
+        cloud.get_network(&other, made.id()).await.unwrap_err().code(),
+        "network.not_found"
+    );
+    assert_eq!(
+        cloud.get_subnet(&other, range.id()).await.unwrap_err().code(),
+        "subnet.not_found"
+    );
+    assert_eq!(
+        cloud.get_port(&other, port.id()).await.unwrap_err().code(),
+        "port.not_found"
+    );
     let group = port.spec.security_groups[0];
-    assert_eq!(cloud.get_security_group(&other, group).await.unwrap_err().code(), "security-group.not_found");
-    let asked = CreatePort { network: made.meta.id.to_string(), ..CreatePort::default() };
-    assert_eq!(cloud.create_port(&other, asked).await.unwrap_err().code(), "network.not_found");
+    assert_eq!(
+        cloud.get_security_group(&other, group).await.unwrap_err().code(),
+        "security-group.not_found"
+    );
+    let asked = CreatePort {
+        network: made.meta.id.to_string(),
+        ..CreatePort::default()
+    };
+    assert_eq!(
+        cloud.create_port(&other, asked).await.unwrap_err().code(),
+        "network.not_found"
+    );
 }
 
 #[tokio::test]
@@ -351,23 +589,41 @@ async fn a_server_reserves_in_its_create_and_gives_back_in_its_delete() {
     let image = active_image(&world, &member).await;
     let kept = world.cloud.create_port(&member, port()).await.unwrap();
     let before = used(&world, &member).await;
-    let fixed = NetworkRequest { fixed_address: Some(ip("10.1.0.77")), ..in_network() };
-    let own = NetworkRequest { port: Some(kept.id()), ..NetworkRequest::default() };
+    let fixed = NetworkRequest {
+        fixed_address: Some(ip("10.1.0.77")),
+        ..in_network()
+    };
+    let own = NetworkRequest {
+        port: Some(kept.id()),
+        ..NetworkRequest::default()
+    };
     let asked = on(vec![fixed.clone(), own.clone(), in_network()], image);
     let made = world.cloud.create_server(&member, asked).await.unwrap();
     let ports = world.cloud.list_ports(&member, &list()).await.unwrap().items;
     assert_eq!(ports.len(), 3);
     assert!(ports.iter().all(|p| p.spec.server == Some(made.server.id())));
-    let first = ports.iter().find(|p| p.id() == made.server.spec.ports[0]).unwrap();
+    let first = ports
+        .iter()
+        .find(|p| p.id() == made.server.spec.ports[0])
+        .unwrap();
     assert_eq!(first.spec.address, ip("10.1.0.77"));
     assert_eq!(reservations(&world).await, 6);
-    let amount = |all: &[(String, u64)], name: &str| all.iter().find(|(n, _)| n == name).map_or(0, |(_, a)| *a);
+    let amount =
+        |all: &[(String, u64)], name: &str| all.iter().find(|(n, _)| n == name).map_or(0, |(_, a)| *a);
     assert_eq!(amount(&used(&world, &member).await, "ports"), 3);
 
-    let error = world.cloud.create_server(&member, on(vec![fixed], image)).await.unwrap_err();
+    let error = world
+        .cloud
+        .create_server(&member, on(vec![fixed], image))
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), "address.in_use");
     assert_eq!(error.wrong_fields()[0].field, "networks[0].fixed_address");
-    let error = world.cloud.create_server(&member, on(vec![own], image)).await.unwrap_err();
+    let error = world
+        .cloud
+        .create_server(&member, on(vec![own], image))
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), "port.in_use");
     let error = world.cloud.delete_port(&member, kept.id()).await.unwrap_err();
     assert_eq!(error.code(), "port.in_use");
@@ -376,11 +632,18 @@ async fn a_server_reserves_in_its_create_and_gives_back_in_its_delete() {
     let ended = Engine::new(&world).await.carry(&made.task).await;
     assert_eq!(ended.state, TaskState::Failed);
     assert_eq!(world.cloud.recount_quotas(&admin).await.unwrap(), []);
-    let deleted = world.cloud.delete_server(&member, made.server.id()).await.unwrap();
+    let deleted = world
+        .cloud
+        .delete_server(&member, made.server.id())
+        .await
+        .unwrap();
     let ended = Engine::new(&world).await.carry(&deleted.task).await;
     assert_eq!(ended.state, TaskState::Done);
     let left = world.cloud.list_ports(&member, &list()).await.unwrap().items;
-    assert_eq!(left.iter().map(|p| (p.id(), p.spec.server)).collect::<Vec<_>>(), [(kept.id(), None)]);
+    assert_eq!(
+        left.iter().map(|p| (p.id(), p.spec.server)).collect::<Vec<_>>(),
+        [(kept.id(), None)]
+    );
     assert_eq!(reservations(&world).await, 2);
     assert_eq!(used(&world, &member).await, before);
     assert_eq!(world.cloud.recount_quotas(&admin).await.unwrap(), []);
@@ -394,7 +657,13 @@ async fn networked(world: &mut World, admin: &Caller) -> HostId {
     let at = key(&paths::resource(Host::KIND, Scope::System, id.uuid()));
     let found = world.store.get(&at).await.unwrap().unwrap();
     let mut host: Versioned<Host> = Versioned::decode(&found).unwrap();
-    host.value.status.facts.as_mut().unwrap().traits.push(NETWORKS.to_owned());
+    host.value
+        .status
+        .facts
+        .as_mut()
+        .unwrap()
+        .traits
+        .push(NETWORKS.to_owned());
     let txn = Txn::new().replace(at, host.modified, Value::json(&host.value).unwrap());
     assert!(world.store.commit(txn).await.unwrap().committed().is_some());
     id
@@ -404,7 +673,8 @@ async fn networked(world: &mut World, admin: &Caller) -> HostId {
 async fn under_way(world: &World, flow: &str) -> Vec<Task> {
     let all = world.documents("tasks").await.into_values();
     let all = all.map(|text| serde_json::from_str::<Task>(&text).unwrap());
-    all.filter(|task| task.flow == flow && !task.state.ended()).collect()
+    all.filter(|task| task.flow == flow && !task.state.ended())
+        .collect()
 }
 
 #[tokio::test]
@@ -415,24 +685,38 @@ async fn a_guest_is_plugged_in_and_learns_of_others_and_of_rules() {
     let image = active_image(&world, &member).await;
     let fake = world.hosts[&host].fake.clone();
     let network = fake.network();
-    let first = world.cloud.create_server(&member, on(vec![in_network()], image)).await.unwrap();
+    let first = world
+        .cloud
+        .create_server(&member, on(vec![in_network()], image))
+        .await
+        .unwrap();
     let ended = Engine::new(&world).await.carry(&first.task).await;
     assert_eq!(ended.state, TaskState::Done, "{:?}", ended.reason);
     let port = first.server.spec.ports[0];
     let there = network.ports().await.unwrap();
-    assert_eq!(there.iter().map(|p| (p.port, p.network)).collect::<Vec<_>>(), [(port, made.id())]);
+    assert_eq!(
+        there.iter().map(|p| (p.port, p.network)).collect::<Vec<_>>(),
+        [(port, made.id())]
+    );
     let domain = fake.domain(first.server.id()).unwrap().unwrap();
     assert!(domain.spec.nics[0].device.is_some(), "{:?}", domain.spec.nics);
     let wiring = fake.wiring(port).unwrap().unwrap();
     let own = Prefix::host(wiring.addresses[0]);
     let members = |wiring: &skyloom_hypervisor::PortWiring| {
-        let v4 = wiring.rules.iter().find(|r| r.direction == Direction::Ingress && r.family == Family::Ipv4);
+        let v4 = wiring
+            .rules
+            .iter()
+            .find(|r| r.direction == Direction::Ingress && r.family == Family::Ipv4);
         v4.unwrap().remote.clone().unwrap()
     };
     assert_eq!(members(&wiring), [own], "the default group lets its own ports in");
 
     // A second one: the first is told, by a task of its own and without an order for the guest.
-    let second = world.cloud.create_server(&member, on(vec![in_network()], image)).await.unwrap();
+    let second = world
+        .cloud
+        .create_server(&member, on(vec![in_network()], image))
+        .await
+        .unwrap();
     let rewires = under_way(&world, "port.rewire").await;
     assert_eq!(rewires.len(), 1);
     let mut engine = Engine::new(&world).await;
@@ -449,16 +733,33 @@ async fn a_guest_is_plugged_in_and_learns_of_others_and_of_rules() {
     assert_eq!(unchanged.spec.generation, domain.spec.generation);
 
     // A rule more.
-    let group = world.cloud.get_port(&member, port).await.unwrap().value.spec.security_groups[0];
+    let group = world
+        .cloud
+        .get_port(&member, port)
+        .await
+        .unwrap()
+        .value
+        .spec
+        .security_groups[0];
     let rules = now.rules.len();
-    let icmp = AddRule { protocol: Some(Protocol::Icmp), ..rule(Direction::Ingress) };
+    let icmp = AddRule {
+        protocol: Some(Protocol::Icmp),
+        ..rule(Direction::Ingress)
+    };
     world.cloud.add_rule(&member, group, icmp).await.unwrap();
     let rewires = under_way(&world, "port.rewire").await;
-    assert_eq!(Engine::new(&world).await.carry(&rewires[0]).await.state, TaskState::Done);
+    assert_eq!(
+        Engine::new(&world).await.carry(&rewires[0]).await.state,
+        TaskState::Done
+    );
     assert_eq!(fake.wiring(port).unwrap().unwrap().rules.len(), rules + 1);
 
     for made in [&first, &second] {
-        let deleted = world.cloud.delete_server(&member, made.server.id()).await.unwrap();
+        let deleted = world
+            .cloud
+            .delete_server(&member, made.server.id())
+            .await
+            .unwrap();
         let ended = Engine::new(&world).await.carry(&deleted.task).await;
         assert_eq!(ended.state, TaskState::Done);
     }

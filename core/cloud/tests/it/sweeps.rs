@@ -82,7 +82,11 @@ impl Site {
             nics: Vec::new(),
         };
         self.fake(host).hypervisor().define(&spec).await.unwrap();
-        self.fake(host).storage().create_seed(id, "seed", b"left").await.unwrap();
+        self.fake(host)
+            .storage()
+            .create_seed(id, "seed", b"left")
+            .await
+            .unwrap();
         let seen = VmObservation {
             server: id,
             project: self.admin.project,

@@ -156,11 +156,7 @@ impl World {
         let mut found: Versioned<Host> =
             Versioned::decode(&self.store.get(&at).await.unwrap().unwrap()).unwrap();
         found.value.status.reachable = true;
-        found.value.status.facts = Some(
-            skyloom_hypervisor::facts_of(&fake.hypervisor())
-                .await
-                .unwrap(),
-        );
+        found.value.status.facts = Some(skyloom_hypervisor::facts_of(&fake.hypervisor()).await.unwrap());
         let txn = Txn::new().replace(at, found.modified, Value::json(&found.value).unwrap());
         assert!(self.store.commit(txn).await.unwrap().committed().is_some());
         let jobs = jobs_of(id, &fake, &self.repo, self.store.clone());

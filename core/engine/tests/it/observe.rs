@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use skyloom_model::{
     Activity, Flavor, FlavorRef, FlavorSpec, Host, HostId, HostSpec, HostStatus, Hostname, Id, ImageRef,
-    Lifecycle, Meta, Name, Placement, PowerState, Resource as _, Resources, Scope, Server,
-    ServerId, ServerSpec, ServerStatus, VmObservation, paths,
+    Lifecycle, Meta, Name, Placement, PowerState, Resource as _, Resources, Scope, Server, ServerId,
+    ServerSpec, ServerStatus, VmObservation, paths,
 };
 
 use crate::site::Site;
@@ -63,6 +63,7 @@ async fn seen(busy: bool) -> Seen {
             host_labels: Default::default(),
             anti_affinity_group: None,
             running: true,
+            rescue: None,
         },
         status: ServerStatus {
             activity: busy.then(|| Activity {

@@ -29,7 +29,12 @@ const ARCHIVES: [&[u8]; 8] = [
 
 pub(super) fn kernel<R: Read + Seek>(file: &mut Source<'_, R>) -> Result<ImageFacts, Refusal> {
     let head = bounded(file, "image.no_kernel")?;
-    let no_kernel = |what: &str| Refusal::new("image.no_kernel", format!("the content is no kernel of x86: {what}"));
+    let no_kernel = |what: &str| {
+        Refusal::new(
+            "image.no_kernel",
+            format!("the content is no kernel of x86: {what}"),
+        )
+    };
     if head.len() < 0x264 {
         return Err(no_kernel("it is too short for a header"));
     }
@@ -53,7 +58,8 @@ pub(super) fn kernel<R: Read + Seek>(file: &mut Source<'_, R>) -> Result<ImageFa
 pub(super) fn initrd<R: Read + Seek>(file: &mut Source<'_, R>) -> Result<ImageFacts, Refusal> {
     let head = bounded(file, "image.no_initrd")?;
     if !ARCHIVES.iter().any(|magic| head.starts_with(magic)) {
-        let message = "the content is no first file system: it begins like no cpio archive, plain or compressed";
+        let message =
+            "the content is no first file system: it begins like no cpio archive, plain or compressed";
         return Err(Refusal::new("image.no_initrd", message));
     }
     Ok(facts(DiskFormat::Initrd, file.len))
@@ -101,7 +107,8 @@ mod tests {
 
     fn code(content: Vec<u8>, claimed: DiskFormat) -> Result<ImageFacts, String> {
         let len = content.len() as u64;
-        inspect(&mut Cursor::new(content), len, claimed, &Limits::default()).map_err(|refusal| refusal.reason().code)
+        inspect(&mut Cursor::new(content), len, claimed, &Limits::default())
+            .map_err(|refusal| refusal.reason().code)
     }
 
     #[test]
@@ -130,7 +137,12 @@ mod tests {
             file.resize(600, 0);
             assert!(code(file, DiskFormat::Initrd).is_ok());
         }
-        for bad in [least(), b"QFI\xfb0123456789abcdef".to_vec(), b"KDMV0123456789abcdef".to_vec(), Vec::new()] {
+        for bad in [
+            least(),
+            b"QFI\xfb0123456789abcdef".to_vec(),
+            b"KDMV0123456789abcdef".to_vec(),
+            Vec::new(),
+        ] {
             assert_eq!(code(bad, DiskFormat::Initrd).unwrap_err(), "image.no_initrd");
         }
     }

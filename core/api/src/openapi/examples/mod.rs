@@ -94,7 +94,9 @@ pub(super) fn request(operation: &str) -> Option<Value> {
         "create_servers" => json!({
             "count": 3, "server": {"name": "web", "image": "debian-13", "flavor": "m1.small"},
         }),
-        "batch_servers" => json!({"action": "stop", "selector": {"labels": {"env": "test"}}, "options": {"force": false}}),
+        "batch_servers" => {
+            json!({"action": "stop", "selector": {"labels": {"env": "test"}}, "options": {"force": false}})
+        }
         "update_server" => json!({"name": "web-1", "labels": {"env": "test"}}),
         "start_server_rescue" => json!({"image": "rescue"}),
         "rebuild_server" => json!({"image": "debian-13", "timeout_seconds": 60}),
@@ -118,7 +120,9 @@ pub(super) fn request(operation: &str) -> Option<Value> {
             "dns": ["192.168.10.2"],
         }),
         "update_subnet" => json!({"pools": [{"first": "192.168.10.10", "last": "192.168.10.250"}]}),
-        "create_port" => json!({"network": "backend", "fixed_address": "192.168.10.20", "security_groups": ["web"]}),
+        "create_port" => {
+            json!({"network": "backend", "fixed_address": "192.168.10.20", "security_groups": ["web"]})
+        }
         "update_port" => json!({"security_groups": ["web", "default"]}),
         "create_security_group" => json!({"name": "web", "description": "What the world may ask."}),
         "update_security_group" => json!({"description": "What everybody may ask."}),
@@ -200,13 +204,17 @@ pub(super) fn answer(operation: &str) -> Option<Value> {
         "list_networks" => list(json!(networks::network())),
         "get_subnet" | "create_subnet" | "update_subnet" => json!(networks::subnet()),
         "list_subnets" => list(json!(networks::subnet())),
-        "get_security_group" | "create_security_group" | "update_security_group" | "add_security_group_rule"
+        "get_security_group"
+        | "create_security_group"
+        | "update_security_group"
+        | "add_security_group_rule"
         | "remove_security_group_rule" => json!(networks::security_group()),
         "list_security_groups" => list(json!(networks::security_group())),
         "list_ports" => list(json!(r::port())),
         "get_volume" => json!(r::volume()),
         "list_volumes" => list(json!(r::volume())),
-        "create_volume" | "delete_volume" | "grow_volume" | "limit_volume" | "attach_volume" | "detach_volume" => {
+        "create_volume" | "delete_volume" | "grow_volume" | "limit_volume" | "attach_volume"
+        | "detach_volume" => {
             let verb = operation.trim_end_matches("_volume");
             json!({"volume": r::volume(), "task": r::task(&format!("volume.{verb}"))})
         }

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use skyloom_model::{
-    AddressRange, Direction, Family, Id, Network, NetworkSpec, Protocol, Remote, SecurityGroup, SecurityGroupSpec,
-    SecurityRule, Subnet, SubnetSpec,
+    AddressRange, Direction, Family, Id, Network, NetworkSpec, Protocol, Remote, SecurityGroup,
+    SecurityGroupSpec, SecurityRule, Subnet, SubnetSpec,
 };
 
 use super::records::{id, meta, own};

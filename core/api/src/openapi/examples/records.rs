@@ -10,14 +10,14 @@ use skyloom_cloud::{
     RecordChange, Reservation, ShownPlan,
 };
 use skyloom_model::{
-    Actor, DiskFormat, Event, EventKind, FORMAT, Flavor, FlavorRef, FlavorSpec, Hold, Host, HostFacts,
-    HostSpec, HostStatus, Hostname, Id, Image, ImageRef, ImageSource, ImageSpec, ImageState, ImageStatus,
-    Attachment, Pool, Snapshot, SnapshotDisk, SnapshotOf, SnapshotSpec, SnapshotState, SnapshotStatus, Volume, VolumeSource,
-    VolumeSpec, VolumeState, VolumeStatus, disk_of,
-    Incarnation, JobId, Keypair, KeypairSpec, Lifecycle, MacAddr, Meta, Name, NicKind, Order, OrderVerb,
-    Placement, Port, PortSpec, PortStatus, PowerState, Priority, Progress, Project, ProjectSpec,
-    Reason, Resources, RetryPolicy, Scope, Server, ServerSpec, ServerStatus, Subject, Task, TaskState,
-    Timestamp, Token, TokenHolder, TokenSpec,
+    Actor, Attachment, DiskFormat, Event, EventKind, FORMAT, Flavor, FlavorRef, FlavorSpec, Hold, Host,
+    HostFacts, HostSpec, HostStatus, Hostname, Id, Image, ImageRef, ImageSource, ImageSpec, ImageState,
+    ImageStatus, Incarnation, JobId, Keypair, KeypairSpec, Lifecycle, MacAddr, Meta, Name, NicKind, Order,
+    OrderVerb, Placement, Pool, Port, PortSpec, PortStatus, PowerState, Priority, Progress, Project,
+    ProjectSpec, Reason, Resources, RetryPolicy, Scope, Server, ServerSpec, ServerStatus, Snapshot,
+    SnapshotDisk, SnapshotOf, SnapshotSpec, SnapshotState, SnapshotStatus, Subject, Task, TaskState,
+    Timestamp, Token, TokenHolder, TokenSpec, Volume, VolumeSource, VolumeSpec, VolumeState, VolumeStatus,
+    disk_of,
 };
 use uuid::Uuid;
 

@@ -5,7 +5,9 @@ use axum::extract::State;
 use http::StatusCode;
 use serde::Deserialize;
 use skyloom_identity::{AuthScope, Deed, Doomed};
-use skyloom_model::{Image, Keypair, Name, Port, Project, ProjectId, Reason, Resource, Scope, Server, Snapshot, Volume, paths};
+use skyloom_model::{
+    Image, Keypair, Name, Port, Project, ProjectId, Reason, Resource, Scope, Server, Snapshot, Volume, paths,
+};
 use skyloom_store::{ListOptions, Prefix};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -102,7 +104,14 @@ async fn delete(State(state): State<AppState>, asker: Asker, id: RawId) -> Resul
 
 /// That nothing is in a project.
 pub(super) async fn is_empty(state: &AppState, project: ProjectId) -> Result<()> {
-    for kind in [Server::KIND, Image::KIND, Keypair::KIND, Port::KIND, Volume::KIND, Snapshot::KIND] {
+    for kind in [
+        Server::KIND,
+        Image::KIND,
+        Keypair::KIND,
+        Port::KIND,
+        Volume::KIND,
+        Snapshot::KIND,
+    ] {
         let below =
             Prefix::parse(&paths::scoped(kind, Scope::Project(project))).map_err(|_| ApiError::internal())?;
         let found = state

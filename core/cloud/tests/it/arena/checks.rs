@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use skyloom_model::{
-    Claim, HostLedger, Image, ImageState, Lifecycle, Port, Resource as _, Server, ServerId, Task,
-    TaskState, VmObservation, paths,
+    Claim, HostLedger, Image, ImageState, Lifecycle, Port, Resource as _, Server, ServerId, Task, TaskState,
+    VmObservation, paths,
 };
 use skyloom_scheduler::claim;
 
@@ -22,7 +22,10 @@ impl CloudWorld {
             let (name, status) = (&server.meta.name, &server.status);
             let home = status.placement.as_ref().map(|p| &self.world.hosts[&p.host].fake);
             let domain = home.and_then(|fake| fake.domain(server.id()).unwrap());
-            let steady = matches!(status.lifecycle, Lifecycle::Active | Lifecycle::Error | Lifecycle::Recycled);
+            let steady = matches!(
+                status.lifecycle,
+                Lifecycle::Active | Lifecycle::Error | Lifecycle::Recycled
+            );
             if !steady || status.activity.is_some() {
                 left.push(format!(
                     "{name} is {:?} with {:?}",

@@ -29,7 +29,10 @@ impl CloudWorld {
         let [gone, unknown] = [(); 2].map(|()| ServerId::fresh(&*self.world.ids));
         let mut planted = BTreeSet::from([gone, unknown]);
         let fake = self.world.hosts[&host].fake.clone();
-        fake.storage().create_seed(unknown, "seed", b"left").await.unwrap();
+        fake.storage()
+            .create_seed(unknown, "seed", b"left")
+            .await
+            .unwrap();
         let elsewhere = self.world.hosts.len() > 1;
         for (id, generation) in [(gone, 7), (server, 1)] {
             if id == server && !elsewhere {
