@@ -17,6 +17,7 @@ mod error;
 mod event;
 mod ids;
 mod job;
+mod mac;
 mod meta;
 mod name;
 mod network;
@@ -43,6 +44,7 @@ pub use ids::{
     SecurityGroupId, SeededIds, ServerId, SnapshotId, SubnetId, TaskId, TokenId, UserId, VolumeId,
 };
 pub use job::{JobRecord, JobState, JobWant, StepRecord, WorkerMark};
+pub use mac::MacAddr;
 pub use meta::{Meta, Resource, Scope};
 pub use name::{Hostname, MAX_NAME_LEN, Name, NameError};
 pub use network::{
@@ -56,8 +58,8 @@ pub use rescue::{BootFile, RESCUE_DISK, RESCUE_SEED, Rescue, RescueMedia};
 pub use resources::{
     AgentStatus, Claim, DEFAULT_DOMAIN, DiskFormat, Flavor, FlavorSpec, Host, HostFacts, HostLedger,
     HostSpec, HostStatus, Image, ImageSource, ImageSpec, ImageState, ImageStatus, Keypair, KeypairSpec,
-    MacAddr, NicKind, Port, PortSpec, PortStatus, Project, ProjectSpec, Resources, Token, TokenHolder,
-    TokenSpec, VmObservation,
+    NicKind, Port, PortSpec, PortStatus, Project, ProjectSpec, Resources, Token, TokenHolder, TokenSpec,
+    VmObservation,
 };
 pub use secret::{Secret, ServerSecrets};
 pub use server::{

@@ -40,10 +40,10 @@ pub use server_power::{ServerReboot, ServerStart, ServerStop};
 pub use server_rebuild::{RebuildParams, ServerRebuild, ServerTidy};
 pub use server_recycle::ServerRecycle;
 pub use server_rescue::{RescueParams, ServerStartRescue, ServerStopRescue};
-pub use snapshot::{SnapshotCreate, SnapshotDelete, SnapshotRevert};
+pub(crate) use snapshot::{SnapshotCreate, SnapshotDelete, SnapshotRevert};
 pub(crate) use volume::{GrowParams, LimitParams, VolumeCreateParams, VolumeFrom, pool_label};
-pub use volume::{VolumeCreate, VolumeDelete, VolumeGrow, VolumeLimit};
-pub use volume_attach::{VolumeAttach, VolumeDetach};
+pub(crate) use volume::{VolumeCreate, VolumeDelete, VolumeGrow, VolumeLimit};
+pub(crate) use volume_attach::{VolumeAttach, VolumeDetach};
 
 /// All flows of this crate.
 #[must_use]

@@ -22,13 +22,13 @@ use crate::jobs::{SnapshotInput, Taken, Target};
 
 /// Takes a snapshot.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct SnapshotCreate;
+pub(crate) struct SnapshotCreate;
 /// Makes disks what they were.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct SnapshotRevert;
+pub(crate) struct SnapshotRevert;
 /// Removes a snapshot.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct SnapshotDelete;
+pub(crate) struct SnapshotDelete;
 
 /// A snapshot with what it is of.
 struct Whole {

@@ -27,16 +27,16 @@ const COPY_SECONDS: u64 = 6 * 3600;
 
 /// Makes a volume.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct VolumeCreate;
+pub(crate) struct VolumeCreate;
 /// Removes a volume that no server has.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct VolumeDelete;
+pub(crate) struct VolumeDelete;
 /// Makes a volume larger, attached or not.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct VolumeGrow;
+pub(crate) struct VolumeGrow;
 /// Sets what a volume may do, at most.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct VolumeLimit;
+pub(crate) struct VolumeLimit;
 
 /// Parameters of `volume.create`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

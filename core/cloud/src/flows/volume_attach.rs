@@ -13,10 +13,10 @@ use crate::jobs::PlaceInput;
 
 /// Gives a volume to a server.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct VolumeAttach;
+pub(crate) struct VolumeAttach;
 /// Takes a volume from its server.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct VolumeDetach;
+pub(crate) struct VolumeDetach;
 
 fn job(task: &Task, kind: &str, title: &str, volume: &Volume, server: &Server) -> Result<JobSpec, Reason> {
     let attachment = volume.status.attachment.as_ref().ok_or_else(|| {

@@ -16,6 +16,7 @@ mod facade_tokens;
 mod flows;
 mod golden;
 mod limits;
+mod networked;
 mod networks;
 mod paging;
 mod permissions;
