@@ -1,6 +1,5 @@
 //! Opens the host's parts and runs the agent.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use skyloom::agent::{

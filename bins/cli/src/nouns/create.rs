@@ -20,7 +20,6 @@ const MAX_USER_DATA: u64 = 64 * 1024;
 pub(super) const EXAMPLES: &str = "Examples:
   skyloom server create web-1 --image debian --flavor small --key me --wait
   skyloom server create db-1 --image debian --flavor large --anti-affinity db --user-data init.yaml
-  skyloom server create --hostname web-2 --image debian --flavor small --password-file - < secret
   skyloom server create web --count 3 --image debian --flavor small
   TASK=$(skyloom server create web-3 --image debian --flavor small --no-wait -o name)";
 

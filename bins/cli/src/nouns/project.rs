@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde_json::Value;
 use skyloom_model::Project;
 
 use super::directory::{self, Kind, Switch, fields, id};
@@ -194,6 +194,8 @@ fn tree(all: &[Value]) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn project(n: u128, name: &str, parent: Option<u128>) -> Value {

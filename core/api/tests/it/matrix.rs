@@ -215,7 +215,19 @@ fn filled(path: &str, world: &World) -> (String, bool) {
 fn in_projects(kind: &str) -> bool {
     matches!(
         kind,
-        "server" | "keypair" | "image" | "port" | "task" | "plan" | "event" | "watch"
+        "server"
+            | "keypair"
+            | "image"
+            | "network"
+            | "subnet"
+            | "port"
+            | "security-group"
+            | "volume"
+            | "snapshot"
+            | "task"
+            | "plan"
+            | "event"
+            | "watch"
     )
 }
 
@@ -286,6 +298,7 @@ fn absent(operation: &str, code: &str) -> bool {
             | ("remove_member", "membership.not_found")
             | ("unimply_role", "implication.not_found")
             | ("download_image", "image.not_found")
+            | ("create_volume" | "create_snapshot", "server.not_found")
     )
 }
 

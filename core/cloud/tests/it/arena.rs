@@ -11,8 +11,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 use skyloom_cloud::{
-    Caller, CreateServer, DeleteServer, EngineParts, RebuildServer, StartRescue, StopOptions, Suspects,
-    SweepHost, cloud_flows, engine_jobs,
+    AddRule, Caller, CreateServer, DeleteServer, EngineParts, RebuildServer, StartRescue, StopOptions,
+    Suspects, SweepHost, cloud_flows, engine_jobs,
 };
 use skyloom_flow::harness::{self, Arena, Back, Case, Digest};
 use skyloom_flow::{Companion, FlowRegistry, JobRegistry};
@@ -20,18 +20,20 @@ use skyloom_hypervisor::{EffectKind, FakeWorld, Hypervisor as _, Inspection};
 use skyloom_image::Limits;
 use skyloom_model::action::ACTIONS;
 use skyloom_model::{
-    Clock, HostId, Ids, ImageId, JobRecord, ManualClock, OrderVerb, PowerState, ProjectId, Resource as _,
-    Server, ServerAction, ServerId, SnapshotId, Task, TaskId, TaskState, Timestamp, VmObservation, VolumeId,
-    paths,
+    Clock, Direction, HostId, Ids, ImageId, JobRecord, ManualClock, OrderVerb, PowerState, ProjectId,
+    Protocol, Resource as _, Server, ServerAction, ServerId, SnapshotId, Task, TaskId, TaskState, Timestamp,
+    VmObservation, VolumeId, paths,
 };
 use skyloom_scheduler::{FilterScheduler, Scheduler};
 use skyloom_store::{DynBackend, MemoryConfig, MemoryStore, Txn, Value};
 
 use crate::engine::{Engine, FixedFetch, active_image};
+use crate::networked::{in_network, networked, under_way};
+use crate::networks::{network, rule, subnet};
 use crate::world::{DISK, World, bytes, image, jobs_of, key, server};
 
 /// All cases. A flow without one fails `every_flow_is_tortured`.
-const CASES: [Case; 43] = [
+const CASES: [Case; 44] = [
     case("server.create", "with a config drive, on two hosts", Back::Before),
     case("server.create", "left off, on the only host", Back::Before),
     case("server.start", "of one that is off", Back::Before),
@@ -67,6 +69,7 @@ const CASES: [Case; 43] = [
     case("snapshot.create", "of one that runs", Back::Before),
     case("snapshot.revert", "of one that is off", Back::Between),
     case("snapshot.delete", "that nobody has", Back::Between),
+    case("port.rewire", "of a server in a network", Back::Between),
     case("image.import", "of what was sent", Back::Before),
     case("image.import", "of what is fetched", Back::Before),
     case("image.delete", "of an active one", Back::Between),
@@ -158,6 +161,19 @@ impl CloudWorld {
             }
             _ => TaskState::Done,
         };
+        if self.case.flow == "port.rewire" {
+            networked(&mut self.world, &self.admin).await;
+            let cloud = &self.world.cloud;
+            cloud
+                .create_network(&self.caller, network("backend"))
+                .await
+                .unwrap();
+            cloud
+                .create_subnet(&self.caller, subnet("10.1.0.0/24"))
+                .await
+                .unwrap();
+            request.networks = Some(vec![in_network()]);
+        }
         let made = self
             .world
             .cloud
@@ -389,6 +405,20 @@ impl harness::World for CloudWorld {
                 sweep.await.unwrap().task
             }
             ("claim.release", _) => self.release().await,
+            ("port.rewire", _) => {
+                let port = self.servers().await[&old()].spec.ports[0];
+                let port = cloud.get_port(caller, port).await.unwrap().value;
+                let asked = AddRule {
+                    protocol: Some(Protocol::Tcp),
+                    port_min: Some(1000 + self.world.documents("tasks").await.len() as u16),
+                    ..rule(Direction::Ingress)
+                };
+                cloud
+                    .add_rule(caller, port.spec.security_groups[0], asked)
+                    .await
+                    .unwrap();
+                under_way(&self.world, "port.rewire").await.remove(0)
+            }
             (flow, name) if flow.starts_with("volume.") || flow.starts_with("snapshot.") => {
                 self.ask_of_volumes(flow, name).await
             }

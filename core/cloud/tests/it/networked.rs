@@ -21,7 +21,7 @@ fn on(networks: Vec<NetworkRequest>, image: ImageId) -> CreateServer {
     }
 }
 
-fn in_network() -> NetworkRequest {
+pub(crate) fn in_network() -> NetworkRequest {
     NetworkRequest {
         network: Some("backend".to_owned()),
         ..NetworkRequest::default()
@@ -99,7 +99,7 @@ async fn a_server_reserves_in_its_create_and_gives_back_in_its_delete() {
 }
 
 /// A host that can plug guests into networks.
-async fn networked(world: &mut World, admin: &Caller) -> HostId {
+pub(crate) async fn networked(world: &mut World, admin: &Caller) -> HostId {
     let id = world.host(admin, "h").await;
     let at = key(&paths::resource(Host::KIND, Scope::System, id.uuid()));
     let found = world.store.get(&at).await.unwrap().unwrap();
@@ -117,7 +117,7 @@ async fn networked(world: &mut World, admin: &Caller) -> HostId {
 }
 
 /// The unfinished tasks of a flow.
-async fn under_way(world: &World, flow: &str) -> Vec<Task> {
+pub(crate) async fn under_way(world: &World, flow: &str) -> Vec<Task> {
     let all = world.documents("tasks").await.into_values();
     let all = all.map(|text| serde_json::from_str::<Task>(&text).unwrap());
     all.filter(|task| task.flow == flow && !task.state.ended())
