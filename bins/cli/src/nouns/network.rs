@@ -192,7 +192,7 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
             let body = said([
                 ("name", Some(json!(name))),
                 ("mtu", mtu.map(|mtu| json!(mtu))),
-                ("port_security", no_port_security.then(|| json!(false))),
+                ("port_security", no_port_security.then_some(json!(false))),
                 ("description", description.map(|text| json!(text))),
             ]);
             let made: Network = app.client()?.post(kind(Network::KIND), &body).await?;
@@ -233,7 +233,7 @@ pub(super) async fn run_subnet(app: &App, verb: SubnetVerb) -> Result<()> {
                 ("gateway", args.gateway.map(|gateway| json!(gateway))),
                 ("pools", some(&args.pools)),
                 ("dns", some(&args.dns)),
-                ("dhcp", args.no_dhcp.then(|| json!(false))),
+                ("dhcp", args.no_dhcp.then_some(json!(false))),
             ]);
             let made: Subnet = client.post(kind(Subnet::KIND), &body).await?;
             app.print().one(&made)

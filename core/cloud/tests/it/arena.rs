@@ -408,9 +408,11 @@ impl harness::World for CloudWorld {
             ("port.rewire", _) => {
                 let port = self.servers().await[&old()].spec.ports[0];
                 let port = cloud.get_port(caller, port).await.unwrap().value;
+                let at = 1000 + self.world.documents("tasks").await.len() as u16;
                 let asked = AddRule {
                     protocol: Some(Protocol::Tcp),
-                    port_min: Some(1000 + self.world.documents("tasks").await.len() as u16),
+                    port_min: Some(at),
+                    port_max: Some(at),
                     ..rule(Direction::Ingress)
                 };
                 cloud
