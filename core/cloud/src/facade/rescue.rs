@@ -61,16 +61,12 @@ impl Cloud {
         if let Some(password) = &request.password {
             checks::password::given(password.expose())?;
         }
-        let generated = request
-            .password
-            .is_none()
-            .then(|| checks::password::generate(&*self.parts.ids));
-        let password = request
-            .password
-            .clone()
-            .or_else(|| generated.clone().map(Secret::new));
-        let Some(password) = password else {
-            return Err(CloudError::internal("no password for the rescue system"));
+        let (password, generated) = match &request.password {
+            Some(given) => (given.clone(), None),
+            None => {
+                let made = checks::password::generate(&*self.parts.ids);
+                (Secret::new(made.clone()), Some(made))
+            }
         };
         let hashed = hash::crypt(password, &*self.parts.ids).await?;
         let digest = json!([id, request.told()]);

@@ -73,18 +73,26 @@ impl Cloud {
             if mark.value.at > self.now() {
                 break;
             }
-            let server = self
-                .resource::<Server>(mark.value.scope, mark.value.server.uuid())
-                .await?;
-            if let Some(server) = server
-                && (self.see_to(&server.value).await? || self.tidy_up(&server).await?)
-            {
-                asked += 1;
+            match self.see_to_mark(&mark.value).await {
+                Ok(now) => asked += usize::from(now),
+                // It stays for the next look, and holds up none behind it.
+                Err(error) => {
+                    tracing::warn!(server = %mark.value.server, %error, "what is due cannot be asked for now");
+                    continue;
+                }
             }
             // Another process may have been faster: then it is gone.
             self.commit(mark.delete()).await?;
         }
         Ok(asked)
+    }
+
+    /// Asks for what a mark is for. Whether anything was asked for now.
+    async fn see_to_mark(&self, mark: &Timer) -> Result<bool> {
+        let Some(server) = self.resource::<Server>(mark.scope, mark.server.uuid()).await? else {
+            return Ok(false);
+        };
+        Ok(self.see_to(&server.value).await? || self.tidy_up(&server).await?)
     }
 
     /// Asks for what a server's time has come for, once. Whether it was asked for now.
