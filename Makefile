@@ -20,12 +20,13 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
+# Two rounds: what is installed may put off a package that was there in another version.
 deps: ## install the Debian packages that builds and tests need
-	@missing=(); for p in $(PACKAGES); do \
+	@for round in 1 2; do missing=(); for p in $(PACKAGES); do \
 	  dpkg-query -W -f='$${Status}' "$$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$$p"); done; \
-	if [ $${#missing[@]} -gt 0 ]; then echo "installing: $${missing[*]}"; \
+	[ $${#missing[@]} -gt 0 ] || break; echo "installing: $${missing[*]}"; \
 	  $(SUDO) apt-get update -qq; \
-	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null; fi
+	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null; done
 
 guest: $(GUEST) ## the small bootable guest image
 $(GUEST): $(wildcard tools/guest/*) | deps
