@@ -31,7 +31,6 @@ pub(crate) enum Verb {
     #[command(
         visible_alias = "ls",
         after_help = "Examples:
-  skyloom server list
   skyloom server list --label env=test -o wide
   skyloom server list --power stopped --flavor m1.small
   skyloom server list --host rack1-07
