@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use skyloom_model::{
-    DiskFormat, EventKind, PortId, Resources, Secret, SubnetId, TaskId, TaskState, Timestamp, TokenHolder,
+    DiskFormat, EventKind, OnCrash, PortId, Resources, Secret, SubnetId, TaskId, TaskState, Timestamp,
+    TokenHolder,
 };
 use uuid::Uuid;
 
@@ -59,6 +60,9 @@ pub struct CreateServer {
     pub anti_affinity_group: Option<String>,
     /// Whether it is turned on; by default it is.
     pub start: Option<bool>,
+    /// What is done when its process ends by itself; by default it is left off.
+    #[serde(default)]
+    pub on_crash: OnCrash,
 }
 
 impl CreateServer {

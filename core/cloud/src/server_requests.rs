@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use skyloom_model::{Lifecycle, PowerState, Reason, Secret, Server, ServerAction, ServerId, Task};
+use skyloom_model::{Lifecycle, OnCrash, PowerState, Reason, Secret, Server, ServerAction, ServerId, Task};
 
 use crate::{CreateServer, ShownOnce};
 
@@ -22,6 +22,8 @@ pub struct UpdateServer {
     pub labels: Option<BTreeMap<String, String>>,
     /// All metadata anew: at most 128 entries.
     pub metadata: Option<BTreeMap<String, String>>,
+    /// What is done when its process ends by itself.
+    pub on_crash: Option<OnCrash>,
 }
 
 /// What a server is rescued with: a disk over an image, or a kernel.

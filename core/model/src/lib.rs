@@ -27,6 +27,7 @@ mod readiness;
 mod reason;
 mod rescue;
 mod resources;
+mod restart;
 mod secret;
 mod server;
 pub mod state;
@@ -61,6 +62,7 @@ pub use resources::{
     NicKind, Port, PortSpec, PortStatus, Project, ProjectSpec, Resources, Token, TokenHolder, TokenSpec,
     VmObservation,
 };
+pub use restart::{Crashes, OnCrash, Timer};
 pub use secret::{Secret, ServerSecrets};
 pub use server::{
     Activity, Applied, FlavorRef, ImageRef, Lock, Overlays, Placement, Server, ServerSpec, ServerStatus,

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Actor, FlavorId, FlavorSpec, HostId, Hostname, ImageId, Lifecycle, Meta, Name, PortId, PowerState,
-    Reason, Rescue, Resource, Resources, TaskId, Timestamp, VolumeId,
+    Actor, Crashes, FlavorId, FlavorSpec, HostId, Hostname, ImageId, Lifecycle, Meta, Name, OnCrash, PortId,
+    PowerState, Reason, Rescue, Resource, Resources, TaskId, Timestamp, VolumeId,
 };
 
 /// A virtual machine.
@@ -72,6 +72,9 @@ pub struct ServerSpec {
     pub anti_affinity_group: Option<String>,
     /// Whether it is meant to run (`true`) or to be off.
     pub running: bool,
+    /// What is done when its process ends by itself.
+    #[serde(default, skip_serializing_if = "OnCrash::is_default")]
+    pub on_crash: OnCrash,
     /// What it boots instead of its own disks, while it is to be rescued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rescue: Option<Rescue>,
@@ -168,6 +171,9 @@ pub struct ServerStatus {
     /// When it last went from off to running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launched_at: Option<Timestamp>,
+    /// Its crashes in a row, after the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crashes: Option<Crashes>,
     /// What it was made of then. Where that differs from what is wanted, the next restart makes the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied: Option<Applied>,
@@ -200,6 +206,7 @@ impl ServerStatus {
             accelerator: None,
             fault: None,
             launched_at: None,
+            crashes: None,
             applied: None,
             root_disk: None,
             spare_disks: Vec::new(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use skyloom_model::{Host, HostId, Image, JobId, JobRecord, Plan, Server, Task, TaskId, Timestamp};
+use skyloom_model::{Host, HostId, Image, JobId, JobRecord, OnCrash, Plan, Server, Task, TaskId, Timestamp};
 use uuid::Uuid;
 
 /// One page of a list.
@@ -146,6 +146,8 @@ pub(crate) struct CreateServer {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) anti_affinity_group: Option<String>,
     pub(crate) start: bool,
+    #[serde(skip_serializing_if = "OnCrash::is_default")]
+    pub(crate) on_crash: OnCrash,
 }
 
 /// One NIC of [`CreateServer`].

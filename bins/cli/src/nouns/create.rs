@@ -1,6 +1,6 @@
 //! `skyloom server create`
 
-use skyloom_model::{Flavor, Image, Keypair, Server};
+use skyloom_model::{Flavor, Image, Keypair, OnCrash, Server};
 
 use super::server::Outcome;
 use super::{read_secret, read_text};
@@ -71,8 +71,27 @@ pub(crate) struct CreateArgs {
     /// Make it and leave it off
     #[arg(long)]
     no_start: bool,
+    /// What is done when its process ends by itself: `leave` it off, or `restart` it, each time later while it keeps ending
+    #[arg(long, value_enum, default_value_t = CrashArg::Leave)]
+    on_crash: CrashArg,
     #[command(flatten)]
     wait: WaitArgs,
+}
+
+/// `--on-crash`.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(super) enum CrashArg {
+    Leave,
+    Restart,
+}
+
+impl From<CrashArg> for OnCrash {
+    fn from(asked: CrashArg) -> Self {
+        match asked {
+            CrashArg::Leave => Self::Leave,
+            CrashArg::Restart => Self::Restart,
+        }
+    }
 }
 
 const NETWORK_FORM: &str = "is none of user, user:VNIC_TYPE, port=ID and NETWORK, the last with ,address=ADDRESS and ,group=GROUP behind it";
@@ -133,6 +152,7 @@ pub(super) async fn run(app: &App, args: CreateArgs) -> Result<()> {
         host_labels: args.host_labels.into_iter().collect(),
         anti_affinity_group: args.anti_affinity,
         start: !args.no_start,
+        on_crash: args.on_crash.into(),
     };
     if let Some(count) = args.count {
         let body = serde_json::json!({ "count": count, "server": request });

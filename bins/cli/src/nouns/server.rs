@@ -96,6 +96,7 @@ pub(crate) enum Verb {
     #[command(after_help = "Examples:
   skyloom server update web-1 --name web-2
   skyloom server update web-1 --label env=test --label tier=web
+  skyloom server update web-1 --on-crash restart
   skyloom server update web-1 --no-labels")]
     Update(server_more::UpdateArgs),
     /// Refuse changes of servers until they are unlocked

@@ -3,8 +3,9 @@
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use skyloom_model::{Image, Resource as _, Server, Timestamp};
+use skyloom_model::{Image, OnCrash, Resource as _, Server, Timestamp};
 
+use super::create::CrashArg;
 use super::server::{Outcome, act};
 use crate::app::{self, App};
 use crate::args::{ListArgs, WaitArgs, YesArg};
@@ -71,6 +72,9 @@ pub(crate) struct UpdateArgs {
     /// All metadata anew; may be given several times
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
     metadata: Vec<(String, String)>,
+    /// What is done when its process ends by itself
+    #[arg(long, value_enum)]
+    on_crash: Option<CrashArg>,
 }
 
 /// How a server is rebuilt.
@@ -174,8 +178,12 @@ pub(super) async fn update(app: &App, args: UpdateArgs) -> Result<()> {
     if !args.metadata.is_empty() {
         body.insert("metadata".to_owned(), pairs(args.metadata));
     }
+    if let Some(on_crash) = args.on_crash {
+        body.insert("on_crash".to_owned(), json!(OnCrash::from(on_crash)));
+    }
     if body.is_empty() {
-        return Err(CliError::usage("nothing is to be changed").hint("give --name, --label or --metadata"));
+        return Err(CliError::usage("nothing is to be changed")
+            .hint("give --name, --label, --metadata or --on-crash"));
     }
     let client = app.client()?;
     let server: Server = resolve::one(&client, &args.server).await?;

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 use skyloom_model::{
-    Event, Flavor, Host, Image, ImageSource, Keypair, Meta, Order, Port, Project, Resources, Scope, Server,
-    Task, Timestamp,
+    Event, Flavor, Host, Image, ImageSource, Keypair, Meta, Order, Port, PowerState, Project, Resources,
+    Scope, Server, Task, Timestamp,
 };
 
 use crate::text::{age, bytes, mib, word};
@@ -115,6 +115,14 @@ impl Row for Server {
         }
         if let Some(at) = status.purge_at {
             pairs.push(("Purged at", at.to_string()));
+        }
+        if let Some(crashes) = &status.crashes {
+            let again = match crashes.restart_at {
+                Some(at) if status.power == PowerState::Crashed => format!("; started again at {at}"),
+                _ => String::new(),
+            };
+            let (count, last) = (crashes.count, crashes.last_at);
+            pairs.push(("Crashes", format!("{count} in a row, the last at {last}{again}")));
         }
         let pending = self.pending_restart();
         if !pending.is_empty() {

@@ -8,6 +8,7 @@
 //! | a server whose time in the recycle bin is over | `server.delete` |
 //! | a server with disks that it is no longer made of | `server.tidy` |
 //! | a server whose rescue is to end by itself | `server.stop-rescue` |
+//! | a server that crashed and is to be restarted | `server.start` |
 //!
 //! By the rules of the engine the first two do not happen; whoever edits the store by hand, restores an old backup or starts a
 //! guest behind the cloud's back is answered here. One look reads everything in pages: minutes apart, not seconds. Any number

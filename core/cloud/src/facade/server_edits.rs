@@ -13,7 +13,7 @@ use crate::{Caller, CloudError, FieldError, LockServer, Result, UpdateServer, ch
 const MOST_WHY: usize = 500;
 
 impl Cloud {
-    /// Changes name, labels and metadata of a server; what is absent stays.
+    /// Changes name, labels, metadata and what is done after a crash of a server; what is absent stays.
     ///
     /// # Errors
     /// `server.not_found`, `name.invalid`, `labels.invalid`, `metadata.…`, `precondition.failed`, `auth.forbidden`, those of
@@ -54,6 +54,9 @@ impl Cloud {
             }
             if let Some(metadata) = &request.metadata {
                 server.spec.metadata = metadata.clone();
+            }
+            if let Some(on_crash) = request.on_crash {
+                server.spec.on_crash = on_crash;
             }
             Ok(())
         })

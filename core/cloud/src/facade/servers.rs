@@ -129,6 +129,7 @@ impl Cloud {
                 host_labels: request.host_labels.clone(),
                 anti_affinity_group: request.anti_affinity_group.clone(),
                 running: start,
+                on_crash: request.on_crash,
                 rescue: None,
             },
             status: ServerStatus::new(Lifecycle::Building, PowerState::Unknown),
@@ -338,12 +339,13 @@ fn digest(request: &CreateServer) -> Json {
         host_labels,
         anti_affinity_group,
         start,
+        on_crash,
     } = request;
     json!({
         "name": name, "hostname": hostname, "image": image, "flavor": flavor, "keypairs": keypairs,
         "config_drive": config_drive, "password": password.is_some(), "user_data": user_data, "metadata": metadata,
         "networks": networks, "labels": labels, "host_labels": host_labels,
-        "anti_affinity_group": anti_affinity_group, "start": start,
+        "anti_affinity_group": anti_affinity_group, "start": start, "on_crash": on_crash,
     })
 }
 

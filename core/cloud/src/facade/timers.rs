@@ -1,7 +1,7 @@
 //! What of a server has its time: small marks in order of time, looked at every few seconds.
 //!
 //! ```text
-//!  start-rescue, recycle, … ── same commit ──> timers/{time}/{scope}/{server} ──> look: is it due by its record? ──> action, once
+//!  start-rescue, recycle, a crash seen, … ── same commit ──> timers/{time}/{scope}/{server} ──> look: is it due by its record? ──> action, once
 //! ```
 //!
 //! A mark says only when to look; what is done then, the server's record says. A mark that came for nothing (the rescue was left before)
@@ -9,8 +9,9 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use skyloom_model::{Scope, Server, ServerAction, ServerId, Timestamp, paths};
+use skyloom_model::{
+    Lifecycle, OnCrash, PowerState, Scope, Server, ServerAction, ServerId, Timer, Timestamp, paths,
+};
 use skyloom_store::{ListOptions, Txn, Value, Versioned};
 use tokio_util::sync::CancellationToken;
 
@@ -20,14 +21,6 @@ use crate::{ErrorKind, Result};
 
 /// Time between two looks.
 const PERIOD: Duration = Duration::from_secs(5);
-
-/// "Look at this server then."
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Timer {
-    at: Timestamp,
-    scope: Scope,
-    server: ServerId,
-}
 
 /// The part of a commit that has `server` looked at when `at` has come.
 pub(crate) fn timer(at: Timestamp, scope: Scope, server: ServerId) -> Result<Txn> {
@@ -139,17 +132,27 @@ impl Cloud {
         }
     }
 
-    /// What a server's time has come for: to leave the recycle bin for good, or its rescue.
+    /// What a server's time has come for: to leave the recycle bin for good, or its rescue, or to run again after a crash.
     fn due(&self, server: &Server) -> Option<ServerAction> {
         let (status, now) = (&server.status, self.now());
         let past = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
         let rescued_until = server.spec.rescue.as_ref().and_then(|rescue| rescue.until);
         if status.activity.is_some() {
             None
-        } else if status.lifecycle == skyloom_model::Lifecycle::Recycled && past(status.purge_at) {
+        } else if status.lifecycle == Lifecycle::Recycled && past(status.purge_at) {
             Some(ServerAction::Purge)
         } else if status.overlays.rescued && past(rescued_until) {
             Some(ServerAction::StopRescue)
+        } else if status.lifecycle == Lifecycle::Active
+            && status.power == PowerState::Crashed
+            && server.spec.on_crash == OnCrash::Restart
+            && server.spec.running
+            && status
+                .crashes
+                .and_then(|c| c.restart_at)
+                .is_none_or(|at| at <= now)
+        {
+            Some(ServerAction::Start)
         } else {
             None
         }

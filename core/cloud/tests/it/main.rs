@@ -26,6 +26,7 @@ mod query;
 mod quotas;
 mod reconcile;
 mod rescue;
+mod restart;
 mod server_actions;
 mod server_batches;
 mod settle;

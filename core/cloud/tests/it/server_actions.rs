@@ -260,6 +260,7 @@ async fn names_labels_and_metadata_change_at_once_also_under_a_task() {
         name: Some("shop-1".to_owned()),
         labels: Some(BTreeMap::from([("env".to_owned(), "test".to_owned())])),
         metadata: None,
+        ..UpdateServer::default()
     };
     let changed = cloud.update_server(&site.member, id, change).await.unwrap();
     assert_eq!(

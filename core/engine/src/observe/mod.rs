@@ -1,7 +1,7 @@
 //! What agents see becomes the status of servers and hosts.
 //!
 //! Level-based: each look compares what is recorded with what is seen and commits the difference, so events may be lost,
-//! doubled or late. It never touches `spec` and never starts work.
+//! doubled or late. It never touches `spec` and never starts work; of a crash it leaves a mark to look at the server later.
 
 mod hosts;
 
@@ -12,8 +12,8 @@ use std::time::Duration;
 use skyloom_flow::{Fence, compose};
 use skyloom_model::ablation::{Rule, kept};
 use skyloom_model::{
-    AgentStatus, Clock, Event, EventId, EventKind, FORMAT, Host, HostId, Ids, PowerState, Resource, Scope,
-    Server, Subject, VmObservation, paths,
+    AgentStatus, Clock, Crashes, Event, EventId, EventKind, FORMAT, Host, HostId, Id, Ids, OnCrash,
+    PowerState, Resource, Scope, Server, Subject, Timer, Timestamp, VmObservation, paths,
 };
 use skyloom_store::{
     Changed, DynBackend, Key, Mirror, MirrorDriver, Outcome, Result, Txn, Value, Versioned, latest,
@@ -24,6 +24,24 @@ use crate::{EngineConfig, prefix};
 
 /// Tries to commit one difference before it waits for the next look.
 const TRIES: usize = 5;
+
+/// Counts a crash, and has the server looked at when it is to run again.
+fn crashed(server: &mut Server, now: Timestamp) -> Result<Txn> {
+    let status = &mut server.status;
+    let on_crash = if server.spec.running {
+        server.spec.on_crash
+    } else {
+        OnCrash::Leave
+    };
+    let crashes = Crashes::after(status.crashes.as_ref(), status.launched_at, now, on_crash);
+    status.crashes = Some(crashes);
+    let Some(at) = crashes.restart_at else {
+        return Ok(Txn::new());
+    };
+    let (scope, server) = (server.meta.scope, Id::from_uuid(server.meta.id));
+    let key = compose::key(&paths::timer(at, scope, server))?;
+    Ok(Txn::new().put(key, Value::json(&Timer { at, scope, server })?))
+}
 
 #[derive(Debug)]
 pub(crate) struct Observers {
@@ -165,6 +183,9 @@ impl Looker {
                 let power = serde_json::to_value(seen.power).unwrap_or_default();
                 let message = format!("now {} ({cause})", power.as_str().unwrap_or_default());
                 told = told.and(self.event(&server.value, EventKind::ServerPower, message)?);
+                if seen.power == PowerState::Crashed {
+                    told = told.and(crashed(&mut server.value, now)?);
+                }
             }
             if self.write(&server, told).await? {
                 tracing::info!(server = %seen.server, power = ?seen.power, cause = seen.cause, "server observed");

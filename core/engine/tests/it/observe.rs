@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use skyloom_model::{
     Activity, Flavor, FlavorRef, FlavorSpec, Host, HostId, HostSpec, HostStatus, Hostname, Id, ImageRef,
-    Lifecycle, Meta, Name, Placement, PowerState, Resource as _, Resources, Scope, Server, ServerId,
-    ServerSpec, ServerStatus, VmObservation, paths,
+    Lifecycle, Meta, Name, OnCrash, Placement, PowerState, Resource as _, Resources, Scope, Server, ServerId,
+    ServerSpec, ServerStatus, Timer, VmObservation, paths,
 };
 
 use crate::site::Site;
@@ -63,6 +63,7 @@ async fn seen(busy: bool) -> Seen {
             host_labels: Default::default(),
             anti_affinity_group: None,
             running: true,
+            on_crash: OnCrash::Leave,
             rescue: None,
         },
         status: ServerStatus {
@@ -145,4 +146,28 @@ async fn what_another_host_sees_or_a_newer_order_left_is_not_taken_over() {
     let elsewhere = Seen { host: other, ..seen };
     elsewhere.see(5, PowerState::Crashed).await;
     assert_eq!(elsewhere.server().await.status.power, PowerState::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_is_counted_and_leaves_a_mark_only_where_a_restart_is_wanted() {
+    for on_crash in [OnCrash::Leave, OnCrash::Restart] {
+        let seen = seen(false).await;
+        let mut server = seen.server().await;
+        server.spec.on_crash = on_crash;
+        seen.site.put(&seen.path, &server).await;
+        let _running = seen.site.begin(None);
+        seen.see(5, PowerState::Crashed).await;
+        let crashes = seen.server().await.status.crashes.unwrap();
+        assert_eq!(crashes.count, 1);
+        assert_eq!(crashes.restart_at.is_some(), on_crash == OnCrash::Restart);
+        if let Some(at) = crashes.restart_at {
+            let scope = Scope::Project(seen.project);
+            let mark: Timer = seen.site.get(&paths::timer(at, scope, seen.id)).await.unwrap();
+            assert_eq!((mark.at, mark.server), (at, seen.id));
+        }
+        // Off by its own will is no crash.
+        seen.see(5, PowerState::Running).await;
+        seen.see(5, PowerState::Stopped).await;
+        assert_eq!(seen.server().await.status.crashes, Some(crashes));
+    }
 }

@@ -12,7 +12,7 @@ use skyloom_cloud::{
 use skyloom_model::{
     Actor, Attachment, DiskFormat, Event, EventKind, FORMAT, Flavor, FlavorRef, FlavorSpec, Hold, Host,
     HostFacts, HostSpec, HostStatus, Hostname, Id, Image, ImageRef, ImageSource, ImageSpec, ImageState,
-    ImageStatus, Incarnation, JobId, Keypair, KeypairSpec, Lifecycle, MacAddr, Meta, Name, NicKind, Order,
+    ImageStatus, Incarnation, JobId, Keypair, KeypairSpec, Lifecycle, MacAddr, Meta, Name, NicKind, OnCrash, Order,
     OrderVerb, Placement, Pool, Port, PortSpec, PortStatus, PowerState, Priority, Progress, Project,
     ProjectSpec, Reason, Resources, RetryPolicy, Scope, Server, ServerSpec, ServerStatus, Snapshot,
     SnapshotDisk, SnapshotOf, SnapshotSpec, SnapshotState, SnapshotStatus, Subject, Task, TaskState,
@@ -298,6 +298,7 @@ pub(super) fn server() -> Server {
             host_labels: BTreeMap::new(),
             anti_affinity_group: None,
             running: true,
+            on_crash: OnCrash::Leave,
             rescue: None,
         },
         status: ServerStatus {
