@@ -14,6 +14,7 @@ mod certificates;
 mod chaos;
 #[cfg(feature = "failpoints")]
 mod crash;
+mod day;
 mod dev;
 #[cfg(feature = "failpoints")]
 mod etcd;

@@ -73,13 +73,18 @@ impl Trio {
     }
 
     pub(crate) fn agent(&self) -> Process {
+        self.agent_of("fake")
+    }
+
+    /// The host's agent, on a hypervisor of that kind.
+    pub(crate) fn agent_of(&self, kind: &str) -> Process {
         let set = [
             format!("store.uri={}", self.sky.endpoint),
             format!("store.token_file={}/agent-token", self.dir.display()),
             format!("agent.host={}", self.host),
             "agent.name=h1".to_owned(),
             format!("agent.data_dir={}/host", self.dir.display()),
-            "hypervisor.kind=fake".to_owned(),
+            format!("hypervisor.kind={kind}"),
         ];
         let args: Vec<&str> = set.iter().flat_map(|s| ["--set", s.as_str()]).collect();
         Process::start("skyloom-agent", &args, &self.dir.join("agent.log"))

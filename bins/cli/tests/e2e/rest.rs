@@ -98,30 +98,8 @@ impl Rest {
         let history = world.history().unwrap();
         never_two_running(std::slice::from_ref(&history)).unwrap_or_else(|e| panic!("I1: {e}"));
 
-        let tasks: Vec<Task> = self.all("tasks");
-        let known: BTreeSet<String> = tasks.iter().map(|t| t.id.to_string()).collect();
-        for told in acknowledged {
-            assert!(known.contains(told), "I2: the acknowledged task {told} is gone");
-        }
-        for task in &tasks {
-            assert!(
-                task.state.ended(),
-                "I8: {} {:?} {:?}",
-                task.flow,
-                task.state,
-                task.reason
-            );
-        }
-        assert!(
-            self.keys("plans").len() <= tasks.len(),
-            "I3: more plans than tasks"
-        );
+        self.all_work_has_ended(acknowledged);
         self.effects_happened_once(&history);
-        self.ledgers_are_the_sum_of_their_claims();
-
-        for area in ["active", "jobs", "steps"] {
-            assert!(self.keys(area).is_empty(), "I12: {:?}", self.keys(area));
-        }
         let servers = self.servers();
         let claims: BTreeSet<ServerId> = self.all::<Claim>("claims").iter().map(|c| c.server).collect();
         let placed: BTreeSet<ServerId> = servers
@@ -143,6 +121,33 @@ impl Rest {
             let (_, power) = holding.domain.expect("a placed server has a domain");
             assert_eq!(power, servers[id].status.power, "{id}");
             assert_eq!(power, PowerState::Running, "{id}");
+        }
+    }
+
+    /// What the client was told of is there and has ended, and holds nothing any more.
+    pub(crate) fn all_work_has_ended(&self, acknowledged: &[String]) {
+        let tasks: Vec<Task> = self.all("tasks");
+        let known: BTreeSet<String> = tasks.iter().map(|t| t.id.to_string()).collect();
+        for told in acknowledged {
+            assert!(known.contains(told), "I2: the acknowledged task {told} is gone");
+        }
+        for task in &tasks {
+            assert!(
+                task.state.ended(),
+                "I8: {} {:?} {:?}",
+                task.flow,
+                task.state,
+                task.reason
+            );
+        }
+        assert!(
+            self.keys("plans").len() <= tasks.len(),
+            "I3: more plans than tasks"
+        );
+        self.ledgers_are_the_sum_of_their_claims();
+
+        for area in ["active", "jobs", "steps"] {
+            assert!(self.keys(area).is_empty(), "I12: {:?}", self.keys(area));
         }
     }
 
