@@ -65,7 +65,8 @@ pub(crate) enum Verb {
     AddRule(RuleArgs),
     /// Take one rule out
     #[command(after_help = "Examples:
-  skyloom security-group remove-rule web 01980c2e-7b7a-7000-8000-000000000021")]
+  skyloom security-group remove-rule web 01980c2e-7b7a-7000-8000-000000000021
+  skyloom sg remove-rule web 01980c2e-7b7a-7000-8000-000000000021")]
     RemoveRule {
         /// Name, id or beginning of the group's id
         group: String,
