@@ -66,7 +66,7 @@ pub(crate) enum Verb {
     /// Take one rule out
     #[command(after_help = "Examples:
   skyloom security-group remove-rule web 01980c2e-7b7a-7000-8000-000000000021
-  skyloom sg remove-rule web 01980c2e-7b7a-7000-8000-000000000021")]
+  skyloom security-group remove-rule db 01980c2e-7b7a-7000-8000-000000000022")]
     RemoveRule {
         /// Name, id or beginning of the group's id
         group: String,
