@@ -15,6 +15,7 @@ mod auth;
 mod edge;
 mod extract;
 mod fan;
+mod fields;
 mod health;
 mod held;
 mod observe;
@@ -29,7 +30,6 @@ mod sse;
 mod stream;
 
 use axum::middleware::from_fn_with_state;
-use bytes::Bytes;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use edge::{EdgeConfig, Network, NotANetwork, RateLimits, Source, protect};
@@ -44,20 +44,27 @@ use problem::ApiError;
 
 /// The whole API as a router.
 pub fn router(parts: ApiParts) -> axum::Router {
-    let document = openapi().to_json().unwrap_or_default();
-    let state = AppState::new(parts, Bytes::from(document));
+    let document = serde_json::to_value(openapi()).unwrap_or_default();
+    let state = AppState::new(parts, &document);
     let auth = from_fn_with_state(state.clone(), auth::authenticate);
     let time = from_fn_with_state(state.clone(), observe::limit_time);
     let rate = from_fn_with_state(state.clone(), edge::of_token);
+    let fields = from_fn_with_state(state.clone(), fields::guard);
     let source_rate = from_fn_with_state(state.clone(), edge::of_source);
     let routes = OpenApiRouter::new()
         .merge(
             routes::timed()
+                .route_layer(fields.clone())
                 .route_layer(rate.clone())
                 .route_layer(auth.clone())
                 .route_layer(time.clone()),
         )
-        .merge(routes::untimed().route_layer(rate).route_layer(auth))
+        .merge(
+            routes::untimed()
+                .route_layer(fields)
+                .route_layer(rate)
+                .route_layer(auth),
+        )
         .merge(routes::public().route_layer(source_rate).route_layer(time));
     let (router, _) = routes.split_for_parts();
     router

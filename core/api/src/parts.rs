@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::edge::{Edge, EdgeConfig};
 use crate::fan::Fans;
+use crate::fields::Fields;
 use crate::held;
 use crate::seats::Seats;
 
@@ -170,12 +171,14 @@ pub(crate) struct Shared {
     pub(crate) bytes: Arc<held::Bytes>,
     pub(crate) fans: Arc<Fans>,
     pub(crate) edge: Edge,
+    /// Where answers have fields that not everybody sees.
+    pub(crate) fields: Fields,
     /// The OpenAPI document.
     pub(crate) document: Bytes,
 }
 
 impl AppState {
-    pub(crate) fn new(parts: ApiParts, document: Bytes) -> Self {
+    pub(crate) fn new(parts: ApiParts, document: &serde_json::Value) -> Self {
         let limits = parts.limits;
         Self(Arc::new(Shared {
             requests: Seats::new(limits.max_requests, limits.max_requests_per_token),
@@ -184,7 +187,8 @@ impl AppState {
             bytes: held::Bytes::new(limits.max_bytes, limits.max_bytes_per_token),
             fans: Arc::default(),
             edge: Edge::new(parts.edge.clone(), parts.clock.clone(), &*parts.ids),
-            document,
+            fields: Fields::of(document),
+            document: Bytes::from(document.to_string()),
             parts,
         }))
     }

@@ -15,6 +15,7 @@ pub mod crash;
 mod custody;
 mod error;
 mod event;
+mod fields;
 mod ids;
 mod job;
 mod mac;
@@ -40,6 +41,7 @@ pub use crash::crash_point;
 pub use custody::{Copying, Custody, Guest, GuestReport, Hold, Incarnation, Kinship, Origin};
 pub use error::report;
 pub use event::{Event, EventKind};
+pub use fields::{FIELD_RULES, FieldRule, Unseen, field_rules};
 pub use ids::{
     EventId, FlavorId, HostId, Id, Ids, ImageId, KeypairId, NetworkId, OsIds, PortId, ProjectId,
     SecurityGroupId, SeededIds, ServerId, SnapshotId, SubnetId, TaskId, TokenId, UserId, VolumeId,

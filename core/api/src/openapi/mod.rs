@@ -1,6 +1,7 @@
 //! The OpenAPI 3.1 document: from the handlers and their types, completed by rules and checked examples.
 
 mod examples;
+mod fields;
 mod permissions;
 mod rules;
 

@@ -10,7 +10,7 @@ use utoipa::openapi::{
     ResponseBuilder, SchemaFormat, Type,
 };
 
-use super::{examples, permissions};
+use super::{examples, fields, permissions};
 
 const BEARER: &str = "bearer";
 
@@ -26,6 +26,7 @@ pub(super) fn complete(document: &mut OpenApi) {
         .responses
         .extend(ERRORS.map(|(status, about)| (name(status), shared(status, about))));
     document.security = Some(vec![SecurityRequirement::new(BEARER, [""; 0])]);
+    fields::mark(components);
     // Examples that are made of schemas need all of them.
     let known = document.components.clone().unwrap_or_default();
     for (path, item) in &mut document.paths.paths {

@@ -7,9 +7,9 @@ use axum::extract::State;
 use axum::response::sse::Event;
 use futures::stream::{self, BoxStream, SelectAll};
 use futures::{FutureExt as _, StreamExt as _};
-use skyloom_cloud::{Caller, Cloud, Listed, OrderTask, TaskAccepted, TaskDetail, TaskQuery};
+use skyloom_cloud::{Caller, Listed, OrderTask, TaskAccepted, TaskDetail, TaskQuery};
 use skyloom_model::{OrderVerb, Place, Task, TaskId, paths};
-use skyloom_store::{DynBackend, Key, ListOptions, Prefix, Revision, WatchEvent, WatchOptions};
+use skyloom_store::{Key, ListOptions, Prefix, Revision, WatchEvent, WatchOptions};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -146,8 +146,7 @@ type Events = BoxStream<'static, skyloom_store::Result<WatchEvent>>;
 
 /// Reads a task anew whenever something of it changes.
 struct Follower {
-    cloud: std::sync::Arc<Cloud>,
-    backend: DynBackend,
+    state: AppState,
     caller: Caller,
     id: TaskId,
     record: Key,
@@ -164,8 +163,7 @@ impl Follower {
     fn new(state: &AppState, caller: Caller, task: &Task) -> Result<Self> {
         let internal = |_| ApiError::internal();
         Ok(Self {
-            cloud: std::sync::Arc::clone(&state.parts.cloud),
-            backend: std::sync::Arc::clone(&state.parts.backend),
+            state: state.clone(),
             caller,
             id: task.id,
             record: Key::parse(&paths::task(task.scope, task.id)).map_err(internal)?,
@@ -219,8 +217,16 @@ impl Follower {
     async fn look(&mut self) -> Option<Option<Event>> {
         // The position is older than what is read after it: a watch from there misses nothing of what changes later.
         let options = ListOptions::default().with_limit(1);
-        let position = self.backend.list(&self.siblings, options).await.ok()?.revision;
-        let detail = self.cloud.task_detail(&self.caller, self.id).await.ok()?.value;
+        let position = self
+            .state
+            .parts
+            .backend
+            .list(&self.siblings, options)
+            .await
+            .ok()?
+            .revision;
+        let cloud = &self.state.parts.cloud;
+        let detail = cloud.task_detail(&self.caller, self.id).await.ok()?.value;
         if self.watches.is_empty() {
             self.watch(self.siblings.clone(), position);
         }
@@ -239,17 +245,25 @@ impl Follower {
         if self.shown.as_ref() == Some(&detail) {
             return Some(None);
         }
+        let mut shown = serde_json::to_value(&detail).ok()?;
+        self.state
+            .fields
+            .hide(&self.caller.rights, "TaskDetail", &mut shown);
         let event = Event::default()
             .event("task")
             .id(position.to_string())
-            .json_data(&detail)
+            .json_data(&shown)
             .ok()?;
         self.shown = Some(detail);
         Some(Some(event))
     }
 
     fn watch(&mut self, prefix: Prefix, after: Revision) {
-        self.watches
-            .push(self.backend.watch(&prefix, WatchOptions::after(after)));
+        self.watches.push(
+            self.state
+                .parts
+                .backend
+                .watch(&prefix, WatchOptions::after(after)),
+        );
     }
 }

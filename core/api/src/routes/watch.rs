@@ -98,6 +98,7 @@ async fn watch(
         .id(history.id(position))
         .data(position.to_string());
     let watcher = Watcher {
+        state: state.clone(),
         events: backend.watch(&prefix, options),
         keeper,
         caller,
@@ -181,6 +182,7 @@ impl Area {
 }
 
 struct Watcher {
+    state: AppState,
     keeper: Keeper,
     events: BoxStream<'static, skyloom_store::Result<WatchEvent>>,
     caller: Caller,
@@ -214,6 +216,17 @@ impl Watcher {
         }
     }
 
+    /// A record as the caller may see it.
+    fn shown(&self, kind: &str, mut record: serde_json::Value) -> serde_json::Value {
+        let name = match kind {
+            Server::KIND => "Server",
+            Volume::KIND => "Volume",
+            _ => return record,
+        };
+        self.state.fields.hide(&self.caller.rights, name, &mut record);
+        record
+    }
+
     /// Only the last event of a commit carries its revision as id: who comes back in the middle gets all of it again.
     fn commit(&mut self, revision: Revision, changes: Vec<Change>) -> Option<()> {
         let mut changed: Vec<(&'static str, Changed)> = Vec::new();
@@ -223,7 +236,7 @@ impl Watcher {
             };
             let id = area.prefix.strip(change.key()).unwrap_or_default().to_owned();
             let (event, record) = match change {
-                Change::Put(kv) => ("put", Some(kv.value.parse().ok()?)),
+                Change::Put(kv) => ("put", Some(self.shown(area.kind, kv.value.parse().ok()?))),
                 Change::Delete(_) => ("delete", None),
             };
             if record

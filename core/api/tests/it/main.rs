@@ -10,6 +10,7 @@ mod certificates;
 mod dry_runs;
 mod edge;
 mod errors;
+mod fields;
 mod follow;
 mod harness;
 mod hold;

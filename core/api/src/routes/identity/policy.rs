@@ -7,7 +7,7 @@ use skyloom_identity::{
     Access, AuthScope, DomainId, Effect, Lineage, Lineages as _, Object, Place, Principal, Rights, Said,
     UserId, Via,
 };
-use skyloom_model::ProjectId;
+use skyloom_model::{ProjectId, field_rules};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -17,6 +17,7 @@ use super::auth::ScopeView;
 use super::{Asker, PageQuery, field, page};
 use crate::answer::Result;
 use crate::extract::{Json, Query};
+use crate::fields::sees;
 use crate::parts::AppState;
 
 pub(super) fn router() -> OpenApiRouter<AppState> {
@@ -73,6 +74,8 @@ struct Explained {
     visible: bool,
     /// The rules of the roles that were looked at.
     rules: Vec<RuleView>,
+    /// Of a permission to read: fields of what is read that take a permission more.
+    fields: Vec<FieldView>,
     /// The same as text.
     text: String,
 }
@@ -89,6 +92,19 @@ struct RuleView {
     patterns: Vec<String>,
     /// Whether it allows this.
     allows: bool,
+}
+
+/// A field that takes a permission of its own.
+#[derive(Debug, Serialize, ToSchema)]
+struct FieldView {
+    /// Where it is in what is read.
+    #[schema(example = "status.placement")]
+    field: String,
+    /// What seeing it takes.
+    #[schema(example = "host:read")]
+    permission: String,
+    /// Whether the user sees it.
+    shown: bool,
 }
 
 /// List permissions
@@ -178,6 +194,23 @@ async fn explain(asker: Asker, Json(request): Json<Question>) -> Result<Answer<E
         object = object.owned_by(UserId::from_uuid(owner));
     }
     let explained = rights.explain(permission, &object);
+    let reads = explained.effect == Effect::Allow && request.permission.ends_with(":read");
+    let rules = field_rules(if reads { kind } else { "" });
+    let fields: Vec<FieldView> = rules
+        .map(|rule| FieldView {
+            field: rule.path.to_owned(),
+            permission: rule.permission.to_owned(),
+            shown: sees(&rights, rule),
+        })
+        .collect();
+    let mut text = explained.to_string();
+    for field in &fields {
+        let said = if field.shown { "shown" } else { "hidden" };
+        text.push_str(&format!(
+            "  field {} takes {}: {said}\n",
+            field.field, field.permission
+        ));
+    }
     Ok(Answer(Explained {
         effect: match explained.effect {
             Effect::Allow => "allow",
@@ -188,7 +221,8 @@ async fn explain(asker: Asker, Json(request): Json<Question>) -> Result<Answer<E
         reachable: explained.reachable,
         within_access_rules: explained.within_access_rules,
         visible: explained.visible,
-        text: explained.to_string(),
+        text,
+        fields,
         rules: explained
             .rules
             .into_iter()
