@@ -15,7 +15,7 @@ PACKAGES := gcc libc6-dev make qemu-system-x86 qemu-utils linux-image-cloud-amd6
             pkg-config libvirt-dev libvirt-daemon libvirt-daemon-driver-qemu
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help deps demo test lint unit contract test-openstack sim ablations bench doc deny guest rescue-image secantus openapi
+.PHONY: help deps demo test lint unit contract test-openstack sim ablations bench bench-scheduler doc deny guest rescue-image secantus openapi
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -80,6 +80,10 @@ ablations: deps ## each safety rule left out in turn: the simulator must notice 
 
 bench: deps ## figures, each beside a peer or a physical limit (docs/performance.md)
 	tools/bench/run.sh
+
+bench-scheduler: ## the scheduler's table, then a million random requests put to the index and to a scan
+	$(CARGO) bench --locked -p skyloom-scheduler --bench table
+	$(CARGO) bench --locked -p skyloom-scheduler --bench table -- --agree 1000000
 
 doc: ## the reference
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --all-features --no-deps

@@ -42,20 +42,22 @@ impl HostView {
         }
     }
 
-    /// What servers may take in all: the facts, cut at the operator's limit, less the reserve, times the ratios,
-    /// rounded down. Nothing while the agent has not reported.
-    #[must_use]
-    pub fn effective(&self) -> Resources {
-        let Some(facts) = &self.facts else {
-            return Resources::default();
-        };
-        let mut real = facts.capacity;
+    /// What is there: the facts, cut at the operator's limit.
+    pub(crate) fn believed(&self) -> Resources {
+        let mut real = self.facts.as_ref().map(|f| f.capacity).unwrap_or_default();
         if let Some(limit) = self.spec.limit {
             real.vcpus = real.vcpus.min(limit.vcpus);
             real.memory_mib = real.memory_mib.min(limit.memory_mib);
             real.disk_gib = real.disk_gib.min(limit.disk_gib);
         }
-        let real = real.minus(self.spec.reserved);
+        real
+    }
+
+    /// What servers may take in all: the facts, cut at the operator's limit, less the reserve, times the ratios,
+    /// rounded down. Nothing while the agent has not reported.
+    #[must_use]
+    pub fn effective(&self) -> Resources {
+        let real = self.believed().minus(self.spec.reserved);
         Resources {
             vcpus: u32::try_from(times(u64::from(real.vcpus), self.spec.cpu_ratio)).unwrap_or(u32::MAX),
             memory_mib: times(real.memory_mib, self.spec.memory_ratio),
@@ -71,7 +73,7 @@ impl HostView {
 }
 
 /// `amount` times `ratio`, rounded down. A ratio that is no positive number offers nothing.
-fn times(amount: u64, ratio: f64) -> u64 {
+pub(crate) fn times(amount: u64, ratio: f64) -> u64 {
     if ratio == 1.0 {
         return amount;
     }

@@ -16,6 +16,7 @@
 
 mod explain;
 mod filter;
+pub mod fleet;
 mod inventory;
 mod ledger;
 mod ranking;
