@@ -53,11 +53,13 @@ pub enum Rule {
     SettleWithEnd,
     /// After an unknown outcome the record is read back before anything else.
     ReadBackUnknown,
+    /// What a resource takes of a quota is charged in the resource's own commit.
+    QuotaWithResource,
 }
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::EngineEpoch,
         Self::AgentEpoch,
         Self::AttemptCompare,
@@ -81,6 +83,7 @@ impl Rule {
         Self::TaskRevision,
         Self::SettleWithEnd,
         Self::ReadBackUnknown,
+        Self::QuotaWithResource,
     ];
 }
 

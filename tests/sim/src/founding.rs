@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use skyloom_cloud::{Caller, Cloud, CloudParts, CreateHost};
 use skyloom_hypervisor::FakeOptions;
-use skyloom_identity::Rights;
+use skyloom_identity::{Amounts, DEFAULT_DOMAIN, Limits, Quotas, ResourceName, Rights};
 use skyloom_model::{
     DiskFormat, Image, ImageId, ImageSource, ImageSpec, ImageState, ImageStatus, Meta, Name, ProjectId,
     Resource as _, Scope, SeededIds, paths,
 };
-use skyloom_store::{Key, Txn, Value};
+use skyloom_store::{DynBackend, Key, Txn, Value};
 
 use crate::bed::{Bed, Part, Who};
 use crate::direct::Direct;
@@ -61,7 +61,17 @@ pub(crate) async fn found(
         ..record
     };
     let value = Value::json(&record).map_err(|e| e.to_string())?;
-    bed.commit(&who, Txn::new().create(key, value))
+    let backend: DynBackend = Arc::new(Direct {
+        bed: bed.clone(),
+        who: who.clone(),
+    });
+    let quotas = Quotas::load(&backend, Limits::new(), DEFAULT_DOMAIN, project).await;
+    let images = ResourceName::new("images").map_err(|e| e.to_string())?;
+    let charged = quotas
+        .map_err(|e| e.to_string())?
+        .charge(&Amounts::new().and(images, 1))
+        .map_err(|e| e.to_string())?;
+    bed.commit(&who, Txn::new().create(key, value).and(charged))
         .map_err(|e| e.to_string())?;
     let mut hosts = Vec::new();
     let facts = FakeOptions::in_memory().sequence(Arc::default()).naive_start();

@@ -160,8 +160,10 @@ impl Cloud {
                 Some(quota) => Some(self.charged(caller, quota).await?),
                 None => None,
             };
-            if let Some(charged) = &charged {
-                txn = txn.and(charged.txn.clone());
+            match &charged {
+                Some(charged) if kept(Rule::QuotaWithResource) => txn = txn.and(charged.txn.clone()),
+                Some(charged) => drop(self.commit(charged.txn.clone()).await?),
+                None => {}
             }
             if let Some(told) = told {
                 txn = txn.and(self.audited(caller, told, task.as_ref())?);

@@ -14,11 +14,13 @@
 //! | I10 what failed leaves nothing | at rest |
 //! | I11 an agent touches what is its host's | each commit of an agent, each beginning of a job |
 //! | I12 nothing is without an owner | at rest |
+//! | I13 a project's quota ledger says what the project has | each write of a resource or a quota |
 //!
 //! It keeps the few fields that these speak of and does work proportional to what was written.
 
 mod jobs;
 pub(crate) mod model;
+mod quotas;
 mod rest;
 mod servers;
 mod tasks;
@@ -55,6 +57,7 @@ pub(crate) struct Checker {
     running: Executions,
     /// The newest generation of which an order was carried out, by host and server.
     ordered: BTreeMap<(u32, ServerId), u64>,
+    quotas: quotas::Quotas,
     /// What clients were told.
     acknowledged: BTreeMap<TaskId, ()>,
     /// Which life of a process got its lease last.
@@ -121,6 +124,7 @@ impl Checker {
                 Changed::Host(id) => self.check_host(*id),
             }
         }
+        self.check_quotas();
     }
 
     /// I5, I11: whoever writes holds the lease under which it may, and stays in its own areas.
@@ -156,6 +160,9 @@ impl Checker {
     /// Takes one write into the model.
     fn take(&mut self, key: &Key, value: Option<&Value>, changed: &mut Vec<Changed>) {
         let mut segments = key.segments();
+        if key.segments().next() == Some("r") {
+            self.take_counted(key, value);
+        }
         match segments.next() {
             Some("tasks") => self.take_task(key, value, changed),
             Some("plans") => self.take_plan(key, value, changed),
@@ -174,6 +181,7 @@ impl Checker {
                 }
             }
             Some("archive") if segments.next() == Some("task") => self.take_archived(key, value),
+            Some("quotas") => self.take_quota(key, value),
             Some("r") => match segments.next() {
                 Some("servers") => self.take_server(key, value, changed),
                 Some("hosts") => {
