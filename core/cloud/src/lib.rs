@@ -80,5 +80,6 @@ pub use server_requests::{
 };
 pub use store_scope::StoreScope;
 pub use volume_requests::{
-    AttachVolume, CreateSnapshot, CreateVolume, GrowVolume, LimitVolume, SnapshotTask, VolumeTask,
+    AttachVolume, CreateSnapshot, CreateVolume, GrowVolume, LimitVolume, ServerVolume, SnapshotTask,
+    VolumeTask,
 };

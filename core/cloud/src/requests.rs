@@ -10,6 +10,8 @@ use skyloom_model::{
 };
 use uuid::Uuid;
 
+use crate::ServerVolume;
+
 /// Makes a server.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,8 +29,9 @@ pub struct CreateServer {
         schema(example = "web-1", min_length = 1, max_length = 63)
     )]
     pub hostname: Option<String>,
-    /// Id or name of the image.
+    /// Id or name of the image of its root disk; none for one that boots from a volume.
     #[cfg_attr(feature = "openapi", schema(example = "debian-13"))]
+    #[serde(default)]
     pub image: String,
     /// Id or name of the flavor.
     #[cfg_attr(feature = "openapi", schema(example = "m1.tiny"))]
@@ -49,6 +52,9 @@ pub struct CreateServer {
     pub metadata: BTreeMap<String, String>,
     /// NICs; by default one on the user network.
     pub networks: Option<Vec<NetworkRequest>>,
+    /// Volumes, in device order; the one that it boots from comes first wherever it stands here.
+    #[serde(default)]
+    pub volumes: Vec<ServerVolume>,
     /// Free marks of the server.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,

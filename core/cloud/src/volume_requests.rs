@@ -44,6 +44,40 @@ pub struct CreateVolume {
     pub labels: BTreeMap<String, String>,
 }
 
+/// A volume of a new server: one that is there, or one that is made with the server.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ServerVolume {
+    /// A volume that is there; nothing else is said of what is made then.
+    pub volume: Option<VolumeId>,
+    /// Name of the new volume; by default the server's, with a number.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(example = "data", min_length = 1, max_length = 255)
+    )]
+    pub name: Option<String>,
+    /// Size of the new volume in GiB, 1 to 65536; by default as large as what it is a copy of.
+    #[cfg_attr(feature = "openapi", schema(example = 10, minimum = 1, maximum = 65_536))]
+    pub size_gib: Option<u64>,
+    /// Format of its file; by default `qcow2`.
+    pub format: Option<DiskFormat>,
+    /// Id or name of the image that it is a copy of.
+    pub image: Option<String>,
+    /// The snapshot of which it is a copy of one disk.
+    pub snapshot: Option<SnapshotId>,
+    /// Which disk of the snapshot; by default its first.
+    #[cfg_attr(feature = "openapi", schema(example = "root"))]
+    pub disk: Option<String>,
+    /// Name of the shared pool that it lives in; by default it lives on the server's host.
+    #[cfg_attr(feature = "openapi", schema(example = "fast"))]
+    pub pool: Option<String>,
+    /// Whether the volume is deleted with the server; by default it is kept.
+    pub delete_with_server: bool,
+    /// Whether the server boots from it, instead of a root disk of its own. At most one.
+    pub boot: bool,
+}
+
 /// Makes a volume larger.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

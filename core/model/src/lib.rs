@@ -75,7 +75,7 @@ pub use task::{
 };
 pub use volume::{
     Attachment, IoLimits, Pool, Snapshot, SnapshotDisk, SnapshotOf, SnapshotSpec, SnapshotState,
-    SnapshotStatus, Volume, VolumeSource, VolumeSpec, VolumeState, VolumeStatus, disk_of,
+    SnapshotStatus, SystemOf, Volume, VolumeSource, VolumeSpec, VolumeState, VolumeStatus, disk_of,
 };
 
 /// The format version that this build writes into Task, Plan and Job records.

@@ -451,6 +451,13 @@ pub struct HostLedger {
     pub groups: BTreeMap<String, u32>,
     /// Number of claims.
     pub servers: u32,
+    /// How much of `used` volumes of its local pool take.
+    #[serde(default, skip_serializing_if = "no_volumes")]
+    pub volume_gib: u64,
+}
+
+fn no_volumes(gib: &u64) -> bool {
+    *gib == 0
 }
 
 /// A project: the unit of tenancy.

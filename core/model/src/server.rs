@@ -70,6 +70,9 @@ pub struct ServerSpec {
     /// Servers of one group are kept on different hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anti_affinity_group: Option<String>,
+    /// The volume that it boots from, instead of a root disk of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_volume: Option<VolumeId>,
     /// Whether it is meant to run (`true`) or to be off.
     pub running: bool,
     /// What is done when its process ends by itself.

@@ -7,8 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Activity, DiskFormat, HostId, ImageRef, Meta, Name, Reason, Resource, ServerId, SnapshotId, Timestamp,
-    VolumeId,
+    Activity, DiskFormat, HostId, HostLedger, ImageRef, Meta, Name, Reason, Resource, ServerId, SnapshotId,
+    Timestamp, VolumeId,
 };
 
 /// A disk of its own.
@@ -37,12 +37,25 @@ pub struct VolumeSpec {
     pub pool: Pool,
     /// Whether a server can boot from it.
     pub bootable: bool,
+    /// Whose system is on it, where that is known, through however many copies: what a server needs to boot from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<SystemOf>,
     /// What it may do, at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<IoLimits>,
     /// Text of its owner.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
+}
+
+/// The image that a volume's system came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SystemOf {
+    /// Which image.
+    pub image: ImageRef,
+    /// Its CPU architecture.
+    pub architecture: String,
 }
 
 /// What a volume holds at first.
@@ -145,6 +158,9 @@ pub struct VolumeStatus {
     /// The host that has it; none while nobody has chosen one. Of a shared pool: the one that made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<HostId>,
+    /// GiB of the host's disk that its ledger counts for it; nothing in a shared pool.
+    #[serde(default)]
+    pub reserved_gib: u64,
     /// Which server has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attachment: Option<Attachment>,
@@ -154,6 +170,22 @@ pub struct VolumeStatus {
     /// Why it is in error, or why the last thing asked of it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<Reason>,
+}
+
+impl VolumeStatus {
+    /// Of a volume that is to be made.
+    #[must_use]
+    pub const fn creating() -> Self {
+        Self {
+            state: VolumeState::Creating,
+            activity: None,
+            host: None,
+            reserved_gib: 0,
+            attachment: None,
+            allocated_bytes: 0,
+            fault: None,
+        }
+    }
 }
 
 /// A volume's place in a server.
@@ -281,6 +313,26 @@ pub struct SnapshotDisk {
     pub volume: Option<VolumeId>,
     /// Bytes of the disk that it describes.
     pub virtual_size_bytes: u64,
+}
+
+impl HostLedger {
+    /// The ledger with so many GiB more for volumes.
+    #[must_use]
+    pub fn with_volumes(&self, gib: u64) -> Self {
+        let mut after = self.clone();
+        after.used.disk_gib = after.used.disk_gib.saturating_add(gib);
+        after.volume_gib = after.volume_gib.saturating_add(gib);
+        after
+    }
+
+    /// The ledger with so many GiB less for volumes, which must have been in it.
+    #[must_use]
+    pub fn without_volumes(&self, gib: u64) -> Self {
+        let mut after = self.clone();
+        after.used.disk_gib = after.used.disk_gib.saturating_sub(gib);
+        after.volume_gib = after.volume_gib.saturating_sub(gib);
+        after
+    }
 }
 
 impl Resource for Volume {

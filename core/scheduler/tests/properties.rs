@@ -70,7 +70,7 @@ prop_compose! {
         HostView {
             id: id(seed), name: Name::new(format!("host-{seed}")).unwrap(), spec, reachable, facts,
             labels: zone.map(|z| ("zone".to_owned(), z)).into_iter().collect(),
-            ledger: HostLedger { used, groups, servers: 1 },
+            ledger: HostLedger { used, groups, servers: 1, volume_gib: 0 },
             ledger_revision,
         }
     }

@@ -126,7 +126,8 @@ pub(crate) struct CreateServer {
     pub(crate) name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) hostname: Option<String>,
-    pub(crate) image: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) image: Option<String>,
     pub(crate) flavor: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) keypairs: Vec<String>,
@@ -139,6 +140,8 @@ pub(crate) struct CreateServer {
     pub(crate) metadata: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) networks: Vec<NetworkRequest>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) volumes: Vec<Value>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) labels: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

@@ -3,6 +3,7 @@
 use skyloom_model::{Flavor, Image, Keypair, OnCrash, Server};
 
 use super::server::Outcome;
+use super::server_volumes;
 use super::{read_secret, read_text};
 use crate::app::App;
 use crate::args::WaitArgs;
@@ -20,7 +21,7 @@ const MAX_USER_DATA: u64 = 64 * 1024;
 pub(super) const EXAMPLES: &str = "Examples:
   skyloom server create web-1 --image debian --flavor small --key me --wait
   skyloom server create db-1 --image debian --flavor large --anti-affinity db --user-data init.yaml
-  skyloom server create web --count 3 --image debian --flavor small
+  skyloom server create web-2 --flavor small --volume image=debian,size=20,boot --volume data
   TASK=$(skyloom server create web-3 --image debian --flavor small --no-wait -o name)";
 
 /// What is asked for.
@@ -29,9 +30,9 @@ pub(crate) struct CreateArgs {
     /// Display name; without it the host name is taken
     #[arg(required_unless_present = "hostname")]
     name: Option<String>,
-    /// Image of the root disk: name, id or beginning of an id
+    /// Image of the root disk: name, id or beginning of an id; none for a server that boots from a volume
     #[arg(long)]
-    image: String,
+    image: Option<String>,
     /// Size: name, id or beginning of an id
     #[arg(long)]
     flavor: String,
@@ -56,6 +57,9 @@ pub(crate) struct CreateArgs {
     /// A network interface: `user`, a network with `,address=` and `,group=` behind it, or `port=ID`; may be given several times
     #[arg(long = "network", value_name = "NIC", value_parser = parse_network)]
     networks: Vec<NetworkRequest>,
+    /// A volume: one that is there by its name, or `size=GIB`, `image=IMAGE` or `snapshot=SNAPSHOT` for a new one; `,boot` behind it boots from it, `,delete-with-server` ends it with the server; may be given several times
+    #[arg(long = "volume", value_name = "VOLUME", value_parser = server_volumes::parse)]
+    volumes: Vec<server_volumes::Wanted>,
     /// Label of the server; may be given several times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_pair)]
     labels: Vec<(String, String)>,
@@ -134,13 +138,28 @@ pub(super) async fn run(app: &App, args: CreateArgs) -> Result<()> {
         .map(|path| read_text(path, "user data", MAX_USER_DATA))
         .transpose()?;
     let client = app.client()?;
-    let image: Image = resolve::one(&client, &args.image).await?;
+    let image = match (
+        &args.image,
+        args.volumes.iter().any(server_volumes::Wanted::boots),
+    ) {
+        (Some(image), false) => Some(resolve::one::<Image>(&client, image).await?.meta.id),
+        (None, true) => None,
+        _ => {
+            return Err(CliError::usage(
+                "give --image, or a --volume with ,boot behind it: the server starts from one of them",
+            ));
+        }
+    };
+    let mut volumes = Vec::with_capacity(args.volumes.len());
+    for volume in &args.volumes {
+        volumes.push(volume.request(&client).await?);
+    }
     let flavor: Flavor = resolve::one(&client, &args.flavor).await?;
     let keys: Vec<Keypair> = resolve::many(&client, &args.keys).await?;
     let request = CreateServer {
         name: args.name,
         hostname: args.hostname,
-        image: image.meta.id.to_string(),
+        image: image.map(|image| image.to_string()),
         flavor: flavor.meta.id.to_string(),
         keypairs: keys.iter().map(|key| key.meta.id.to_string()).collect(),
         config_drive: !args.no_config_drive,
@@ -148,6 +167,7 @@ pub(super) async fn run(app: &App, args: CreateArgs) -> Result<()> {
         user_data,
         metadata: args.metadata.into_iter().collect(),
         networks: args.networks,
+        volumes,
         labels: args.labels.into_iter().collect(),
         host_labels: args.host_labels.into_iter().collect(),
         anti_affinity_group: args.anti_affinity,

@@ -30,6 +30,7 @@ pub(crate) mod security_group;
 pub(crate) mod server;
 mod server_more;
 mod server_rescue;
+mod server_volumes;
 mod server_wait;
 #[cfg(feature = "sim")]
 pub(crate) mod sim;

@@ -10,7 +10,7 @@ use skyloom_scheduler::Explanation;
 use super::create::{self, CreateArgs};
 use super::server_more::{self, Many};
 use super::server_wait::{Wanted, wait_for};
-use super::{logs, removal, server_rescue, show};
+use super::{logs, removal, server_rescue, server_volumes, show};
 use crate::app::{self, App};
 use crate::args::{ListArgs, WaitArgs, YesArg};
 use crate::client::types::{PlacementAnswer, PowerOff, ServerAccepted};
@@ -92,6 +92,16 @@ pub(crate) enum Verb {
     #[command(after_help = "Examples:
   skyloom server resume web-1")]
     Resume(Many),
+    /// Give a volume to a server, running or not
+    #[command(after_help = "Examples:
+  skyloom server attach-volume web-1 data
+  skyloom server attach-volume web-1 scratch --delete-with-server")]
+    AttachVolume(server_volumes::AttachArgs),
+    /// Take a volume from its server
+    #[command(after_help = "Examples:
+  skyloom server detach-volume web-1 data
+  skyloom server detach-volume web-1 data --no-wait")]
+    DetachVolume(server_volumes::DetachArgs),
     /// Change name, labels or metadata
     #[command(after_help = "Examples:
   skyloom server update web-1 --name web-2
@@ -279,6 +289,8 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
         Verb::Resume(many) => act(app, "resume", &many.servers, None, &many.wait).await,
         Verb::ResetState(many) => act(app, "reset-state", &many.servers, None, &many.wait).await,
         Verb::Purge { many, yes } => server_more::purge(app, &many, yes).await,
+        Verb::AttachVolume(args) => server_volumes::attach(app, args).await,
+        Verb::DetachVolume(args) => server_volumes::detach(app, args).await,
         Verb::Update(args) => server_more::update(app, args).await,
         Verb::Lock { servers, why } => {
             let body = serde_json::json!({ "why": why });

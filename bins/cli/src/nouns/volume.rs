@@ -46,7 +46,8 @@ pub(crate) enum Verb {
     Attach(AttachArgs),
     /// Take a volume from its server
     #[command(after_help = "Examples:
-  skyloom volume detach data")]
+  skyloom volume detach data
+  skyloom volume detach data --no-wait")]
     Detach {
         /// Name, id or beginning of an id
         volume: String,
@@ -55,7 +56,8 @@ pub(crate) enum Verb {
     },
     /// Make a volume larger, also while a guest uses it
     #[command(after_help = "Examples:
-  skyloom volume grow data --size 20")]
+  skyloom volume grow data --size 20
+  skyloom volume grow data --size 20 --no-wait")]
     Grow {
         /// Name, id or beginning of an id
         volume: String,
@@ -159,12 +161,16 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
         Verb::List(args) => list::<Volume>(app, &args).await,
         Verb::Show { volume } => show::<Volume>(app, &volume).await,
         Verb::Attach(args) => {
-            let client = app.client()?;
-            let server: Server = resolve::one(&client, &args.server).await?;
-            let body = json!({ "server": server.meta.id, "delete_with_server": args.delete_with_server });
-            act(app, "attach", &args.volume, Some(&body), &args.wait).await
+            attach(
+                app,
+                &args.volume,
+                &args.server,
+                args.delete_with_server,
+                &args.wait,
+            )
+            .await
         }
-        Verb::Detach { volume, wait } => act(app, "detach", &volume, None, &wait).await,
+        Verb::Detach { volume, wait } => detach(app, &volume, &wait).await,
         Verb::Grow { volume, size, wait } => {
             act(app, "grow", &volume, Some(&json!({ "size_gib": size })), &wait).await
         }
@@ -183,6 +189,25 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
             removal::run::<Volume>(app, &volumes, "delete", yes, &wait).await
         }
     }
+}
+
+/// Gives a volume to a server.
+pub(super) async fn attach(
+    app: &App,
+    volume: &str,
+    server: &str,
+    delete_with_server: bool,
+    wait: &WaitArgs,
+) -> Result<()> {
+    let client = app.client()?;
+    let server: Server = resolve::one(&client, server).await?;
+    let body = json!({ "server": server.meta.id, "delete_with_server": delete_with_server });
+    act(app, "attach", volume, Some(&body), wait).await
+}
+
+/// Takes a volume from its server.
+pub(super) async fn detach(app: &App, volume: &str, wait: &WaitArgs) -> Result<()> {
+    act(app, "detach", volume, None, wait).await
 }
 
 async fn create(app: &App, args: CreateArgs) -> Result<()> {

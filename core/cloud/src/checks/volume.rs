@@ -1,8 +1,8 @@
 //! What a volume or a snapshot may be asked to be.
 
-use skyloom_model::{IoLimits, Name};
+use skyloom_model::{DiskFormat, IoLimits, Name};
 
-use crate::{CloudError, FieldError, Result};
+use crate::{CloudError, FieldError, Result, ServerVolume};
 
 /// Largest volume, in GiB.
 pub(crate) const MAX_GIB: u64 = 65_536;
@@ -58,6 +58,53 @@ pub(crate) fn limits(limits: Option<IoLimits>) -> Result<Option<IoLimits>> {
         )));
     }
     Ok(limits.filter(|l| *l != IoLimits::default()))
+}
+
+/// Most volumes of one server.
+pub(crate) const MAX_VOLUMES: usize = 16;
+
+/// Volumes of a new server that are wrong by themselves.
+pub(crate) fn of_server(volumes: &[ServerVolume]) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if volumes.len() > MAX_VOLUMES {
+        let what = format!("a server has at most {MAX_VOLUMES} volumes");
+        errors.push(FieldError::new("volumes", "server.too_many_volumes", what));
+    }
+    if volumes.iter().filter(|volume| volume.boot).count() > 1 {
+        let what = "a server boots from one volume";
+        errors.push(FieldError::new("volumes", "boot.ambiguous", what));
+    }
+    for (i, volume) in volumes.iter().enumerate() {
+        let made_of = [volume.image.is_some(), volume.snapshot.is_some()];
+        let sources = made_of.into_iter().filter(|given| *given).count();
+        let told = ServerVolume {
+            volume: volume.volume,
+            delete_with_server: volume.delete_with_server,
+            boot: volume.boot,
+            ..ServerVolume::default()
+        };
+        let twice = volumes[..i]
+            .iter()
+            .any(|v| v.volume.is_some() && v.volume == volume.volume);
+        let (code, what) = match volume.volume {
+            Some(_) if told != *volume => (
+                "source.ambiguous",
+                "of a volume that is there nothing more is said",
+            ),
+            Some(_) if twice => ("volume.in_use", "the volume is named twice"),
+            None if sources > 1 => ("source.ambiguous", "give one of image and snapshot"),
+            None if sources == 0 && volume.size_gib.is_none() => (
+                "size.missing",
+                "say how large it is to be, or what it is a copy of",
+            ),
+            None if !matches!(volume.format, None | Some(DiskFormat::Qcow2 | DiskFormat::Raw)) => {
+                ("format.invalid", "a volume is qcow2 or raw")
+            }
+            _ => continue,
+        };
+        errors.push(FieldError::new(format!("volumes[{i}]"), code, what));
+    }
+    errors
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use skyloom_flow::Standing;
 use skyloom_model::{
     ActiveTask, AgentStatus, Claim, Event, Flavor, GuestReport, Hold, Host, HostId, HostLedger, Image,
     Incarnation, JobRecord, Keypair, Plan, Port, Project, Resource as _, Resources, Run, Server,
-    ServerSecrets, StepRecord, Task, TaskId, VmObservation, paths,
+    ServerSecrets, StepRecord, Task, TaskId, VmObservation, Volume, paths,
 };
 use skyloom_store::{KeyValue, Result, Store};
 use uuid::Uuid;
@@ -98,6 +98,7 @@ struct Looking {
     names: Vec<(String, Uuid)>,
     claims: Vec<(String, HostId, Claim)>,
     ledgers: BTreeMap<HostId, HostLedger>,
+    volumes: BTreeMap<HostId, u64>,
 }
 
 impl Looking {
@@ -170,6 +171,14 @@ impl Looking {
                     self.servers.insert(id, status.placement.map(|p| p.host));
                     if status.activity.is_some() {
                         self.moving.insert(id);
+                    }
+                }
+            }
+            Volume::KIND => {
+                if let Some(volume) = self.decoded::<Volume>(kv) {
+                    self.resources.insert(volume.meta.id);
+                    if let Some(host) = volume.status.host {
+                        *self.volumes.entry(host).or_default() += volume.status.reserved_gib;
                     }
                 }
             }
@@ -275,7 +284,16 @@ impl Looking {
             }
         }
         for (host, ledger) in std::mem::take(&mut self.ledgers) {
-            let (used, servers) = sums.remove(&host).unwrap_or_default();
+            let (mut used, servers) = sums.remove(&host).unwrap_or_default();
+            let volumes = self.volumes.remove(&host).unwrap_or_default();
+            used.disk_gib = used.disk_gib.saturating_add(volumes);
+            if ledger.volume_gib != volumes {
+                let what = format!(
+                    "says {} GiB of volumes; those there have {volumes}",
+                    ledger.volume_gib
+                );
+                self.odd(paths::ledger(host), what);
+            }
             if (ledger.used, ledger.servers) != (used, servers) {
                 let what = format!(
                     "says {} servers, {:?}; its claims are {servers}, {used:?}",

@@ -192,6 +192,11 @@ impl Cloud {
                 Reason::new("host.not_empty", message).hint("disable it, then move or delete its servers");
             return Err(CloudError::conflict(reason));
         }
+        if let Some(gib) = ledger.as_ref().map(|l| l.value.volume_gib).filter(|gib| *gib > 0) {
+            let message = format!("it holds volumes of {gib} GiB");
+            let reason = Reason::new("host.not_empty", message).hint("delete its volumes first");
+            return Err(CloudError::conflict(reason));
+        }
         Ok(match ledger {
             Some(ledger) => ledger.delete(),
             None => Txn::new().guard(Guard::Absent(key(&paths::ledger(id))?)),

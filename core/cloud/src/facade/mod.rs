@@ -39,6 +39,7 @@ mod server_batch;
 mod server_edits;
 mod server_lists;
 mod server_rebuild;
+mod server_volumes;
 mod servers;
 mod snapshots;
 mod submit;

@@ -2,7 +2,7 @@
 
 use futures::FutureExt as _;
 use serde_json::json;
-use skyloom_model::{Activity, Server, ServerAction, ServerId};
+use skyloom_model::{Activity, Reason, Server, ServerAction, ServerId};
 
 use super::Cloud;
 use super::once::Change;
@@ -17,7 +17,7 @@ impl Cloud {
     /// itself off first.
     ///
     /// # Errors
-    /// As [`Cloud::simple_action`]; `image.not_found`, `image.…`, `server.has_snapshots`, `timeout.invalid`.
+    /// As [`Cloud::simple_action`]; `image.not_found`, `image.…`, `server.has_snapshots`, `server.boots_from_volume`, `timeout.invalid`.
     pub async fn rebuild_server(
         &self,
         caller: &Caller,
@@ -39,6 +39,12 @@ impl Cloud {
                     def.action
                         .allowed_to(&found.value.status, past_locks)
                         .map_err(CloudError::conflict)?;
+                    if found.value.spec.boot_volume.is_some() {
+                        let reason =
+                            Reason::new("server.boots_from_volume", "it has no root disk of its own");
+                        let hint = "make a volume of the image, and a server that boots from it";
+                        return Err(CloudError::conflict(reason.hint(hint)));
+                    }
                     self.no_snapshots(caller, &found.value).await?;
                     let mut server = found.value.clone();
                     let asked = match &request.image {

@@ -8,7 +8,7 @@ use skyloom_identity::Object;
 use skyloom_model::{
     Activity, Flavor, FlavorRef, Image, ImageRef, Keypair, Lifecycle, MacAddr, Meta, NicKind, Port, PortSpec,
     PortStatus, PowerState, Resource as _, Scope, Secret, Server, ServerId, ServerSecrets, ServerSpec,
-    ServerStatus, paths,
+    ServerStatus, SystemOf, paths,
 };
 use skyloom_store::{Guard, Versioned};
 
@@ -28,7 +28,8 @@ const MAX_KEYPAIRS: usize = 16;
 
 /// What was found of what a request names.
 struct Chosen {
-    image: Versioned<Image>,
+    /// None: it boots from a volume.
+    image: Option<Versioned<Image>>,
     flavor: Flavor,
     ssh_keys: Vec<String>,
     /// The flavor and the keypairs as they were read.
@@ -98,7 +99,9 @@ impl Cloud {
         config_drive: bool,
     ) -> Result<Change<ServerAccepted>> {
         let chosen = self.choose(caller, request).await?;
-        checks::image::usable(&chosen.image.value, &chosen.flavor.spec)?;
+        if let Some(image) = &chosen.image {
+            checks::image::usable(&image.value, &chosen.flavor.spec)?;
+        }
         let id = ServerId::from_uuid(self.subject_id());
         let fallback = format!("server-{}", &id.uuid().simple().to_string()[24..]);
         let (name, hostname) =
@@ -106,7 +109,18 @@ impl Cloud {
         let mut plugging = Plugging::new(self, caller);
         let ports = self.make_ports(&mut plugging, caller.scope(), id, nics).await?;
         let start = request.start.unwrap_or(true);
-        let image = &chosen.image.value;
+        let volumes = self.server_volumes(caller, &request.volumes, id, &name).await?;
+        let system = match (&chosen.image, volumes.system()) {
+            (Some(image), _) => SystemOf {
+                image: ImageRef {
+                    id: image.value.id(),
+                    name: image.value.meta.name.clone(),
+                },
+                architecture: image.value.spec.architecture.clone(),
+            },
+            (None, Some(system)) => system.clone(),
+            (None, None) => return Err(CloudError::internal("a server of nothing")),
+        };
         let mut meta = Meta::new(id.uuid(), name, caller.scope(), self.now());
         meta.labels = request.labels.clone();
         let mut server = Server {
@@ -117,10 +131,7 @@ impl Cloud {
                     name: chosen.flavor.meta.name.clone(),
                     spec: chosen.flavor.spec,
                 },
-                image: ImageRef {
-                    id: image.id(),
-                    name: image.meta.name.clone(),
-                },
+                image: system.image,
                 hostname,
                 config_drive,
                 ssh_keys: chosen.ssh_keys,
@@ -128,17 +139,27 @@ impl Cloud {
                 ports: ports.iter().map(|p| p.id()).collect(),
                 host_labels: request.host_labels.clone(),
                 anti_affinity_group: request.anti_affinity_group.clone(),
+                boot_volume: volumes.boot(),
                 running: start,
                 on_crash: request.on_crash,
                 rescue: None,
             },
             status: ServerStatus::new(Lifecycle::Building, PowerState::Unknown),
         };
+        server.status.volumes = volumes.ids();
+        let image = chosen
+            .image
+            .as_ref()
+            .map(|image| base_image(&image.value))
+            .transpose()?;
         let params = CreateParams {
-            image: base_image(image)?,
-            architecture: image.spec.architecture.clone(),
+            image,
+            architecture: system.architecture,
             ports: plans(&ports),
             start,
+            volumes: volumes.new_ones(),
+            host: volumes.host(),
+            pools: volumes.pools(),
         };
         let params = serde_json::to_value(params).map_err(|e| CloudError::internal(e.to_string()))?;
         let task = self.task(caller, "server.create", &server, params);
@@ -147,7 +168,7 @@ impl Cloud {
             flow: task.flow.clone(),
         });
         let told = server.meta.clone();
-        let mut txn = create_resource(&server)?;
+        let mut txn = create_resource(&server)?.and(volumes.changes(&task)?);
         for port in ports.iter().filter(|port| port.spec.network.is_none()) {
             txn = txn.and(create_resource(port)?);
         }
@@ -167,7 +188,10 @@ impl Cloud {
             txn = txn.and(self.submission(&others)?);
         }
         // The image must not be deleted between the check and the commit.
-        let txn = txn.guard(chosen.image.unchanged());
+        let txn = match &chosen.image {
+            Some(image) => txn.guard(image.unchanged()),
+            None => txn,
+        };
         let answer = ServerAccepted {
             server,
             task: task.clone(),
@@ -175,7 +199,8 @@ impl Cloud {
         };
         let amounts = amounts::of_server(&answer.server)
             .plus(&amounts::of_ports(own))
-            .plus(&of_plugged);
+            .plus(&of_plugged)
+            .plus(&volumes.amounts());
         let change = Change::new(txn, answer)
             .task(task)
             .made_from(chosen.made_from)
@@ -199,8 +224,13 @@ impl Cloud {
             .filter(|f| caller.may_to("flavor:read", &f.value.meta).is_ok());
         let flavor = checks::found("flavor", "flavor", &request.flavor, found)?;
         made_from.push(flavor.unchanged());
-        let found = self.image_by_id_or_name(caller, &request.image).await?;
-        let image = checks::found("image", "image", &request.image, found)?;
+        let image = match request.image.as_str() {
+            "" => None,
+            asked => {
+                let found = self.image_by_id_or_name(caller, asked).await?;
+                Some(checks::found("image", "image", asked, found)?)
+            }
+        };
         Ok(Chosen {
             image,
             flavor: flavor.value,
@@ -304,7 +334,16 @@ fn check_format(request: &CreateServer, config_drive: bool) -> Result<()> {
         keys,
         request.password.is_some(),
     ));
+    errors.extend(checks::volume::of_server(&request.volumes));
+    let boots = request.volumes.iter().any(|volume| volume.boot);
+    if boots && !request.image.is_empty() {
+        let what = "it boots from a volume: it has no root disk of an image";
+        errors.push(crate::FieldError::new("image", "boot.ambiguous", what));
+    }
     for (field, text) in [("image", &request.image), ("flavor", &request.flavor)] {
+        if boots && field == "image" {
+            continue;
+        }
         if text.is_empty() || text.len() > 255 {
             let code = format!("{field}.invalid");
             errors.push(crate::FieldError::new(
@@ -335,6 +374,7 @@ fn digest(request: &CreateServer) -> Json {
         user_data,
         metadata,
         networks,
+        volumes,
         labels,
         host_labels,
         anti_affinity_group,
@@ -344,7 +384,7 @@ fn digest(request: &CreateServer) -> Json {
     json!({
         "name": name, "hostname": hostname, "image": image, "flavor": flavor, "keypairs": keypairs,
         "config_drive": config_drive, "password": password.is_some(), "user_data": user_data, "metadata": metadata,
-        "networks": networks, "labels": labels, "host_labels": host_labels,
+        "networks": networks, "volumes": volumes, "labels": labels, "host_labels": host_labels,
         "anti_affinity_group": anti_affinity_group, "start": start, "on_crash": on_crash,
     })
 }

@@ -5,8 +5,9 @@ use serde_json::json;
 use skyloom_hypervisor::{DiskAt, VolumeAt};
 use skyloom_identity::Object;
 use skyloom_model::{
-    DiskFormat, HostId, ImageRef, Meta, Name, Pool, Resource as _, Server, Snapshot, SnapshotId, SnapshotOf,
-    SnapshotState, Volume, VolumeSource, VolumeSpec, VolumeState, VolumeStatus,
+    DiskFormat, HostId, Image, ImageRef, Meta, Name, Pool, Resource as _, Scope, Server, Snapshot,
+    SnapshotId, SnapshotOf, SnapshotState, SystemOf, Volume, VolumeSource, VolumeSpec, VolumeState,
+    VolumeStatus,
 };
 use skyloom_store::Versioned;
 
@@ -19,20 +20,22 @@ use crate::flows::{VolumeCreateParams, VolumeFrom};
 use crate::{Caller, CloudError, CreateVolume, FieldError, Result, VolumeTask, amounts, checks};
 
 /// What a new volume is made of, as it was found.
-struct Made {
-    from: VolumeFrom,
-    source: VolumeSource,
+pub(super) struct Made {
+    pub(super) from: VolumeFrom,
+    pub(super) source: VolumeSource,
     /// GiB that it takes at least.
-    least_gib: u64,
-    bootable: bool,
+    pub(super) least_gib: u64,
+    pub(super) bootable: bool,
+    /// Whose system it holds.
+    pub(super) system: Option<SystemOf>,
     /// The only host that can make it.
-    host: Option<HostId>,
+    pub(super) host: Option<HostId>,
     /// Holds the source, or lets only what is unchanged through.
-    held: Held,
+    pub(super) held: Held,
 }
 
 /// How a source is kept as it is meanwhile.
-enum Held {
+pub(super) enum Held {
     Nothing,
     Image(skyloom_store::Guard),
     Volume(Box<Versioned<Volume>>),
@@ -144,17 +147,11 @@ impl Cloud {
                 source: made.source,
                 pool,
                 bootable: made.bootable,
+                system: made.system,
                 limits: checks::volume::limits(request.limits)?,
                 description: request.description.clone(),
             },
-            status: VolumeStatus {
-                state: VolumeState::Creating,
-                activity: None,
-                host: None,
-                attachment: None,
-                allocated_bytes: 0,
-                fault: None,
-            },
+            status: VolumeStatus::creating(),
         };
         let params = json!(VolumeCreateParams {
             from: made.from,
@@ -188,7 +185,7 @@ impl Cloud {
         Ok(change.told("volume:create", &told))
     }
 
-    async fn volume_source(&self, caller: &Caller, request: &CreateVolume) -> Result<Made> {
+    pub(super) async fn volume_source(&self, caller: &Caller, request: &CreateVolume) -> Result<Made> {
         if let Some(asked) = &request.image {
             let found = self.image_by_id_or_name(caller, asked).await?;
             let image = checks::found("image", "image", asked, found)?;
@@ -205,6 +202,13 @@ impl Cloud {
                 },
                 least_gib: to_gib(image.value.status.virtual_size_bytes),
                 bootable: true,
+                system: Some(SystemOf {
+                    image: ImageRef {
+                        id: image.value.id(),
+                        name: image.value.meta.name.clone(),
+                    },
+                    architecture: image.value.spec.architecture.clone(),
+                }),
                 host: None,
                 held: Held::Image(image.unchanged()),
             });
@@ -225,6 +229,7 @@ impl Cloud {
                 source: VolumeSource::Volume { volume: id },
                 least_gib: found.value.spec.size_gib,
                 bootable: found.value.spec.bootable,
+                system: found.value.spec.system.clone(),
                 host: found.value.status.host,
                 held: Held::Volume(Box::new(found)),
             });
@@ -245,6 +250,7 @@ impl Cloud {
             source: VolumeSource::Blank,
             least_gib: 0,
             bootable: false,
+            system: None,
             host: None,
             held: Held::Nothing,
         })
@@ -271,7 +277,7 @@ impl Cloud {
                 message,
             )));
         };
-        let (at, host, bootable) = match (chosen.volume, &snapshot.spec.of) {
+        let (at, host, bootable, system) = match (chosen.volume, &snapshot.spec.of) {
             (Some(volume), _) => {
                 let volume = self
                     .own::<Volume>(caller, "volume:read", volume.uuid())
@@ -281,7 +287,7 @@ impl Cloud {
                     volume: volume.id(),
                     pool: volume.spec.pool.clone(),
                 });
-                (at, volume.status.host, volume.spec.bootable)
+                (at, volume.status.host, volume.spec.bootable, volume.spec.system)
             }
             (None, SnapshotOf::Server { server, .. }) => {
                 let owner = self
@@ -293,7 +299,18 @@ impl Cloud {
                     server: *server,
                     disk,
                 };
-                (at, owner.status.placement.map(|p| p.host), true)
+                let image = self
+                    .resource::<Image>(caller.scope(), owner.spec.image.id.uuid())
+                    .await?;
+                let image = match image {
+                    Some(image) => Some(image),
+                    None => self.resource(Scope::System, owner.spec.image.id.uuid()).await?,
+                };
+                let system = image.map(|image| SystemOf {
+                    image: owner.spec.image.clone(),
+                    architecture: image.value.spec.architecture,
+                });
+                (at, owner.status.placement.map(|p| p.host), true, system)
             }
             (None, SnapshotOf::Volume { .. }) => {
                 return Err(CloudError::internal("a volume's snapshot without its volume"));
@@ -310,6 +327,7 @@ impl Cloud {
             },
             least_gib: to_gib(chosen.virtual_size_bytes),
             bootable,
+            system,
             host,
             held: Held::Snapshot(Box::new(found)),
         })

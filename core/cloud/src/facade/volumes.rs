@@ -19,9 +19,6 @@ use crate::{
     VolumeTask, amounts, checks,
 };
 
-/// Most volumes of one server.
-const MAX_VOLUMES: usize = 16;
-
 pub(super) fn conflict(code: &str, message: impl Into<String>, hint: &str) -> CloudError {
     CloudError::conflict(Reason::new(code, message).hint(hint))
 }
@@ -219,8 +216,8 @@ impl Cloud {
                 let message = "a server has the volume";
                 return Err(conflict("volume.in_use", message, "detach it first"));
             }
-            if server.status.volumes.len() >= MAX_VOLUMES {
-                let message = format!("a server has at most {MAX_VOLUMES} volumes");
+            if server.status.volumes.len() >= checks::volume::MAX_VOLUMES {
+                let message = format!("a server has at most {} volumes", checks::volume::MAX_VOLUMES);
                 return Err(conflict("server.too_many_volumes", message, "detach another one"));
             }
             let here = server.status.placement.as_ref().map(|p| p.host);
@@ -252,7 +249,7 @@ impl Cloud {
     /// Takes a volume from its server, running or not.
     ///
     /// # Errors
-    /// As [`Cloud::attach_volume`]; `volume.not_attached`, `volume.in_snapshot`.
+    /// As [`Cloud::attach_volume`]; `volume.not_attached`, `volume.in_snapshot`, `volume.boots_server`.
     pub async fn detach_volume(&self, caller: &Caller, id: VolumeId) -> Result<VolumeTask> {
         let of_servers =
             |s: &Snapshot| matches!(s.spec.of, SnapshotOf::Server { .. }) && covers_volume(s, id);
@@ -268,6 +265,14 @@ impl Cloud {
                     "volume.not_attached",
                     "no server has the volume",
                     "look at the volume",
+                ));
+            }
+            if cx.server.as_ref().is_some_and(|s| s.spec.boot_volume == Some(id)) {
+                let message = "its server boots from the volume";
+                return Err(conflict(
+                    "volume.boots_server",
+                    message,
+                    "delete the server: the volume stays",
                 ));
             }
             if snapshots > 0 {

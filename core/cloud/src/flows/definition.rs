@@ -82,6 +82,9 @@ pub(super) fn definition(
 
 /// The name of the disk that the server's own system is on.
 pub(super) fn root(server: &Server) -> String {
+    if let Some(volume) = server.spec.boot_volume {
+        return disk_of(volume);
+    }
     server.status.root_disk.as_deref().unwrap_or(ROOT).to_owned()
 }
 
@@ -129,8 +132,10 @@ pub(super) fn applied(server: &Server) -> Applied {
     Applied {
         resources: server.spec.flavor.spec.resources,
         disks: {
-            let volumes = server.status.volumes.iter().map(|volume| disk_of(*volume));
-            disks(server).into_iter().chain(volumes).collect()
+            let others = server.status.volumes.iter();
+            let others = others.filter(|volume| server.spec.boot_volume != Some(**volume));
+            let own = disks(server).into_iter();
+            own.chain(others.map(|volume| disk_of(*volume))).collect()
         },
         ports: server.spec.ports.clone(),
     }

@@ -8,6 +8,7 @@ mod port_rewire;
 mod ports;
 mod records;
 mod server_create;
+mod server_create_volumes;
 mod server_delete;
 mod server_hold;
 mod server_power;
@@ -18,6 +19,7 @@ mod snapshot;
 mod volume;
 mod volume_attach;
 mod volume_records;
+mod volume_room;
 mod wiring;
 
 use std::collections::BTreeMap;
@@ -32,6 +34,7 @@ pub use image::{ImageDelete, ImageImport};
 pub use params::{
     BaseImage, CreateParams, ImportParams, PortPlan, RecycleParams, ReleaseParams, StopParams, SweepParams,
 };
+pub(crate) use params::NewVolume;
 pub(crate) use port_rewire::RewireParams;
 pub use server_create::{NETWORKS, ServerCreate};
 pub use server_delete::ServerDelete;

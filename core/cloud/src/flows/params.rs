@@ -4,20 +4,44 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use skyloom_hypervisor::ImageSpec;
-use skyloom_model::{DiskFormat, ImageId, MacAddr, Name, NicKind, Port, PortId, Resource as _, ServerId};
+use skyloom_model::{
+    DiskFormat, HostId, ImageId, MacAddr, Name, NicKind, Port, PortId, Resource as _, ServerId, VolumeId,
+};
 use uuid::Uuid;
+
+use super::volume::VolumeFrom;
 
 /// Parameters of `server.create`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreateParams {
     /// The image as it was when the server was asked for.
-    pub image: BaseImage,
-    /// Its CPU architecture.
+    /// None: it boots from a volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<BaseImage>,
+    /// The CPU architecture of its system.
     pub architecture: String,
     /// The ports that were made with the server, in device order.
     pub ports: Vec<PortPlan>,
     /// Whether the server is turned on.
     pub start: bool,
+    /// Volumes that are made with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) volumes: Vec<NewVolume>,
+    /// The only host that has all its volumes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) host: Option<HostId>,
+    /// Labels of hosts that see the pools of its volumes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) pools: Vec<String>,
+}
+
+/// A volume that is made with a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NewVolume {
+    /// Which.
+    pub(crate) volume: VolumeId,
+    /// What it is made of.
+    pub(crate) from: VolumeFrom,
 }
 
 /// An active image's facts.

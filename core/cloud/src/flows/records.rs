@@ -169,8 +169,13 @@ pub(super) fn bind_ports(
     Ok(txn)
 }
 
-/// Adds: the server's claim is gone, and its share of the host's ledger. Nothing when there is no claim.
-pub(super) fn release_claim(txn: Txn, server: &Server, records: &Records) -> Result<Txn, Reason> {
+/// Adds: the server's claim is gone, and its share of the host's ledger, with so many GiB of volumes that are gone with it.
+pub(super) fn release_claim(
+    txn: Txn,
+    server: &Server,
+    records: &Records,
+    room_gib: u64,
+) -> Result<Txn, Reason> {
     let Some(placement) = &server.status.placement else {
         return Ok(txn);
     };
@@ -178,10 +183,14 @@ pub(super) fn release_claim(txn: Txn, server: &Server, records: &Records) -> Res
         claim_key(placement.host, server.id())?,
         ledger_key(placement.host)?,
     );
-    let Some(claim) = records.get::<Claim>(&claim_at)? else {
-        return Ok(txn);
-    };
     let ledger: HostLedger = records.get(&ledger_at)?.unwrap_or_default();
+    let ledger = ledger.without_volumes(room_gib);
+    let Some(claim) = records.get::<Claim>(&claim_at)? else {
+        return match room_gib {
+            0 => Ok(txn),
+            _ => records.put(txn, &ledger_at, &ledger),
+        };
+    };
     let txn = records.put(txn, &ledger_at, &release(&ledger, &claim))?;
     Ok(records.delete(txn, &claim_at))
 }

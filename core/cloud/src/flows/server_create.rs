@@ -15,6 +15,9 @@ use skyloom_store::{Guard, Key, Revision, Txn, Value as Document};
 
 use super::definition::{applied, definition};
 use super::records::{bind_ports, key, order, release_claim, server_reads, subject_key, take_seen};
+use super::server_create_volumes::{
+    new_volumes, placed as volumes_placed, reserved, room, settle_volumes, volume_jobs, volume_reads,
+};
 use super::{CreateParams, Outputs, START_SECONDS, Step, last_output, params};
 use crate::jobs::{CacheInput, SeedInput, SeedOf, ServerInput, Started};
 
@@ -28,7 +31,10 @@ impl TaskFlow for ServerCreate {
     }
 
     fn reads(&self, task: &Task, have: &Records, _outputs: &Outputs) -> Vec<Key> {
-        server_reads(task, have).unwrap_or_default()
+        let mut keys = server_reads(task, have).unwrap_or_default();
+        let of_volumes = params(task).and_then(|params| volume_reads(task, &params, have));
+        keys.extend(of_volumes.unwrap_or_default());
+        keys
     }
 
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
@@ -59,11 +65,11 @@ impl TaskFlow for ServerCreate {
         };
         server.meta.updated_at = cx.now;
         server.status.activity = None;
-        let mut changes = Txn::new();
+        let params: CreateParams = params(task)?;
+        let (mut changes, room) = settle_volumes(Txn::new(), task, &params, &mut server, cx)?;
         let mut result = None;
         match cx.end {
             TaskEnd::Done => {
-                let params: CreateParams = params(task)?;
                 server.status.lifecycle = Lifecycle::Active;
                 server.status.power = PowerState::Stopped;
                 server.status.fault = None;
@@ -74,7 +80,7 @@ impl TaskFlow for ServerCreate {
                     server.status.launched_at = Some(cx.now);
                     server.status.applied = Some(applied(&server));
                 }
-                changes = take_seen(&mut server, cx)?;
+                changes = changes.and(take_seen(&mut server, cx)?);
                 changes = bind_ports(changes, task, &server, cx.records, true)?;
                 result = Some(result_of(&server));
             }
@@ -82,7 +88,7 @@ impl TaskFlow for ServerCreate {
                 server.status.lifecycle = Lifecycle::Error;
                 server.status.power = PowerState::Stopped;
                 server.status.fault = cx.reason.cloned();
-                changes = release_claim(changes, &server, cx.records)?;
+                changes = release_claim(changes, &server, cx.records, room)?;
                 if server.status.placement.take().is_some() {
                     server.meta.generation += 1;
                 }
@@ -103,7 +109,7 @@ impl TaskFlow for ServerCreate {
 pub const NETWORKS: &str = "networks";
 
 /// Hosts that are tried before a create is given up.
-const MAX_HOSTS: usize = 3;
+pub(super) const MAX_HOSTS: usize = 3;
 
 /// Whether a create that failed with this code may succeed on another host. What is not named here may: a try costs little.
 ///
@@ -143,12 +149,19 @@ fn on_a_host(task: &Task, cx: &PlanContext<'_>, tried: BTreeSet<HostId>) -> Resu
         return Err(Reason::new("task.bad_scope", "a server belongs to a project").into());
     };
     let attempt = tried.len() + 1;
-    let request = request(&server, &params, task.scope, tried);
-    let placed = cx
+    let mut volumes = new_volumes(task, &params, cx.records)?;
+    let mut request = request(&server, &params, task.scope, tried);
+    let room = room(&volumes);
+    request.resources.disk_gib = request.resources.disk_gib.saturating_add(room);
+    let mut placed = cx
         .scheduler
         .place(&request, cx.inventory)
         .map_err(|no| Refusal::Fail(no.reason()))?;
-    let mut changes = release_claim(Txn::new(), &server, cx.records)?;
+    // The volumes outlive the server's claim, so their room is none of it.
+    placed.claim.resources.disk_gib = placed.claim.resources.disk_gib.saturating_sub(room);
+    placed.ledger_after.volume_gib = placed.ledger_after.volume_gib.saturating_add(room);
+    let mut changes = release_claim(Txn::new(), &server, cx.records, reserved(&volumes))?;
+    changes = volumes_placed(changes, task, &mut volumes, placed.host, cx.records)?;
     if let Some(before) = &server.status.placement {
         // Not read here: nobody but the lender needs to see it.
         changes = changes.delete(key(&paths::lent(before.host, server.id()))?);
@@ -201,8 +214,16 @@ fn request(server: &Server, params: &CreateParams, scope: Scope, exclude: BTreeS
     let mut request = Request::new(server.id(), flavor.resources, params.architecture.clone());
     request.scope = Some(scope);
     request.exclude = exclude;
+    request.only = params.host;
+    if server.spec.boot_volume.is_some() {
+        request.resources.disk_gib = 0;
+    }
     request.labels = flavor.host_labels.clone();
     request.labels.extend(server.spec.host_labels.clone());
+    let pools = params.pools.iter();
+    request
+        .labels
+        .extend(pools.map(|label| (label.clone(), "yes".to_owned())));
     if params.ports.iter().any(|port| port.kind == NicKind::Tap) {
         request.traits.push(NETWORKS.to_owned());
     }
@@ -227,40 +248,42 @@ fn jobs(
     let Some(place) = server.status.placement.as_ref().map(|p| Place::Host(p.host)) else {
         return Err(Reason::new("server.not_placed", "the server is on no host"));
     };
-    let image = params.image.spec();
     let job = |name: &str| match attempt {
         1 => JobId::new(name),
         n => JobId::new(format!("{name}@{n}")),
     };
-    let mut jobs = vec![
-        Step::new(
-            "image.cache",
-            "fetch the image into the host's cache",
-            place,
-            &CacheInput { image: image.clone() },
-        )?
-        .id(job("image.cache"))
-        .attempts(5, 1000)
-        .weight(10)
-        .done(),
-        Step::new(
-            "disk.overlay",
-            "make the root disk",
-            place,
-            &OverlaySpec {
-                server: id,
-                disk: "root".to_owned(),
-                base: image,
-                size_bytes: spec.flavor.spec.resources.disk_gib.saturating_mul(1 << 30),
-            },
-        )?
-        .id(job("disk.root"))
-        .after([job("image.cache")])
-        .weight(2)
-        .within(120)
-        .done(),
-    ];
-    let mut disks = vec![job("disk.root")];
+    let (mut jobs, mut disks) = volume_jobs(task, params, place, cx.records, attempt)?;
+    if let Some(image) = &params.image {
+        let image = image.spec();
+        let input = CacheInput { image: image.clone() };
+        jobs.push(
+            Step::new(
+                "image.cache",
+                "fetch the image into the host's cache",
+                place,
+                &input,
+            )?
+            .id(job("image.cache"))
+            .attempts(5, 1000)
+            .weight(10)
+            .done(),
+        );
+        let overlay = OverlaySpec {
+            server: id,
+            disk: "root".to_owned(),
+            base: image,
+            size_bytes: spec.flavor.spec.resources.disk_gib.saturating_mul(1 << 30),
+        };
+        jobs.push(
+            Step::new("disk.overlay", "make the root disk", place, &overlay)?
+                .id(job("disk.root"))
+                .after([job("image.cache")])
+                .weight(2)
+                .within(120)
+                .done(),
+        );
+        disks.push(job("disk.root"));
+    }
     if spec.config_drive {
         let input = SeedInput {
             of: SeedOf::Server,

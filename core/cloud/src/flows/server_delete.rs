@@ -109,8 +109,8 @@ impl TaskFlow for ServerDelete {
             TaskEnd::Done => {
                 let txn = cx.records.delete(Txn::new(), &at);
                 let (txn, ports) = delete_ports(txn, task, &server, cx)?;
-                let txn = release_claim(txn, &server, cx.records)?;
-                let (txn, of_volumes) = part(txn, task, &server, cx)?;
+                let (txn, of_volumes, room) = part(txn, task, &server, cx)?;
+                let txn = release_claim(txn, &server, cx.records, room)?;
                 let taken = amounts::of_server(&server)
                     .plus(&of_volumes)
                     .plus(&amounts::of_ports(ports));
@@ -179,25 +179,29 @@ fn doubt(task: &Task, server: &Server, cx: &SettleContext<'_>) -> Result<Txn, Re
     Ok(txn)
 }
 
-/// Adds: the volumes that end with the server are gone, the others are free. Also what the former took.
+/// Adds: the volumes that end with the server are gone, the others are free. Also what the former took, and how many GiB of the host.
 fn part(
     mut txn: Txn,
     task: &Task,
     server: &Server,
     cx: &SettleContext<'_>,
-) -> Result<(Txn, Amounts), Reason> {
-    let mut taken = Amounts::new();
+) -> Result<(Txn, Amounts, u64), Reason> {
+    let (mut taken, mut room) = (Amounts::new(), 0_u64);
     for mut volume in volumes(task, server, cx.records)? {
         let at = volume_key(task, volume.id())?;
         if ends(&volume) {
             taken = taken.plus(&amounts::of_volume(volume.spec.size_gib));
+            room = room.saturating_add(volume.status.reserved_gib);
             txn = cx.records.delete(txn, &at);
         } else {
             volume.status.attachment = None;
-            volume.status.state = VolumeState::Available;
+            // One that was never made whole stays what it is.
+            if volume.status.state != VolumeState::Error {
+                volume.status.state = VolumeState::Available;
+            }
             volume.meta.updated_at = cx.now;
             txn = cx.records.put(txn, &at, &volume)?;
         }
     }
-    Ok((txn, taken))
+    Ok((txn, taken, room))
 }

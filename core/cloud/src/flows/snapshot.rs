@@ -91,7 +91,9 @@ impl Whole {
                     return Ok(None);
                 };
                 let volumes = server.status.volumes.iter().map(|volume| disk_of(*volume));
-                let disks = std::iter::once(root(server)).chain(volumes).collect();
+                let root = root(server);
+                let others = volumes.filter(|disk| *disk != root);
+                let disks = std::iter::once(root.clone()).chain(others).collect();
                 Ok(Some((
                     in_domain(server, disks, *memory),
                     Place::Host(placement.host),

@@ -7,8 +7,8 @@ use serde_json::json;
 use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd, TaskFlow};
 use skyloom_hypervisor::{DiskAt, VolumeContent, VolumeOrder};
 use skyloom_model::{
-    HostId, IoLimits, JobId, Place, Pool, Reason, Resources, ServerId, Snapshot, SnapshotId, Task, TaskEnd,
-    Volume, VolumeId, VolumeState,
+    HostId, IoLimits, JobId, JobSpec, Place, Pool, Reason, Resources, ServerId, Snapshot, SnapshotId, Task,
+    TaskEnd, Volume, VolumeId, VolumeState,
 };
 use skyloom_scheduler::Request;
 use skyloom_store::{Key, Txn};
@@ -18,6 +18,7 @@ use super::volume_records::{
     at, at_rest, bytes, free_server, free_snapshot, free_volume, host_of, ordered, server_of, snapshot_key,
     volume_key, with_volume,
 };
+use super::volume_room::{keep_room, reserve, room_reads};
 use super::{BaseImage, Outputs, Step, output, params};
 use crate::amounts;
 use crate::jobs::{CacheInput, GrowInput, Measured, PlaceInput};
@@ -93,7 +94,7 @@ pub(crate) fn pool_label(name: &str) -> String {
     format!("pool.{name}")
 }
 
-/// Chooses the host that makes a volume. Nothing is claimed there: a volume's room is what its file takes.
+/// Chooses the host that makes a volume.
 fn choose(volume: &Volume, wanted: &VolumeCreateParams, cx: &PlanContext<'_>) -> Result<HostId, Refusal> {
     let mut architectures: BTreeSet<&str> = BTreeSet::new();
     for host in cx.inventory.hosts() {
@@ -118,6 +119,61 @@ fn choose(volume: &Volume, wanted: &VolumeCreateParams, cx: &PlanContext<'_>) ->
         }
     }
     Err(Refusal::Fail(refused))
+}
+
+/// The jobs that make a volume; `name` gives each its id.
+pub(super) fn making(
+    task: &Task,
+    volume: &Volume,
+    from: &VolumeFrom,
+    place: Place,
+    records: &Records,
+    name: &dyn Fn(&str) -> JobId,
+) -> Result<Vec<JobSpec>, Reason> {
+    let (mut jobs, mut before) = (Vec::new(), Vec::new());
+    let content = match from {
+        VolumeFrom::Zeroes => VolumeContent::Zeroes,
+        VolumeFrom::Image { image } => {
+            let image = image.spec();
+            let input = CacheInput { image: image.clone() };
+            let fetch = Step::new(
+                "image.cache",
+                "fetch the image into the host's cache",
+                place,
+                &input,
+            )?;
+            jobs.push(fetch.id(name("image.cache")).attempts(5, 1000).weight(10).done());
+            before.push(name("image.cache"));
+            VolumeContent::Image { image }
+        }
+        VolumeFrom::Volume { volume } => {
+            let source: Volume = records.need(&volume_key(task, *volume)?)?;
+            VolumeContent::Disk {
+                disk: DiskAt::Volume(at(&source)),
+                snapshot: None,
+            }
+        }
+        VolumeFrom::Snapshot { snapshot, disk } => VolumeContent::Disk {
+            disk: disk.clone(),
+            snapshot: Some(*snapshot),
+        },
+    };
+    let order = VolumeOrder {
+        at: at(volume),
+        format: volume.spec.format,
+        size_bytes: bytes(volume.spec.size_gib),
+        content,
+    };
+    let make = Step::new("volume.create", "make the volume", place, &order)?;
+    jobs.push(
+        make.id(name("volume.create"))
+            .after(before)
+            .attempts(3, 2000)
+            .weight(5)
+            .within(COPY_SECONDS)
+            .done(),
+    );
+    Ok(jobs)
 }
 
 fn no_next() -> Result<Option<Planned>, Refusal> {
@@ -149,55 +205,21 @@ impl TaskFlow for VolumeCreate {
             Some(host) => host,
             None => choose(&volume, &wanted, cx)?,
         };
-        let place = Place::Host(host);
-        let (mut jobs, mut before) = (Vec::new(), Vec::new());
-        let content = match &wanted.from {
-            VolumeFrom::Zeroes => VolumeContent::Zeroes,
-            VolumeFrom::Image { image } => {
-                let image = image.spec();
-                let input = CacheInput { image: image.clone() };
-                let fetch = Step::new(
-                    "image.cache",
-                    "fetch the image into the host's cache",
-                    place,
-                    &input,
-                )?;
-                jobs.push(fetch.attempts(5, 1000).weight(10).done());
-                before.push(JobId::new("image.cache"));
-                VolumeContent::Image { image }
-            }
-            VolumeFrom::Volume { volume } => {
-                let source: Volume = cx.records.need(&volume_key(task, *volume)?)?;
-                VolumeContent::Disk {
-                    disk: DiskAt::Volume(at(&source)),
-                    snapshot: None,
-                }
-            }
-            VolumeFrom::Snapshot { snapshot, disk } => VolumeContent::Disk {
-                disk: disk.clone(),
-                snapshot: Some(*snapshot),
-            },
-        };
-        let order = VolumeOrder {
-            at: at(&volume),
-            format: volume.spec.format,
-            size_bytes: bytes(volume.spec.size_gib),
-            content,
-        };
-        let make = Step::new("volume.create", "make the volume", place, &order)?;
-        jobs.push(
-            make.after(before)
-                .attempts(3, 2000)
-                .weight(5)
-                .within(COPY_SECONDS)
-                .done(),
-        );
+        let jobs = making(
+            task,
+            &volume,
+            &wanted.from,
+            Place::Host(host),
+            cx.records,
+            &|name| JobId::new(name),
+        )?;
         volume.status.host = Some(host);
         volume.meta.updated_at = cx.now;
+        let changes = reserve(Txn::new(), &mut volume, cx)?;
         Ok(Planned {
             jobs,
             generation: volume.meta.generation,
-            changes: cx.records.put(Txn::new(), &key, &volume)?,
+            changes: cx.records.put(changes, &key, &volume)?,
             ..Planned::default()
         })
     }
@@ -244,6 +266,7 @@ impl TaskFlow for VolumeDelete {
 
     fn reads(&self, task: &Task, have: &Records, _outputs: &Outputs) -> Vec<Key> {
         let mut keys: Vec<Key> = subject_key(task).into_iter().collect();
+        keys.extend(room_reads(task, have));
         keys.extend(quota_reads(task, have).unwrap_or_default());
         keys
     }
@@ -274,11 +297,12 @@ impl TaskFlow for VolumeDelete {
 
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
         let key = subject_key(task)?;
-        let Some(volume) = cx.records.get::<Volume>(&key)? else {
+        let Some(mut volume) = cx.records.get::<Volume>(&key)? else {
             return Ok(Settled::default());
         };
         let changes = if cx.end == TaskEnd::Done {
             let txn = cx.records.delete(Txn::new(), &key);
+            let txn = keep_room(txn, &mut volume, 0, cx.records)?;
             give_back(txn, task, cx.records, &amounts::of_volume(volume.spec.size_gib))?
         } else {
             // What is gone is gone: it can only be deleted again.
@@ -301,12 +325,14 @@ impl TaskFlow for VolumeGrow {
 
     fn reads(&self, task: &Task, have: &Records, _outputs: &Outputs) -> Vec<Key> {
         let mut keys = with_volume(task, VolumeId::from_uuid(task.subject.id), have).unwrap_or_default();
+        keys.extend(room_reads(task, have));
         keys.extend(quota_reads(task, have).unwrap_or_default());
         keys
     }
 
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
-        let volume: Volume = cx.records.need(&subject_key(task)?)?;
+        let key = subject_key(task)?;
+        let mut volume: Volume = cx.records.need(&key)?;
         let mut server = server_of(task, &volume, cx.records)?;
         let host = host_of(&volume, server.as_ref())?;
         let input = GrowInput {
@@ -319,7 +345,10 @@ impl TaskFlow for VolumeGrow {
                 .map(|a| (a.server, a.disk.clone())),
         };
         let grow = Step::new("volume.grow", "make the volume larger", Place::Host(host), &input)?;
-        let (changes, generation) = ordered(task, Txn::new(), server.as_mut(), cx)?;
+        // The room is taken before a byte is: what fails gives it back.
+        let changes = reserve(Txn::new(), &mut volume, cx)?;
+        let changes = cx.records.put(changes, &key, &volume)?;
+        let (changes, generation) = ordered(task, changes, server.as_mut(), cx)?;
         Ok(Planned {
             jobs: vec![grow.attempts(5, 1000).within(600).done()],
             generation,
@@ -333,7 +362,7 @@ impl TaskFlow for VolumeGrow {
     }
 
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
-        let Some(volume) = cx.records.get::<Volume>(&subject_key(task)?)? else {
+        let Some(mut volume) = cx.records.get::<Volume>(&subject_key(task)?)? else {
             return Ok(Settled::default());
         };
         let GrowParams { from_gib } = params(task)?;
@@ -342,7 +371,11 @@ impl TaskFlow for VolumeGrow {
             server_of(task, &volume, cx.records)?,
             volume.spec.size_gib.saturating_sub(from_gib),
         );
-        let mut txn = free_volume(task, Txn::new(), Some(volume), cx, |volume| {
+        let txn = match measured {
+            Some(_) => Txn::new(),
+            None => keep_room(Txn::new(), &mut volume, from_gib, cx.records)?,
+        };
+        let mut txn = free_volume(task, txn, Some(volume), cx, |volume| {
             volume.status.fault = cx.reason.cloned().filter(|_| cx.end != TaskEnd::Done);
             match measured {
                 Some(measured) => volume.status.allocated_bytes = measured.allocated_bytes,

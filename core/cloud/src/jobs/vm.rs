@@ -33,7 +33,7 @@ pub(crate) struct DefineInput {
     pub(crate) memory_mib: u64,
     /// Names of its disks in device order.
     pub(crate) disks: Vec<String>,
-    /// Its volumes, behind them.
+    /// Its volumes, behind them; one that is named among the disks has its place there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) volumes: Vec<VolumeDisk>,
     /// Its NICs in device order.
@@ -92,8 +92,12 @@ impl Define {
     /// The domain with the paths that the pool has for its disks.
     pub(super) async fn spec(&self, input: DefineInput, generation: u64) -> Result<VmSpec, JobError> {
         let there = self.storage.disks(input.server).await.map_err(host_error)?;
-        let mut disks = Vec::with_capacity(input.disks.len());
+        let (mut disks, mut volumes) = (Vec::with_capacity(input.disks.len()), input.volumes);
         for name in input.disks {
+            if let Some(at) = volumes.iter().position(|volume| volume.disk == name) {
+                disks.push(self.volume(volumes.remove(at)).await?);
+                continue;
+            }
             let Some(disk) = there.iter().find(|d| d.name == name) else {
                 let message = format!("the disk {name} of server {} is not in the pool", input.server);
                 return Err(JobError::permanent("host.disk_missing", message));
@@ -107,20 +111,8 @@ impl Define {
                 backing_format: disk.backing_format,
             });
         }
-        for volume in input.volumes {
-            let there = self.storage.volume(&volume.at).await.map_err(host_error)?;
-            let Some(info) = there else {
-                let message = format!("the volume {} is not in the host's pool", volume.at.volume);
-                return Err(JobError::permanent("host.volume_missing", message));
-            };
-            disks.push(DiskSpec {
-                name: volume.disk,
-                path: info.path,
-                format: info.format,
-                backing_format: None,
-                read_only: false,
-                limits: volume.limits,
-            });
+        for volume in volumes {
+            disks.push(self.volume(volume).await?);
         }
         let mut nics = input.nics;
         port::plug(&self.network, &input.wirings, &mut nics).await?;
@@ -191,6 +183,22 @@ impl Define {
                 format!("the image {} is not in the host's cache", file.id),
             )),
         }
+    }
+
+    async fn volume(&self, volume: VolumeDisk) -> Result<DiskSpec, JobError> {
+        let there = self.storage.volume(&volume.at).await.map_err(host_error)?;
+        let Some(info) = there else {
+            let message = format!("the volume {} is not in the host's pool", volume.at.volume);
+            return Err(JobError::permanent("host.volume_missing", message));
+        };
+        Ok(DiskSpec {
+            name: volume.disk,
+            path: info.path,
+            format: info.format,
+            backing_format: None,
+            read_only: false,
+            limits: volume.limits,
+        })
     }
 
     /// Ensures that the domain is as `input` says, and looks.

@@ -33,9 +33,11 @@ use crate::networks::{network, rule, subnet};
 use crate::world::{DISK, World, bytes, image, jobs_of, key, server};
 
 /// All cases. A flow without one fails `every_flow_is_tortured`.
-const CASES: [Case; 44] = [
+const CASES: [Case; 46] = [
     case("server.create", "with a config drive, on two hosts", Back::Before),
     case("server.create", "left off, on the only host", Back::Before),
+    case("server.create", "with new volumes, on two hosts", Back::Before),
+    case("server.create", "that boots from one of its volumes", Back::Before),
     case("server.start", "of one that is off", Back::Before),
     case("server.stop", "by asking the guest", Back::Between),
     case("server.stop", "by force", Back::Between),
@@ -153,6 +155,9 @@ impl CloudWorld {
             start: Some(self.case.name != "of one that is off"),
             ..server("old", self.image)
         };
+        if self.case.name == "that boots from one of its volumes" {
+            self.volume = Some(self.volume_for("old", None).await);
+        }
         let wanted = match (self.case.flow, self.case.name) {
             ("server.create" | "image.import", _) | ("image.delete", "of an active one") => return,
             ("server.delete", "of one that was never placed") => {
@@ -335,12 +340,13 @@ impl harness::World for CloudWorld {
         match (self.case.flow, self.case.name) {
             ("server.create", name) => {
                 let drive = name.contains("config drive");
-                let request = CreateServer {
+                let mut request = CreateServer {
                     config_drive: Some(drive),
                     start: Some(drive),
                     anti_affinity_group: Some("g".to_owned()),
                     ..server("new", self.image)
                 };
+                self.with_volumes(&mut request);
                 cloud.create_server(caller, request).await.unwrap().task
             }
             ("server.start", _) => cloud.start_server(caller, old()).await.unwrap().task,
@@ -513,10 +519,12 @@ impl harness::World for CloudWorld {
     }
 }
 
-/// A disk's name without the number of the order that it was made by.
+/// A disk's name without the number of the order that it was made by, or the id of its volume.
 fn unnumbered(disk: &str) -> &str {
     if disk.starts_with("root-") {
         "another root"
+    } else if disk.starts_with("vol-") {
+        "a volume"
     } else {
         disk
     }

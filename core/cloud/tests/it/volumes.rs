@@ -1,5 +1,8 @@
 //! Volumes and snapshots at the facade: what is refused, what both records say, what is charged and given back.
 
+mod room;
+mod servers;
+
 use std::collections::BTreeMap;
 
 use skyloom_cloud::{

@@ -43,6 +43,7 @@ async fn seen(busy: bool) -> Seen {
     let server = Server {
         meta,
         spec: ServerSpec {
+            boot_volume: None,
             flavor: FlavorRef {
                 id: Id::<Flavor>::fresh(&*site.ids),
                 name: name("f"),

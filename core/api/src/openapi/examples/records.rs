@@ -157,6 +157,7 @@ pub(super) fn volume() -> Volume {
     Volume {
         meta: meta(15, "data", own()),
         spec: VolumeSpec {
+            system: None,
             size_gib: 10,
             format: DiskFormat::Qcow2,
             source: VolumeSource::Blank,
@@ -166,6 +167,7 @@ pub(super) fn volume() -> Volume {
             description: String::new(),
         },
         status: VolumeStatus {
+            reserved_gib: 10,
             state: VolumeState::InUse,
             activity: None,
             host: Some(Id::from_uuid(id(6))),
@@ -281,6 +283,7 @@ pub(super) fn server() -> Server {
     Server {
         meta: meta(1, "web-1", own()),
         spec: ServerSpec {
+            boot_volume: None,
             flavor: FlavorRef {
                 id: Id::from_uuid(flavor.meta.id),
                 name: flavor.meta.name,

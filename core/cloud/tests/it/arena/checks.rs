@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skyloom_model::{
     Claim, HostLedger, Image, ImageState, Lifecycle, Port, Resource as _, Server, ServerId, Task, TaskState,
-    VmObservation, paths,
+    VmObservation, Volume, paths,
 };
 use skyloom_scheduler::claim;
 
@@ -99,6 +99,9 @@ impl CloudWorld {
             let sum = claims
                 .values()
                 .fold(HostLedger::default(), |sum, c| claim(&sum, c));
+            let volumes: BTreeMap<String, Volume> = self.all("r/volumes").await;
+            let of_host = volumes.values().filter(|v| v.status.host == Some(host));
+            let sum = sum.with_volumes(of_host.map(|v| v.status.reserved_gib).sum());
             if *ledger != sum {
                 left.push(format!("a ledger of {ledger:?} for claims of {sum:?}"));
             }

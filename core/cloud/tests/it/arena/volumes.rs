@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use skyloom_cloud::{AttachVolume, CreateSnapshot, CreateVolume, GrowVolume, LimitVolume};
+use skyloom_cloud::{
+    AttachVolume, CreateServer, CreateSnapshot, CreateVolume, GrowVolume, LimitVolume, ServerVolume,
+};
 use skyloom_hypervisor::HostVolumes as _;
 use skyloom_model::{
     IoLimits, Resource as _, Server, ServerId, Snapshot, SnapshotState, Task, TaskState, Volume, VolumeId,
@@ -23,11 +25,11 @@ impl CloudWorld {
         assert_eq!(ended.state, TaskState::Done, "{:?}", ended.reason);
     }
 
-    async fn volume_for(&self, name: &str, server: ServerId) -> VolumeId {
+    pub(super) async fn volume_for(&self, name: &str, server: impl Into<Option<ServerId>>) -> VolumeId {
         let request = CreateVolume {
             name: name.to_owned(),
             size_gib: Some(1),
-            server: Some(server),
+            server: server.into(),
             ..CreateVolume::default()
         };
         let made = self
@@ -51,6 +53,31 @@ impl CloudWorld {
             .attach_volume(&self.caller, volume, request)
             .await;
         self.carried(&asked.unwrap().task).await;
+    }
+
+    /// A new server with volumes, where the case has some.
+    pub(super) fn with_volumes(&self, request: &mut CreateServer) {
+        let new = |delete_with_server| ServerVolume {
+            size_gib: Some(1),
+            delete_with_server,
+            ..ServerVolume::default()
+        };
+        request.volumes = match self.case.name {
+            "with new volumes, on two hosts" => vec![new(true), new(false)],
+            "that boots from one of its volumes" => {
+                let boots = ServerVolume {
+                    image: Some(std::mem::take(&mut request.image)),
+                    boot: true,
+                    ..ServerVolume::default()
+                };
+                let old = ServerVolume {
+                    volume: self.volume,
+                    ..ServerVolume::default()
+                };
+                vec![old, boots]
+            }
+            _ => Vec::new(),
+        };
     }
 
     pub(super) async fn prepare_volumes(&mut self, server: ServerId) {
