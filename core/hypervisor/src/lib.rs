@@ -22,6 +22,7 @@ pub mod conformance;
 mod error;
 mod event;
 mod fake;
+mod migration;
 mod network;
 mod spec;
 mod storage;
@@ -38,9 +39,11 @@ pub use ability::{GuestAgent, Hotplug, Pause, Screen, SnapshotFound, SnapshotOrd
 pub use error::{Class, Error, ErrorKind, Result};
 pub use event::{VmEvent, VmEventKind};
 pub use fake::{
-    Effect, EffectKind, Executions, FakeDomain, FakeHypervisor, FakeMemory, FakeNetwork, FakeOptions,
-    FakeSnapshot, FakeStorage, FakeVolume, FakeWorld, Fault, FaultPoint, Holding, Platter, never_two_running,
+    Effect, EffectKind, Executions, FakeDomain, FakeHalf, FakeHypervisor, FakeMemory, FakeNetwork,
+    FakeOptions, FakeSnapshot, FakeStorage, FakeVolume, FakeWire, FakeWorld, Fault, FaultPoint, Holding,
+    Platter, never_two_running,
 };
+pub use migration::{Half, Incoming, Migrating, Migration, Progress, Seen, Step, Stream, Truth, truth};
 pub use network::{
     AddressPair, FirewallRule, HostNetwork, InstanceMetadata, NetworkCapability, NetworkWiring, NicDevice,
     PortThere, PortWiring, Prefix, Route, SubnetWiring, family_of,
@@ -135,6 +138,11 @@ pub trait Hypervisor: Send + Sync + Debug + 'static {
 
     /// The agent in the guest, if this hypervisor can reach it.
     fn as_guest_agent(&self) -> Option<&dyn GuestAgent>;
+
+    /// Guests that go to another host, if this hypervisor can.
+    fn as_migration(&self) -> Option<&dyn Migration> {
+        None
+    }
 }
 
 /// Ability: the serial console.
@@ -173,6 +181,8 @@ pub struct Capability {
     pub guest_agent: bool,
     /// A domain can boot a kernel that the host loads.
     pub kernel_boot: bool,
+    /// Running guests can go to another host.
+    pub migration: bool,
 }
 
 impl Capability {
@@ -192,6 +202,7 @@ impl Capability {
             screenshot: false,
             guest_agent: false,
             kernel_boot: false,
+            migration: false,
         }
     }
 
@@ -203,6 +214,7 @@ impl Capability {
             ("hotplug", self.hotplug),
             ("kernel-boot", self.kernel_boot),
             ("memory-snapshots", self.memory_snapshots),
+            ("migration", self.migration),
             ("pause", self.pause),
             ("screenshot", self.screenshot),
             ("snapshots", self.snapshots),
@@ -212,7 +224,7 @@ impl Capability {
         there.map(|(name, _)| name.to_owned()).collect()
     }
 
-    /// All abilities.
+    /// All abilities that a host has by itself: without [`Migration`], which takes two.
     #[must_use]
     pub const fn full() -> Self {
         Self {
@@ -228,7 +240,15 @@ impl Capability {
             screenshot: true,
             guest_agent: true,
             kernel_boot: true,
+            migration: false,
         }
+    }
+
+    /// With [`Migration`].
+    #[must_use]
+    pub const fn with_migration(mut self) -> Self {
+        self.migration = true;
+        self
     }
 }
 

@@ -20,6 +20,7 @@ mod generations;
 mod harness;
 mod hypervisor;
 mod images;
+mod migration;
 mod network;
 mod pool;
 mod reopening;
@@ -39,6 +40,7 @@ use crate::{Boot, Capability, DiskInfo, DiskSpec, HostStorage, Hypervisor, NicSp
 
 pub use harness::{Case, Need, StorageCase, main, storage_trials, trials};
 pub use hypervisor::cases;
+pub use migration::{MigrationCase, MigrationExam, PairUnderExam, Side, migration_cases, migration_trials};
 pub use network::{NetworkCase, NetworkExam, NetworkUnderExam, exam_wiring, network_cases, network_trials};
 pub use pool::cases as storage_cases;
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use skyloom_model::{PortId, PowerState};
 
 use super::history::{Effect, EffectKind};
+use super::migration::FakeHalf;
 use super::network::FakePort;
 use super::snapshots::{FakeSnapshot, Platter};
 use super::storage::FakeDisk;
@@ -37,6 +38,9 @@ pub struct FakeDomain {
     /// Its snapshots in the order in which they were taken; also those that are not whole.
     #[serde(default)]
     pub snapshots: Vec<FakeSnapshot>,
+    /// Its half of a migration.
+    #[serde(default)]
+    pub migration: FakeHalf,
 }
 
 /// All that is known of one server: written as a whole, so that state and history never differ.
@@ -90,6 +94,21 @@ impl Latest {
 impl FakeDomain {
     /// Longest console log that is kept, in bytes.
     pub const CONSOLE_LIMIT: usize = 64 * 1024;
+
+    /// A new domain, off.
+    pub(super) fn new(spec: &VmSpec) -> Self {
+        Self {
+            spec: spec.clone(),
+            power: PowerState::Stopped,
+            boots: 0,
+            console: String::new(),
+            guest: None,
+            memory: 0,
+            platters: BTreeMap::new(),
+            snapshots: Vec::new(),
+            migration: FakeHalf::default(),
+        }
+    }
 
     pub(super) fn print(&mut self, text: &str) {
         self.console.push_str(text);

@@ -1,7 +1,5 @@
 //! What the hypervisor's verbs do to the records. Each runs at once and as a whole.
 
-use std::collections::BTreeMap;
-
 use skyloom_model::ablation::{Rule, kept};
 use skyloom_model::{PowerState, ServerId};
 
@@ -10,7 +8,7 @@ use super::history::{Effect, EffectKind};
 use super::late::{Answer, Target};
 use super::script::FaultPoint;
 use super::world::FakeWorld;
-use crate::{Boot, Error, ErrorKind, Result, StopMode, Stopped, VmSpec};
+use crate::{Boot, Error, ErrorKind, Result, Step, StopMode, Stopped, VmSpec};
 
 /// A stop: done, or waiting for a guest that has been asked.
 #[derive(Debug)]
@@ -46,6 +44,12 @@ pub(super) fn take_on(
     note: &mut Note,
 ) -> Result<bool> {
     not_older(domain, point, ordered)?;
+    match point {
+        FaultPoint::Stop => domain.step(Step::Stop, point, note)?,
+        // These look at its half themselves.
+        _ if FaultPoint::MIGRATION.contains(&point) => {}
+        _ => domain.step(Step::Other, point, note)?,
+    }
     let newer = ordered > domain.spec.generation;
     if newer {
         domain.spec.generation = ordered;
@@ -66,21 +70,13 @@ impl FakeWorld {
                 Some(domain) => {
                     not_older(domain, FaultPoint::Define, spec.generation)?;
                     if domain.spec.generation != spec.generation {
+                        domain.step(Step::Other, FaultPoint::Define, note)?;
                         domain.spec = spec.clone();
                         note.effect(spec.generation, EffectKind::Redefined);
                     }
                 }
                 None => {
-                    book.domain = Some(FakeDomain {
-                        spec: spec.clone(),
-                        power: PowerState::Stopped,
-                        boots: 0,
-                        console: String::new(),
-                        guest: None,
-                        memory: 0,
-                        platters: BTreeMap::new(),
-                        snapshots: Vec::new(),
-                    });
+                    book.domain = Some(FakeDomain::new(spec));
                     note.effect(spec.generation, EffectKind::Defined);
                 }
             }

@@ -169,6 +169,12 @@ pub enum EffectKind {
         /// Which.
         port: PortId,
     },
+    /// A domain that waits for its memory.
+    Incoming,
+    /// The guest is another host's: its process does not execute any more.
+    HandedOver,
+    /// A guest that came from another host goes on.
+    TakenOver,
 }
 
 impl EffectKind {
@@ -180,13 +186,14 @@ impl EffectKind {
     /// Whether a guest process begins (`true`) or ends (`false`) here.
     const fn runs(&self, was: bool) -> bool {
         match self {
-            Self::Started | Self::StartedTwice | Self::Resumed => true,
+            Self::Started | Self::StartedTwice | Self::Resumed | Self::TakenOver => true,
             Self::Stopped { .. }
             | Self::Suspended
             | Self::PoweredOff
             | Self::Crashed
             | Self::Undefined
-            | Self::Vanished => false,
+            | Self::Vanished
+            | Self::HandedOver => false,
             _ => was,
         }
     }
@@ -219,7 +226,7 @@ impl Executions {
         let here = on == Some(host);
         let begins = matches!(
             effect.kind,
-            EffectKind::Started | EffectKind::StartedTwice | EffectKind::Resumed
+            EffectKind::Started | EffectKind::StartedTwice | EffectKind::Resumed | EffectKind::TakenOver
         );
         match on {
             Some(other) if begins => Err(format!(

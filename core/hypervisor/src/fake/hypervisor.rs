@@ -191,6 +191,11 @@ impl Hypervisor for FakeHypervisor {
     fn as_screen(&self) -> Option<&dyn crate::Screen> {
         self.capability().screenshot.then_some(self as &dyn crate::Screen)
     }
+    fn as_migration(&self) -> Option<&dyn crate::Migration> {
+        self.capability()
+            .migration
+            .then_some(self as &dyn crate::Migration)
+    }
     fn as_guest_agent(&self) -> Option<&dyn crate::GuestAgent> {
         self.capability()
             .guest_agent

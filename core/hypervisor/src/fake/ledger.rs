@@ -33,7 +33,7 @@ const IMAGES: &str = "images";
 pub(super) struct Ledger {
     records: Records,
     /// The host's tag in effects.
-    host: u32,
+    pub(super) host: u32,
 }
 
 enum Records {

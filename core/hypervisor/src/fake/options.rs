@@ -6,8 +6,8 @@ use std::sync::atomic::AtomicU64;
 
 use skyloom_model::{HostFacts, Name, Resources};
 
-use super::FakeWorld;
 use super::volumes::Shared;
+use super::{FakeWire, FakeWorld};
 use crate::Capability;
 
 /// How a fake host is made.
@@ -22,6 +22,7 @@ pub struct FakeOptions {
     pub(super) event_capacity: usize,
     pub(super) sequence: Arc<AtomicU64>,
     pub(super) shared: Shared,
+    pub(super) wire: Option<FakeWire>,
 }
 
 impl FakeOptions {
@@ -50,6 +51,7 @@ impl FakeOptions {
             event_capacity: 64,
             sequence: Arc::default(),
             shared: Shared::new(),
+            wire: None,
         }
     }
     /// A host in a directory, which is made if need be: it outlives the process.
@@ -96,6 +98,13 @@ impl FakeOptions {
     #[must_use]
     pub fn shared_pool(mut self, name: Name, pool: FakeWorld) -> Self {
         self.shared.insert(name, pool);
+        self
+    }
+    /// Plugs the host into a wire, on which it is found by its tag: its guests can go to other hosts there.
+    #[must_use]
+    pub fn wire(mut self, wire: &FakeWire) -> Self {
+        self.wire = Some(wire.clone());
+        self.capability = self.capability.with_migration();
         self
     }
     /// Events that wait for a slow consumer before it is told `Lost`. At least 1.

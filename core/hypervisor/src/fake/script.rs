@@ -105,6 +105,23 @@ pub enum FaultPoint {
     AgentAnswers,
     /// `GuestAgent::set_password`.
     SetPassword,
+    /// `Migration::receive`.
+    Receive,
+    /// `Migration::send`.
+    Send,
+    /// `Migration::migration`.
+    LookMigration,
+    /// `Migration::cancel`.
+    CancelMigration,
+    /// `Migration::force`.
+    ForceMigration,
+    /// `Migration::hand_over`; halfway: it is recorded, and the last pass is not let go.
+    HandOver,
+    /// `Migration::take_over`.
+    TakeOver,
+    /// The connection of a migration, met when it begins and at its last pass: with [`Fault::Fail`] it is lost before the
+    /// end, with another fault the source is not told that all has arrived.
+    Stream,
 }
 
 impl FaultPoint {
@@ -126,6 +143,17 @@ impl FaultPoint {
         Self::Screenshot,
         Self::AgentAnswers,
         Self::SetPassword,
+    ];
+    /// All points of migrations.
+    pub const MIGRATION: [Self; 8] = [
+        Self::Receive,
+        Self::Send,
+        Self::LookMigration,
+        Self::CancelMigration,
+        Self::ForceMigration,
+        Self::HandOver,
+        Self::TakeOver,
+        Self::Stream,
     ];
     /// All points of volumes.
     pub const VOLUMES: [Self; 8] = [
@@ -200,7 +228,13 @@ impl FaultPoint {
             | Self::LimitDisk
             | Self::AttachNic
             | Self::DetachNic
-            | Self::SetPassword => true,
+            | Self::SetPassword
+            | Self::Receive
+            | Self::Send
+            | Self::CancelMigration
+            | Self::ForceMigration
+            | Self::HandOver
+            | Self::TakeOver => true,
             Self::Facts
             | Self::Inspect
             | Self::Recover
@@ -216,6 +250,8 @@ impl FaultPoint {
             | Self::RecoverNetwork
             | Self::AgentAnswers
             | Self::Screenshot
+            | Self::LookMigration
+            | Self::Stream
             | Self::Snapshots => false,
         }
     }
@@ -239,6 +275,11 @@ impl FaultPoint {
                 | Self::LimitDisk
                 | Self::AttachNic
                 | Self::DetachNic
+                | Self::Send
+                | Self::CancelMigration
+                | Self::ForceMigration
+                | Self::HandOver
+                | Self::TakeOver
         )
     }
 
@@ -254,6 +295,7 @@ impl FaultPoint {
                 | Self::DetachDisk
                 | Self::AttachNic
                 | Self::DetachNic
+                | Self::HandOver
         )
     }
 
@@ -305,6 +347,14 @@ impl FaultPoint {
             Self::Screenshot => "take screenshot",
             Self::AgentAnswers => "ask guest agent",
             Self::SetPassword => "set password",
+            Self::Receive => "receive domain",
+            Self::Send => "send domain",
+            Self::LookMigration => "look up migration",
+            Self::CancelMigration => "cancel migration",
+            Self::ForceMigration => "force migration",
+            Self::HandOver => "hand domain over",
+            Self::TakeOver => "take domain over",
+            Self::Stream => "send memory",
         }
     }
 }
@@ -376,6 +426,9 @@ pub(super) struct Script {
     /// Guests that let go of no device.
     #[serde(default)]
     pub(super) holds_on: BTreeSet<ServerId>,
+    /// Guests that write faster than any pass sends.
+    #[serde(default)]
+    pub(super) busy: BTreeSet<ServerId>,
 }
 
 impl Script {

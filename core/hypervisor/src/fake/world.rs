@@ -14,7 +14,7 @@ use super::late::Queue;
 use super::ledger::Ledger;
 use super::script::{Fault, FaultPoint, Planned, Script};
 use super::volumes::Shared;
-use super::{FakeHypervisor, FakeNetwork, FakeOptions, FakeStorage};
+use super::{FakeHypervisor, FakeNetwork, FakeOptions, FakeStorage, FakeWire};
 use crate::{Capability, ErrorKind, Result, VmEvent};
 
 /// A fake host. Clones are the same host.
@@ -35,6 +35,7 @@ pub(super) struct Host {
     pub(super) step: bool,
     pub(super) steps: Semaphore,
     pub(super) waiting: watch::Sender<usize>,
+    pub(super) wire: Option<FakeWire>,
 }
 impl FakeWorld {
     /// Opens the host. A directory shows what it held before.
@@ -61,7 +62,7 @@ impl FakeWorld {
     }
 
     fn over(ledger: Ledger, root: PathBuf, options: FakeOptions) -> Self {
-        Self(Arc::new(Host {
+        let host = Arc::new(Host {
             ledger,
             root,
             shared: options.shared,
@@ -74,7 +75,12 @@ impl FakeWorld {
             step: options.step,
             steps: Semaphore::new(0),
             waiting: watch::Sender::new(0),
-        }))
+            wire: options.wire,
+        });
+        if let Some(wire) = &host.wire {
+            wire.plug_in(&host);
+        }
+        Self(host)
     }
 
     /// A hypervisor on this host, as an agent opens it. Any number may be opened, also after each other.
