@@ -41,10 +41,12 @@ impl Cloud {
             }
             Some(Answer::Failed(reason)) => Err(CloudError::conflict(reason)),
             None => {
-                let message = format!(
-                    "the agent of the host {} did not answer in time",
-                    placement.host_name
-                );
+                let host = if caller.sees_hosts() {
+                    format!("the host {}", placement.host_name)
+                } else {
+                    "its host".to_owned()
+                };
+                let message = format!("the agent of {host} did not answer in time");
                 let reason = Reason::new("host.no_answer", message)
                     .hint("look whether the agent runs")
                     .retryable();

@@ -92,6 +92,7 @@ pub(crate) async fn dhcp_tells_each_port_its_own_address() {
     assert_eq!(lease(&world, &a, &[]).unwrap()["ip"], "192.168.1.1");
 }
 
+/// Attack 24: another's headers, and a request that somebody else hands on.
 pub(crate) async fn metadata_is_told_by_port() {
     let world = World::new().await;
     let (one, two) = (exam_wiring(1, 1), exam_wiring(1, 2));
@@ -170,6 +171,7 @@ pub(crate) async fn metadata_is_told_by_port() {
     assert!(guests[1].connect((SERVICE, 80), MOMENT).is_none());
 }
 
+/// Attack 24: another's address.
 pub(crate) async fn metadata_of_another_is_out_of_reach() {
     let world = World::new().await;
     let (mut one, two) = (exam_wiring(1, 1), exam_wiring(1, 2));
