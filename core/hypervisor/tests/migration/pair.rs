@@ -15,7 +15,7 @@ use skyloom_hypervisor::{
 use skyloom_model::{HostFacts, Ids, ManualClock, Name, PowerState, ProjectId, SeededIds, ServerId};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bug {
+pub(crate) enum Bug {
     None,
     StartsWhatWaits,
     StartsWhatWaitedOnceStopped,
@@ -35,7 +35,7 @@ pub enum Bug {
 }
 
 /// Two hosts that number their effects in one order.
-pub fn worlds() -> (FakeWorld, FakeWorld) {
+pub(crate) fn worlds() -> (FakeWorld, FakeWorld) {
     let (wire, sequence) = (FakeWire::default(), Arc::new(AtomicU64::new(1)));
     let host = |tag| {
         let options = FakeOptions::in_memory()
@@ -47,7 +47,7 @@ pub fn worlds() -> (FakeWorld, FakeWorld) {
     (host(1), host(2))
 }
 
-pub fn spec(seed: u64) -> VmSpec {
+pub(crate) fn spec(seed: u64) -> VmSpec {
     let ids = SeededIds::new(ManualClock::new(), seed);
     VmSpec {
         id: ServerId::from_uuid(ids.uuid()),
@@ -63,7 +63,7 @@ pub fn spec(seed: u64) -> VmSpec {
 }
 
 #[derive(Debug)]
-pub struct FakePairs(pub Bug);
+pub(crate) struct FakePairs(pub(crate) Bug);
 
 struct Pair {
     worlds: [FakeWorld; 2],
