@@ -34,6 +34,8 @@ pub(crate) struct HostConfig {
     pub(crate) join_token_file: Option<PathBuf>,
     /// Directories of volumes that several hosts see, by the name of their pool. Each holds a file `skyloom-pool` with that name.
     pub(crate) pools: BTreeMap<String, PathBuf>,
+    /// GiB that cached images may take; nothing is no limit. What disks lie on stays, whatever it takes.
+    pub(crate) image_cache_gib: Option<u64>,
 }
 
 impl Default for HostConfig {
@@ -44,6 +46,7 @@ impl Default for HostConfig {
             data_dir: "/var/lib/skyloom/host".into(),
             join_token_file: None,
             pools: BTreeMap::new(),
+            image_cache_gib: None,
         }
     }
 }

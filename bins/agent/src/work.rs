@@ -1,6 +1,7 @@
 //! Opens the host's parts and runs the agent.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use skyloom::agent::{
     Agent, AgentConfig as Settings, AgentParts, FileJournal, HttpContent, HttpContentConfig,
@@ -9,7 +10,7 @@ use skyloom::bridge::{BridgeConfig, BridgeNetwork};
 use skyloom::cloud::{HostParts as HostJobParts, NETWORKS, host_jobs};
 use skyloom::hypervisor::{FakeOptions, FakeWorld, HostNetwork, HostStorage, Hypervisor};
 use skyloom::model::{HostId, Name, NetworkId, OsIds, Readiness, SystemClock};
-use skyloom::pool::{DirPool, Owner, PoolConfig};
+use skyloom::pool::{CacheLimit, DirPool, Owner, PoolConfig};
 use skyloom::qmp::{QmpConfig, QmpHypervisor};
 use skyloom_bin::exit::MainError;
 use skyloom_bin::health;
@@ -18,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::certificate::HostIdentity;
 use crate::config::{AgentConfig, Driver, Kind};
+
+/// For how long a cached image that was asked for stays: longer than from its fetch to the disk over it.
+const CACHED_IMAGES_REST: Duration = Duration::from_secs(3600);
 
 pub(crate) async fn run(
     config: AgentConfig,
@@ -164,7 +168,13 @@ async fn open_host(config: &AgentConfig, clock: Arc<SystemClock>) -> Result<Part
 
 async fn open_pool(config: &AgentConfig, owner: Option<Owner>) -> Result<Arc<dyn HostStorage>, MainError> {
     let dir = &config.agent.data_dir;
-    let mut pool = PoolConfig::new(dir.join("pool")).with_owner(owner);
+    let cache = config.agent.image_cache_gib.map(|gib| CacheLimit {
+        bytes: gib.saturating_mul(1 << 30),
+        rest: CACHED_IMAGES_REST,
+    });
+    let mut pool = PoolConfig::new(dir.join("pool"))
+        .with_owner(owner)
+        .with_cache(cache);
     for (name, path) in &config.agent.pools {
         let name = Name::new(name.as_str())
             .map_err(|e| MainError::usage(format!("{name:?} is no name of a pool"), e))?;

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod beneath;
+mod cache;
 mod locks;
 mod overlay;
 mod pool;
@@ -9,4 +10,5 @@ mod tool;
 mod volumes;
 mod writing;
 
+pub use cache::CacheLimit;
 pub use pool::{DirPool, Owner, PoolConfig};

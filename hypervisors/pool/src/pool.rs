@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use parking_lot::Mutex;
 use rustix::fs::FlockOperation;
 use skyloom_hypervisor::{
     CachedImage, DiskInfo, Error, ErrorKind, HostStorage, ImageSpec, OverlaySpec, ProgressFn, Result, is_seed,
@@ -17,6 +18,7 @@ use skyloom_image::Limits;
 use skyloom_model::{DiskFormat, Name, ServerId};
 
 use crate::beneath::{Dir, Temp};
+use crate::cache::CacheLimit;
 use crate::locks::Locks;
 use crate::volumes::Shelf;
 use crate::{overlay, writing};
@@ -41,6 +43,8 @@ pub struct PoolConfig {
     pub shared: Vec<(Name, PathBuf)>,
     /// What tells this host from the others that see them: part of a file's name.
     pub host: String,
+    /// What cached images may take; `None` is whatever there is.
+    pub cache: Option<CacheLimit>,
 }
 
 /// The user that QEMU runs as.
@@ -62,6 +66,7 @@ impl PoolConfig {
             limits: Limits::default(),
             shared: Vec::new(),
             host: "host".to_owned(),
+            cache: None,
         }
     }
     /// Disks of another user.
@@ -76,6 +81,12 @@ impl PoolConfig {
     pub fn with_shared(mut self, host: impl Into<String>, name: Name, path: impl Into<PathBuf>) -> Self {
         self.host = host.into();
         self.shared.push((name, path.into()));
+        self
+    }
+    /// With a limit of the image cache.
+    #[must_use]
+    pub const fn with_cache(mut self, limit: Option<CacheLimit>) -> Self {
+        self.cache = limit;
         self
     }
     /// Other limits.
@@ -103,6 +114,9 @@ pub(crate) struct Core {
     pub(crate) shelves: Vec<Shelf>,
     pub(crate) owner: Option<Owner>,
     limits: Limits,
+    pub(crate) limit: Option<CacheLimit>,
+    /// Bytes of images that are being fetched.
+    pub(crate) promised: Mutex<u64>,
     pub(crate) temps: AtomicU64,
 }
 
@@ -228,7 +242,9 @@ impl Core {
         for (name, path) in &config.shared {
             shelves.push(Shelf::shared(name, path, &config.host, mode)?);
         }
-        let PoolConfig { owner, limits, .. } = config;
+        let PoolConfig {
+            owner, limits, cache, ..
+        } = config;
         Ok(Self {
             _root: root,
             images,
@@ -236,6 +252,8 @@ impl Core {
             shelves,
             owner,
             limits,
+            limit: cache,
+            promised: Mutex::new(0),
             temps: AtomicU64::new(0),
         })
     }
@@ -243,17 +261,6 @@ impl Core {
     /// QEMU's user must be able to pass through to his own disks, not to list those of others.
     const fn dir_mode(owner: Option<Owner>) -> u32 {
         if owner.is_some() { 0o711 } else { 0o700 }
-    }
-
-    pub(crate) fn cached(&self, file: &str, image: &ImageSpec) -> io::Result<Option<CachedImage>> {
-        let whole = match self.images.file(file)? {
-            Some(there) => there.metadata()?.len() == image.size_bytes,
-            None => false,
-        };
-        Ok(whole.then(|| CachedImage {
-            path: self.images.path(file),
-            format: image.format,
-        }))
     }
 
     fn create_overlay(&self, wanted: &OverlaySpec, base_file: &str) -> Result<DiskInfo, Failure> {
@@ -403,13 +410,21 @@ impl HostStorage for DirPool {
             return Ok(cached);
         }
         let core = Arc::clone(&self.core);
-        let temp = blocking(move || Temp::create(&core.images, &core.temps)).await;
-        let temp = temp.map_err(|e| file_error("cache image", e))?;
+        let bytes = image.size_bytes;
+        let begin = move || {
+            let temp = Temp::create(&core.images, &core.temps)?;
+            // It was made now.
+            let now = temp.file.metadata()?.modified()?;
+            let room = core.make_room(bytes, now)?;
+            Ok::<_, Failure>((temp, room))
+        };
+        let (temp, room) = blocking(begin).await.map_err(|e| e.during("cache image"))?;
         let (mut temp, sha256) = writing::fill(temp, image, content, &progress).await?;
         let (core, image) = (Arc::clone(&self.core), image.clone());
         let finish = move || {
             writing::accept(&mut temp, &sha256, &image, &core.limits, core.owner)?;
             temp.publish(&file)?;
+            drop(room);
             drop(guard);
             Ok::<_, Failure>(CachedImage {
                 path: core.images.path(&file),
