@@ -23,6 +23,7 @@ mod fields;
 mod grants;
 mod ids;
 mod kept;
+mod limits;
 mod listing;
 mod people;
 mod projects;
@@ -111,7 +112,8 @@ pub fn router(parts: OpenstackParts) -> Router {
         .merge(catalog::routes())
         .merge(secrets::routes())
         .merge(trusts::routes())
-        .merge(kept::routes());
+        .merge(kept::routes())
+        .merge(limits::routes());
     let inner = versions::routes().nest("/v3", v3);
     Router::new().nest_service(MOUNT, edge::around(inner, state))
 }

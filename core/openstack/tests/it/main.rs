@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod edge;
+mod limits;
 mod people;
 mod powers;
 mod projects;

@@ -11,11 +11,11 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use skyloom_identity::{
     Actor, BuiltIn, DEFAULT_DOMAIN, FileKeys, HashCost, HasherConfig, Identity, IdentityConfig,
-    IdentityParts, Target, Vault,
+    IdentityParts, Owner, Target, Vault, ledger_path,
 };
 use skyloom_model::{ManualClock, ProjectId, SeededIds};
 use skyloom_openstack::identity::{self, Contents, OpenstackConfig, OpenstackParts, router};
-use skyloom_store::{Capability, DynBackend, ListOptions, MemoryConfig, MemoryStore, Prefix};
+use skyloom_store::{Capability, DynBackend, Key, ListOptions, MemoryConfig, MemoryStore, Prefix};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -165,6 +165,20 @@ impl World {
         let page = self.backend.list(&prefix, ListOptions::default()).await.unwrap();
         assert!(!page.more);
         page.items.iter().map(|kv| kv.value.parse().unwrap()).collect()
+    }
+
+    /// The quota's ledger of a project.
+    pub(crate) async fn ledger(&self, project: &str) -> Value {
+        let id: ProjectId = uuid::Uuid::parse_str(project).map(ProjectId::from_uuid).unwrap();
+        let key = Key::parse(&ledger_path(Owner::Project(id))).unwrap();
+        self.backend
+            .get(&key)
+            .await
+            .unwrap()
+            .unwrap()
+            .value
+            .parse()
+            .unwrap()
     }
 
     pub(crate) fn hold(&self, what: &str) {
