@@ -237,6 +237,39 @@ fn only_looks_at_one_host() {
 }
 
 #[test]
+fn attack_76_a_host_that_claims_too_much_draws_nothing() {
+    let claim = |capacity, limit| {
+        let mut liar = using(1, 60_000);
+        liar.facts.as_mut().unwrap().capacity = capacity;
+        liar.spec.limit = limit;
+        liar
+    };
+    let million = Resources {
+        vcpus: 1_000_000,
+        memory_mib: 1 << 40,
+        disk_gib: 1 << 40,
+    };
+    let all = Resources {
+        vcpus: u32::MAX,
+        memory_mib: u64::MAX,
+        disk_gib: u64::MAX,
+    };
+    for capacity in [million, all] {
+        let held = claim(capacity, Some(CAPACITY));
+        assert_eq!(held.effective(), host(1).effective(), "cut at the limit");
+        let placed = FilterScheduler::spread()
+            .place(&request(2_048), &cloud([held.clone(), using(2, 10_000)]))
+            .unwrap();
+        assert_eq!(placed.host, id(2), "the emptier by what is believed");
+        refused(&request(8_192), &cloud([held]));
+        // Who set no limit believes the host; nothing overflows even then.
+        let mut free = claim(capacity, None);
+        free.spec.memory_ratio = 1e300;
+        assert!(free.effective().memory_mib >= capacity.memory_mib);
+    }
+}
+
+#[test]
 fn limit_reserve_and_ratio_are_applied_in_this_order() {
     let mut h = host(1);
     h.spec.limit = Some(Resources {
