@@ -1,7 +1,7 @@
 //! How much of what a resource takes of a project's quota.
 
 use skyloom_identity::{Amounts, ResourceName};
-use skyloom_model::{FlavorSpec, Server};
+use skyloom_model::{FlavorSpec, Resources, Server};
 
 /// So much of each of these.
 pub(crate) fn of(counted: &[(&str, u64)]) -> Amounts {
@@ -16,7 +16,14 @@ pub(crate) fn of(counted: &[(&str, u64)]) -> Amounts {
 
 /// What a server takes. Ports are counted by themselves: a server may have some that outlive it.
 pub(crate) fn of_server(server: &Server) -> Amounts {
-    of_new_server(&server.spec.flavor.spec, 0)
+    of(&[("servers", 1)]).plus(&of_size(server.reserved()))
+}
+
+/// What size alone takes; nothing for none.
+pub(crate) fn of_size(size: Resources) -> Amounts {
+    let counted = [("vcpus", u64::from(size.vcpus)), ("memory_mib", size.memory_mib)];
+    let counted: Vec<_> = counted.into_iter().filter(|(_, amount)| *amount > 0).collect();
+    of(&counted)
 }
 
 /// The same of one that is to be made, with so many ports of its own.

@@ -85,6 +85,30 @@ pub struct RebuildServer {
     pub timeout_seconds: Option<u32>,
 }
 
+/// Which size a server gets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ResizeServer {
+    /// Id or name of the flavor. Its disk is not smaller than the server's.
+    #[cfg_attr(feature = "openapi", schema(example = "m1.large"))]
+    pub flavor: String,
+    /// After how many seconds the new size is kept without being asked, 60 to 2592000; 0: never. By default after a day.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(example = 86_400, minimum = 0, maximum = 2_592_000)
+    )]
+    #[serde(default)]
+    pub confirm_after_seconds: Option<u32>,
+    /// Off at once, without asking the guest.
+    #[serde(default)]
+    pub force: bool,
+    /// How long the guest may take before it is forced off; by default 60, at most 3600.
+    #[cfg_attr(feature = "openapi", schema(example = 60, minimum = 0, maximum = 3600))]
+    #[serde(default)]
+    pub timeout_seconds: Option<u32>,
+}
+
 /// Why a server is locked.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -211,4 +235,31 @@ pub struct ServerQuery {
     pub image: Option<String>,
     /// Only those of the flavor of this id or name.
     pub flavor: Option<String>,
+    /// In which order; by default the oldest first.
+    #[cfg_attr(feature = "openapi", param(inline))]
+    pub sort: Option<ServerSort>,
+}
+
+/// An order of servers; those that are alike in it, by id. With `-` the other way round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum ServerSort {
+    /// By name.
+    #[serde(rename = "name")]
+    Name,
+    /// By name, the other way round.
+    #[serde(rename = "-name")]
+    NameDown,
+    /// The oldest first.
+    #[serde(rename = "created")]
+    Created,
+    /// The newest first.
+    #[serde(rename = "-created")]
+    CreatedDown,
+    /// By lifecycle, then by power state.
+    #[serde(rename = "state")]
+    State,
+    /// The same the other way round.
+    #[serde(rename = "-state")]
+    StateDown,
 }

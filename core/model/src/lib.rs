@@ -23,10 +23,12 @@ mod meta;
 mod name;
 mod network;
 pub mod paths;
+mod pending;
 mod plan;
 mod readiness;
 mod reason;
 mod rescue;
+mod resize;
 mod resources;
 mod restart;
 mod secret;
@@ -54,10 +56,12 @@ pub use network::{
     AddressRange, Direction, Family, GroupMembers, Network, NetworkSpec, Protocol, Remote, Reserved,
     SecurityGroup, SecurityGroupSpec, SecurityRule, Subnet, SubnetSpec,
 };
+pub use pending::PendingChange;
 pub use plan::{JobId, JobSpec, MAIN_STAGE, Place, Plan, RetryPolicy, Stage, StageOutcome};
 pub use readiness::{Phase, PhaseReport, PhaseState, Readiness};
 pub use reason::Reason;
 pub use rescue::{BootFile, RESCUE_DISK, RESCUE_SEED, Rescue, RescueMedia};
+pub use resize::Resize;
 pub use resources::{
     AgentStatus, Claim, DEFAULT_DOMAIN, DiskFormat, Flavor, FlavorSpec, Host, HostFacts, HostLedger,
     HostSpec, HostStatus, Image, ImageSource, ImageSpec, ImageState, ImageStatus, Keypair, KeypairSpec,

@@ -6,12 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Actor, Crashes, FlavorId, FlavorSpec, HostId, Hostname, ImageId, Lifecycle, Meta, Name, OnCrash, PortId,
-    PowerState, Reason, Rescue, Resource, Resources, TaskId, Timestamp, VolumeId,
+    PowerState, Reason, Rescue, Resize, Resource, Resources, TaskId, Timestamp, VolumeId,
 };
 
-/// A virtual machine.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+/// A virtual machine. Written out it also says `pending_restart`: what the next restart changes.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Server {
     /// Identity.
     pub meta: Meta,
@@ -103,6 +102,9 @@ pub struct Overlays {
     pub locked: bool,
     /// Deletion is refused.
     pub protected: bool,
+    /// Of another size, neither confirmed nor taken back.
+    #[serde(default)]
+    pub resized: bool,
     /// Its host does not report: the other axes are the last that was known.
     pub host_unreachable: bool,
 }
@@ -186,6 +188,9 @@ pub struct ServerStatus {
     /// Disks that it is no longer made of, until they are deleted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spare_disks: Vec<String>,
+    /// The size that it had, while a resize is under way or waits to be confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resize: Option<Resize>,
     /// Who locked it and why, while it is locked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock: Option<Lock>,
@@ -213,33 +218,10 @@ impl ServerStatus {
             applied: None,
             root_disk: None,
             spare_disks: Vec::new(),
+            resize: None,
             lock: None,
             purge_at: None,
         }
-    }
-}
-
-impl Server {
-    /// What the next restart changes: names of parts. Nothing of a guest that is off, or of which it is not known what it was made of.
-    #[must_use]
-    pub fn pending_restart(&self) -> Vec<&'static str> {
-        let Some(applied) = self
-            .status
-            .applied
-            .as_ref()
-            .filter(|_| self.status.power.may_execute())
-        else {
-            return Vec::new();
-        };
-        let parts = [
-            ("flavor", applied.resources != self.spec.flavor.spec.resources),
-            ("ports", applied.ports != self.spec.ports),
-        ];
-        parts
-            .into_iter()
-            .filter(|(_, differs)| *differs)
-            .map(|(part, _)| part)
-            .collect()
     }
 }
 

@@ -61,6 +61,7 @@ pub(crate) fn server_state(server: &Server) -> String {
     }
     for (on, mark) in [
         (status.overlays.rescued, "rescued"),
+        (status.overlays.resized, "resized"),
         (status.overlays.locked, "locked"),
         (status.overlays.protected, "protected"),
         (status.overlays.host_unreachable, "host unreachable"),
@@ -123,6 +124,13 @@ impl Row for Server {
             };
             let (count, last) = (crashes.count, crashes.last_at);
             pairs.push(("Crashes", format!("{count} in a row, the last at {last}{again}")));
+        }
+        if let Some(resize) = &status.resize {
+            let until = match resize.confirm_at {
+                Some(at) => format!("; confirmed by itself at {at}"),
+                None => String::new(),
+            };
+            pairs.push(("Resized from", format!("{}{until}", resize.former.name)));
         }
         let pending = self.pending_restart();
         if !pending.is_empty() {

@@ -17,6 +17,7 @@ mod projects;
 mod rescue;
 mod security_groups;
 mod server_actions;
+mod server_changes;
 mod servers;
 mod snapshots;
 mod store;
@@ -41,6 +42,7 @@ pub(crate) fn timed() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .merge(servers::router())
         .merge(server_actions::router())
+        .merge(server_changes::router())
         .merge(rescue::router())
         .merge(flavors::router())
         .merge(images::router())

@@ -84,6 +84,20 @@ impl<'q> Wanted<'q> {
     }
 }
 
+/// How many items a page has at most.
+pub(super) fn limit_of(asked: Option<u32>) -> Result<usize> {
+    let limit = asked.unwrap_or(DEFAULT_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        let message = format!("{limit} is not within 1 to {MAX_LIMIT}");
+        return Err(CloudError::field(FieldError::new(
+            "limit",
+            "limit.invalid",
+            message,
+        )));
+    }
+    Ok(usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
 /// The last key of a page as text for clients.
 fn cursor_of(key: &Key) -> String {
     URL_SAFE_NO_PAD.encode(key.as_str())
@@ -167,16 +181,7 @@ impl Source<'_> {
         page: PageOf<'_>,
         keep: impl Fn(&T) -> bool + Send,
     ) -> Result<Listed<T>> {
-        let limit = page.limit.unwrap_or(DEFAULT_LIMIT);
-        if !(1..=MAX_LIMIT).contains(&limit) {
-            let message = format!("{limit} is not within 1 to {MAX_LIMIT}");
-            return Err(CloudError::field(FieldError::new(
-                "limit",
-                "limit.invalid",
-                message,
-            )));
-        }
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let limit = limit_of(page.limit)?;
         let (first, mut cursor) = match page.cursor {
             None => (0, None),
             Some(cursor) => position(cursor, &self.ranges).map(|(at, key)| (at, Some(key)))?,

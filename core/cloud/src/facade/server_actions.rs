@@ -67,6 +67,7 @@ impl Cloud {
             | ServerAction::Resume
             | ServerAction::HardReboot
             | ServerAction::Purge
+            | ServerAction::ConfirmResize
             | ServerAction::ResetState => self.simple_action(caller, id, action).await?,
             ServerAction::Stop => self.stop_server(caller, id, read(options)?).await?,
             ServerAction::StopRescue => self.stop_rescue(caller, id, read(options)?).await?,
@@ -76,6 +77,8 @@ impl Cloud {
                 return Err(CloudError::invalid(reason));
             }
             ServerAction::Rebuild => self.rebuild_server(caller, id, read(options)?).await?,
+            ServerAction::Resize => self.resize_server(caller, id, read(options)?).await?,
+            ServerAction::RevertResize => self.revert_resize(caller, id, read(options)?).await?,
             ServerAction::Reboot => self.reboot_server(caller, id, read(options)?).await?,
             ServerAction::Delete => self.remove_server(caller, id, read(options)?).await?,
             ServerAction::Update => {
@@ -106,9 +109,10 @@ impl Cloud {
     ) -> Result<ServerTask> {
         let ask = match action {
             ServerAction::Start | ServerAction::Resume => Ask::plain(action, |s| s.spec.running = true),
-            ServerAction::Pause | ServerAction::Unpause | ServerAction::ResetState => {
-                Ask::plain(action, |_| {})
-            }
+            ServerAction::Pause
+            | ServerAction::Unpause
+            | ServerAction::ConfirmResize
+            | ServerAction::ResetState => Ask::plain(action, |_| {}),
             ServerAction::Suspend => Ask::plain(action, |s| s.spec.running = false),
             ServerAction::HardReboot => Ask {
                 params: json!(StopParams {
@@ -232,7 +236,10 @@ impl Cloud {
                         .map_err(CloudError::conflict)?;
                     if matches!(
                         ask.action,
-                        ServerAction::Delete | ServerAction::Purge | ServerAction::Rebuild
+                        ServerAction::Delete
+                            | ServerAction::Purge
+                            | ServerAction::Rebuild
+                            | ServerAction::RevertResize
                     ) {
                         self.no_snapshots(caller, server).await?;
                     }

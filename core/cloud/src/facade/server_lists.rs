@@ -37,7 +37,7 @@ pub struct TimelineEntry {
 }
 
 impl Cloud {
-    /// A page of the project's servers that fit, oldest first.
+    /// A page of the project's servers that fit, oldest first or in the order that is asked for.
     ///
     /// # Errors
     /// `cursor.invalid`, `limit.invalid`, `label.invalid`, `host.not_found`, `flavor.not_found`, `image.not_found`, `auth.forbidden`.
@@ -68,6 +68,9 @@ impl Cloud {
                     spec.image.id.to_string() == image || spec.image.name.as_str() == image
                 })
         };
+        if let Some(sort) = query.sort {
+            return self.servers_in_order(caller, sort, &list, fits).await;
+        }
         self.list_resources_where(caller, "server:read", &[caller.scope()], &list, fits)
             .await
     }

@@ -132,7 +132,7 @@ impl Cloud {
         }
     }
 
-    /// What a server's time has come for: to leave the recycle bin for good, or its rescue, or to run again after a crash.
+    /// What a server's time has come for: to leave the recycle bin for good, or its rescue, to keep its new size, to run again after a crash.
     fn due(&self, server: &Server) -> Option<ServerAction> {
         let (status, now) = (&server.status, self.now());
         let past = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
@@ -143,6 +143,11 @@ impl Cloud {
             Some(ServerAction::Purge)
         } else if status.overlays.rescued && past(rescued_until) {
             Some(ServerAction::StopRescue)
+        } else if status.lifecycle == Lifecycle::Active
+            && status.overlays.resized
+            && past(status.resize.as_ref().and_then(|resize| resize.confirm_at))
+        {
+            Some(ServerAction::ConfirmResize)
         } else if status.lifecycle == Lifecycle::Active
             && status.power == PowerState::Crashed
             && server.spec.on_crash == OnCrash::Restart

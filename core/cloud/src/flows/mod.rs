@@ -15,6 +15,7 @@ mod server_power;
 mod server_rebuild;
 mod server_recycle;
 mod server_rescue;
+mod server_resize;
 mod snapshot;
 mod volume;
 mod volume_attach;
@@ -31,10 +32,10 @@ use skyloom_model::{JobId, JobSpec, Place, Reason, RetryPolicy};
 
 pub use host::{ClaimRelease, HostSweep};
 pub use image::{ImageDelete, ImageImport};
+pub(crate) use params::NewVolume;
 pub use params::{
     BaseImage, CreateParams, ImportParams, PortPlan, RecycleParams, ReleaseParams, StopParams, SweepParams,
 };
-pub(crate) use params::NewVolume;
 pub(crate) use port_rewire::RewireParams;
 pub use server_create::{NETWORKS, ServerCreate};
 pub use server_delete::ServerDelete;
@@ -43,6 +44,8 @@ pub use server_power::{ServerReboot, ServerStart, ServerStop};
 pub use server_rebuild::{RebuildParams, ServerRebuild, ServerTidy};
 pub use server_recycle::ServerRecycle;
 pub use server_rescue::{RescueParams, ServerStartRescue, ServerStopRescue};
+pub(crate) use server_resize::ResizeParams;
+pub use server_resize::{ServerConfirmResize, ServerResize, ServerRevertResize};
 pub(crate) use snapshot::{SnapshotCreate, SnapshotDelete, SnapshotRevert};
 pub(crate) use volume::{GrowParams, LimitParams, VolumeCreateParams, VolumeFrom, pool_label};
 pub(crate) use volume::{VolumeCreate, VolumeDelete, VolumeGrow, VolumeLimit};
@@ -65,6 +68,9 @@ pub fn cloud_flows() -> FlowRegistry {
         .with(ServerResetState)
         .with(ServerStartRescue)
         .with(ServerStopRescue)
+        .with(ServerResize)
+        .with(ServerConfirmResize)
+        .with(ServerRevertResize)
         .with(ImageImport)
         .with(ImageDelete)
         .with(VolumeCreate)

@@ -3,10 +3,10 @@
 use skyloom_flow::{PlanContext, Records, SettleContext};
 use skyloom_identity::{Amounts, DomainId, LEDGERS, Ledger, Owner, ledger_path};
 use skyloom_model::{
-    Claim, HostId, HostLedger, Port, PortId, Project, Reason, Resource as _, Scope, Server, ServerId, Task,
-    TaskEnd, VmObservation, paths,
+    Claim, HostId, HostLedger, Port, PortId, Project, Reason, Resource as _, Resources, Scope, Server,
+    ServerId, Task, TaskEnd, VmObservation, paths,
 };
-use skyloom_scheduler::release;
+use skyloom_scheduler::{claim, release};
 use skyloom_store::{Key, Txn};
 
 use super::definition::definition_reads;
@@ -167,6 +167,33 @@ pub(super) fn bind_ports(
         }
     }
     Ok(txn)
+}
+
+/// Adds: the server's claim is of this size from now on. Nothing when it is, or when there is none.
+pub(super) fn size_claim(
+    txn: Txn,
+    server: &Server,
+    size: Resources,
+    records: &Records,
+) -> Result<Txn, Reason> {
+    let Some(placement) = &server.status.placement else {
+        return Ok(txn);
+    };
+    let (claim_at, ledger_at) = (
+        claim_key(placement.host, server.id())?,
+        ledger_key(placement.host)?,
+    );
+    let Some(before) = records.get::<Claim>(&claim_at)?.filter(|c| c.resources != size) else {
+        return Ok(txn);
+    };
+    let after = Claim {
+        resources: size,
+        ..before.clone()
+    };
+    let ledger: HostLedger = records.get(&ledger_at)?.unwrap_or_default();
+    let ledger = claim(&release(&ledger, &before), &after);
+    let txn = records.put(txn, &ledger_at, &ledger)?;
+    records.put(txn, &claim_at, &after)
 }
 
 /// Adds: the server's claim is gone, and its share of the host's ledger, with so many GiB of volumes that are gone with it.

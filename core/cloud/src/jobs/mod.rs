@@ -19,6 +19,7 @@
 //! | `volume.delete` | host | it is gone | nothing: deleted is deleted |
 //! | `volume.grow` | host | a volume is at least so large | nothing: a disk is never made smaller |
 //! | `volume.attach`, `volume.detach` | host | a domain has a volume's disk, or has not | the other of the two |
+//! | `disk.grow` | host | a disk of a server is larger | nothing: disks never shrink |
 //! | `volume.limit` | host | what a disk may do at most | what it might do before |
 //! | `snapshot.take` | host | a snapshot is in the disks | it is not |
 //! | `snapshot.revert` | host | the disks are as they were in it | nothing: what was written since is gone |
@@ -33,6 +34,7 @@
 //! | `image.delete` | engine | the image has no content | nothing: deleted is deleted |
 
 mod disk;
+mod grow;
 mod image_cache;
 mod image_import;
 mod look;
@@ -53,6 +55,7 @@ use skyloom_image::Limits;
 use skyloom_model::{HostId, ServerId};
 use skyloom_store::DynBackend;
 
+pub(crate) use grow::GrowDiskInput;
 pub(crate) use image_cache::CacheInput;
 pub(crate) use image_import::{DeleteImageInput, FetchInput, InspectInput, Inspected, PublishInput};
 pub(crate) use look::{Looked, Thing};
@@ -174,6 +177,9 @@ pub fn host_jobs(parts: &HostParts) -> JobRegistry {
         storage: parts.storage.clone(),
         network: parts.network.clone(),
     }))
+    .with(grow::GrowDisk {
+        hypervisor: parts.hypervisor.clone(),
+    })
     .with(way_back::DeleteDisk {
         storage: parts.storage.clone(),
     })

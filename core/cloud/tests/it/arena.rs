@@ -2,6 +2,7 @@
 
 mod checks;
 mod planting;
+mod resizing;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,11 +34,15 @@ use crate::networks::{network, rule, subnet};
 use crate::world::{DISK, World, bytes, image, jobs_of, key, server};
 
 /// All cases. A flow without one fails `every_flow_is_tortured`.
-const CASES: [Case; 46] = [
+const CASES: [Case; 51] = [
     case("server.create", "with a config drive, on two hosts", Back::Before),
     case("server.create", "left off, on the only host", Back::Before),
     case("server.create", "with new volumes, on two hosts", Back::Before),
-    case("server.create", "that boots from one of its volumes", Back::Before),
+    case(
+        "server.create",
+        "that boots from one of its volumes",
+        Back::Before,
+    ),
     case("server.start", "of one that is off", Back::Before),
     case("server.stop", "by asking the guest", Back::Between),
     case("server.stop", "by force", Back::Between),
@@ -57,6 +62,11 @@ const CASES: [Case; 46] = [
     case("server.start-rescue", "of one that is off", Back::Before),
     case("server.stop-rescue", "of one that runs", Back::Before),
     case("server.stop-rescue", "of one that is off", Back::Before),
+    case("server.resize", "of one that runs", Back::Before),
+    case("server.resize", "of one that is off", Back::Before),
+    case("server.confirm-resize", "of one that runs", Back::Before),
+    case("server.revert-resize", "of one that runs", Back::Before),
+    case("server.revert-resize", "of one that is off", Back::Before),
     case("server.delete", "of one that runs", Back::Between),
     case("server.delete", "of one that was never placed", Back::Between),
     case("server.delete", "with volumes", Back::Between),
@@ -152,7 +162,7 @@ impl CloudWorld {
     async fn prepare(&mut self) {
         let mut request = CreateServer {
             config_drive: Some(false),
-            start: Some(self.case.name != "of one that is off"),
+            start: Some(!self.case.name.contains("that is off")),
             ..server("old", self.image)
         };
         if self.case.name == "that boots from one of its volumes" {
@@ -214,6 +224,7 @@ impl CloudWorld {
             let ended = Engine::new(&self.world).await.carry(&asked.unwrap().task).await;
             assert_eq!(ended.state, TaskState::Done, "{:?}", ended.reason);
         }
+        self.prepare_resize(made.server.id()).await;
         self.prepare_volumes(made.server.id()).await;
         // As the agents have reported by now.
         for host in self.world.hosts.keys() {
@@ -383,6 +394,9 @@ impl harness::World for CloudWorld {
                 let asked = cloud.start_rescue(caller, old(), self.rescue()).await;
                 asked.unwrap().task
             }
+            ("server.resize" | "server.confirm-resize" | "server.revert-resize", _) => {
+                self.ask_of_resize(old()).await
+            }
             ("server.stop-rescue", _) => cloud.stop_rescue(caller, old(), stop).await.unwrap().task,
             ("server.reboot", _) => cloud.reboot_server(caller, old(), stop).await.unwrap().task,
             ("server.delete", _) => cloud.delete_server(caller, old()).await.unwrap().task,
@@ -472,7 +486,11 @@ impl harness::World for CloudWorld {
         for (_, fake) in self.hosts() {
             for domain in fake.domains().unwrap() {
                 let disks: Vec<&str> = domain.spec.disks.iter().map(|d| unnumbered(&d.name)).collect();
-                let what = format!("{} {:?} with {disks:?}", domain.spec.name, domain.power);
+                let size = (domain.spec.vcpus, domain.spec.memory_mib);
+                let what = format!(
+                    "{} {:?} of {size:?} with {disks:?}",
+                    domain.spec.name, domain.power
+                );
                 let of = format!("domains of {}", named(domain.spec.id));
                 things.entry(of).or_default().push(what);
             }

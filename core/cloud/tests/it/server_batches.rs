@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use skyloom_cloud::{
-    BatchServers, Caller, CreateServers, ErrorKind, LockServer, Selector, ServerQuery, UpdateServer,
+    BatchServers, Caller, CreateServers, ErrorKind, LockServer, Selector, ServerQuery, ServerSort,
+    UpdateServer,
 };
-use skyloom_model::{Lifecycle, PowerState, ServerAction, TaskState};
+use skyloom_model::{Lifecycle, PowerState, Resource as _, ServerAction, ServerId, TaskState};
 
 use crate::server_actions::Site;
 use crate::world::{server, with_key};
@@ -210,4 +211,72 @@ async fn a_timeline_has_every_task_step_and_event_in_order() {
         );
     }
     assert!(names("event").contains(&"task_ended"));
+}
+
+#[tokio::test]
+async fn servers_are_listed_in_every_order_page_by_page_and_a_cursor_leads_nowhere_else() {
+    let site = Site::new().await;
+    let cloud = &site.world.cloud;
+    let mut ids = Vec::new();
+    for name in ["m", "a", "z", "a"] {
+        site.world.clock.advance(std::time::Duration::from_secs(1));
+        ids.push(site.created(name).await);
+    }
+    site.act(ids[2], ServerAction::Pause).await;
+    let other = site.world.member(&site.admin, "other").await;
+    let all = |sort: ServerSort, by: Caller| {
+        let cloud = cloud.clone();
+        async move {
+            let (mut found, mut cursor): (Vec<ServerId>, _) = (Vec::new(), None);
+            loop {
+                let query = ServerQuery {
+                    sort: Some(sort),
+                    limit: Some(1),
+                    cursor,
+                    ..ServerQuery::default()
+                };
+                let page = cloud.find_servers(&by, &query).await.unwrap();
+                assert!(page.items.len() <= 1);
+                found.extend(page.items.iter().map(|server| server.id()));
+                match page.next {
+                    Some(next) => cursor = Some(next),
+                    None => return found,
+                }
+            }
+        }
+    };
+    for (up, down, order) in [
+        (ServerSort::Name, ServerSort::NameDown, [1, 3, 0, 2]),
+        (ServerSort::Created, ServerSort::CreatedDown, [0, 1, 2, 3]),
+        (ServerSort::State, ServerSort::StateDown, [2, 0, 1, 3]),
+    ] {
+        let mut wanted: Vec<ServerId> = order.iter().map(|at| ids[*at]).collect();
+        assert_eq!(all(up, site.member.clone()).await, wanted);
+        wanted.reverse();
+        assert_eq!(all(down, site.member.clone()).await, wanted);
+        assert!(all(up, other.clone()).await.is_empty());
+    }
+    let query = |sort, cursor| ServerQuery {
+        sort: Some(sort),
+        limit: Some(2),
+        cursor,
+        ..ServerQuery::default()
+    };
+    let page = cloud
+        .find_servers(&site.member, &query(ServerSort::Name, None))
+        .await
+        .unwrap();
+    let next = page.next.unwrap();
+    let elsewhere = cloud
+        .find_servers(&other, &query(ServerSort::Name, Some(next.clone())))
+        .await
+        .unwrap();
+    assert!(
+        elsewhere.items.is_empty(),
+        "another project's cursor shows nothing of it"
+    );
+    let refused = cloud
+        .find_servers(&site.member, &query(ServerSort::State, Some(next)))
+        .await;
+    assert_eq!(refused.unwrap_err().code(), "cursor.invalid");
 }

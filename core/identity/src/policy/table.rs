@@ -52,6 +52,7 @@ pub const PERMISSIONS: &[PermissionSpec] = &[
     spec("server:unlock", Operate, S, "end all locks, and not be hindered by them", "解除任何锁定且不受其限制"),
     spec("server:protect", Operate, PS, "protect servers from deletion", "开关云主机删除保护"),
     spec("server:rebuild", Operate, PS, "make the root disks of servers anew", "重装云主机系统盘"),
+    spec("server:resize", Operate, PS, "change the size of servers, confirm and take it back", "调整云主机规格，确认或撤销"),
     spec("server:reset-state", Operate, S, "have a server's record say what its host says", "按宿主机实际情况校正云主机状态"),
     spec("server:start-rescue", Operate, PS, "start servers in rescue mode", "进入救援模式"),
     spec("server:stop-rescue", Operate, PS, "leave rescue mode", "退出救援模式"),

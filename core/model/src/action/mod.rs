@@ -1,12 +1,13 @@
 //! What can be asked of a server: one row for each action, read by everybody who has to know.
 //!
 //! ```text
-//! ACTIONS (table.rs) ──> ServerAction::allowed: may it be asked now?   facade
+//! ACTIONS (table.rs, changes.rs) ──> ServerAction::allowed: may it be asked now?   facade
 //!                    ├─> /v1/kinds/server: states, labels, dialogs      web
 //!                    ├─> OpenAPI: method, path, permission, words       clients
 //!                    └─> names of verbs, checked by a test              command line
 //! ```
 
+mod changes;
 mod table;
 
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,12 @@ pub enum ServerAction {
     StartRescue,
     /// Boot from its own disks again.
     StopRescue,
+    /// Another size.
+    Resize,
+    /// Keep that size.
+    ConfirmResize,
+    /// Back to the size before.
+    RevertResize,
 }
 
 /// A condition over the other axes, by name.
@@ -73,16 +80,19 @@ pub enum Overlay {
     Locked,
     /// Deletion is refused.
     Protected,
+    /// Of another size, neither confirmed nor taken back.
+    Resized,
     /// Its host does not report.
     HostUnreachable,
 }
 
 impl Overlay {
     /// All values.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Rescued,
         Self::Locked,
         Self::Protected,
+        Self::Resized,
         Self::HostUnreachable,
     ];
 
@@ -93,6 +103,7 @@ impl Overlay {
             Self::Rescued => overlays.rescued,
             Self::Locked => overlays.locked,
             Self::Protected => overlays.protected,
+            Self::Resized => overlays.resized,
             Self::HostUnreachable => overlays.host_unreachable,
         }
     }
@@ -107,6 +118,8 @@ pub enum Guard {
     Placed,
     /// It runs its rescue system, or is off in between.
     Rescued,
+    /// A resize waits to be confirmed or taken back.
+    Resized,
     /// It lives on a host whose hypervisor has this ability: one of the traits of the host's facts.
     Ability(&'static str),
 }
@@ -222,6 +235,12 @@ impl ServerAction {
                 format!("the server is not in rescue mode: cannot {verb}"),
             ));
         }
+        if def.guard == Guard::Resized && !status.overlays.resized {
+            return Err(Reason::new(
+                "server.not_resized",
+                format!("no resize of the server waits for an answer: cannot {verb}"),
+            ));
+        }
         if def.guard != Guard::None && status.placement.is_none() {
             return Err(Reason::new(
                 "server.not_placed",
@@ -244,6 +263,7 @@ fn refused_under(overlay: Overlay, verb: &str) -> Reason {
             "unlock it first; `status.lock` says who locked it and why",
         ),
         Overlay::Protected => ("is protected from deletion", "remove the protection first"),
+        Overlay::Resized => ("has been resized", "confirm or revert the resize first"),
         Overlay::Rescued => ("is in rescue mode", "leave the rescue mode first"),
         Overlay::HostUnreachable => ("is on a host that does not report", "wait for the host"),
     };
@@ -342,6 +362,7 @@ mod tests {
             rescued: overlay == Some(Overlay::Rescued),
             locked: overlay == Some(Overlay::Locked),
             protected: overlay == Some(Overlay::Protected),
+            resized: overlay == Some(Overlay::Resized),
             host_unreachable: overlay == Some(Overlay::HostUnreachable),
         }
     }

@@ -1,23 +1,24 @@
 //! The table itself.
 
-use super::Overlay::{HostUnreachable, Locked, Protected, Rescued};
+use super::Overlay::{HostUnreachable, Locked, Protected, Rescued, Resized};
+use super::changes::{CONFIRM_RESIZE, RESIZE, REVERT_RESIZE};
 use super::{ActionDef, Guard, ServerAction, Words};
 use crate::Lifecycle::{self, Active, Building, Error, Recycled};
 use crate::PowerState::{self, Crashed, Paused, Running, Stopped, Suspended, Unknown};
 
-const fn words(en: &'static str, zh: &'static str) -> Words {
+pub(super) const fn words(en: &'static str, zh: &'static str) -> Words {
     Words { en, zh }
 }
 
 const ANY_POWER: &[PowerState] = &PowerState::ALL;
 const USABLE: &[Lifecycle] = &[Active];
-const THERE: &[Lifecycle] = &[Active, Error];
+pub(super) const THERE: &[Lifecycle] = &[Active, Error];
 const KEPT: &[Lifecycle] = &[Active, Error, Recycled];
 const NOT_GOING: &[Lifecycle] = &[Building, Active, Error, Recycled];
 const EXECUTES: &[PowerState] = &[Running, Unknown];
 
 /// What all rows have in common that do not say otherwise.
-const ROW: ActionDef = ActionDef {
+pub(super) const ROW: ActionDef = ActionDef {
     action: ServerAction::Start,
     name: "",
     verb: "",
@@ -363,7 +364,7 @@ pub const ACTIONS: &[ActionDef] = &[
         operation: "rebuild_server",
         lifecycles: THERE,
         powers: &[Running, Stopped, Crashed, Unknown],
-        refused_under: &[Locked, Protected, Rescued],
+        refused_under: &[Locked, Protected, Rescued, Resized],
         guard: Guard::Placed,
         dangerous: true,
         label: words("rebuild", "重装系统"),
@@ -419,4 +420,7 @@ pub const ACTIONS: &[ActionDef] = &[
                       the task.",
         ..ROW
     },
+    RESIZE,
+    CONFIRM_RESIZE,
+    REVERT_RESIZE,
 ];
