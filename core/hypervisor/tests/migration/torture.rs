@@ -210,6 +210,9 @@ impl Scene {
             }
             Truth::Disks => {
                 assert!(!self.running(false) && !self.running(true), "{sides:?}");
+                // Whoever boots from the disks now must not be surprised by a memory that comes late.
+                drop(self.host(false).hand_over(id, 2).await);
+                assert!(self.host(true).take_over(id, 2).await.is_err(), "{sides:?}");
                 None
             }
             Truth::Unknown => panic!("not settled: {sides:?}"),
