@@ -28,6 +28,7 @@ mod removal;
 pub(crate) mod role;
 pub(crate) mod security_group;
 pub(crate) mod server;
+mod server_changes;
 mod server_more;
 mod server_rescue;
 mod server_volumes;

@@ -8,6 +8,7 @@ use skyloom_model::{Resource as _, Server};
 use skyloom_scheduler::Explanation;
 
 use super::create::{self, CreateArgs};
+use super::server_changes;
 use super::server_more::{self, Many};
 use super::server_wait::{Wanted, wait_for};
 use super::{logs, removal, server_rescue, server_volumes, show};
@@ -32,7 +33,7 @@ pub(crate) enum Verb {
         visible_alias = "ls",
         after_help = "Examples:
   skyloom server list --label env=test -o wide
-  skyloom server list --power stopped --flavor m1.small
+  skyloom server list --power stopped --flavor m1.small --sort -created
   skyloom server list --host rack1-07
   skyloom server list --name web-1 -o json"
     )]
@@ -74,23 +75,28 @@ pub(crate) enum Verb {
     Reboot(PowerArgs),
     /// Pull the plug and turn servers on again, whatever state they are in
     #[command(after_help = "Examples:
-  skyloom server hard-reboot web-1")]
+  skyloom server hard-reboot web-1
+  skyloom server hard-reboot web-1 web-2 --no-wait")]
     HardReboot(Many),
     /// Hold servers' CPUs; their memory stays in place
     #[command(after_help = "Examples:
-  skyloom server pause web-1")]
+  skyloom server pause web-1
+  skyloom server pause web-1 web-2 --no-wait")]
     Pause(Many),
     /// Let paused servers go on
     #[command(after_help = "Examples:
-  skyloom server unpause web-1")]
+  skyloom server unpause web-1
+  skyloom server unpause web-1 web-2")]
     Unpause(Many),
     /// Write servers' memory to disk and turn them off
     #[command(after_help = "Examples:
-  skyloom server suspend web-1")]
+  skyloom server suspend web-1
+  skyloom server suspend web-1 web-2 --no-wait")]
     Suspend(Many),
     /// Turn suspended servers on where they were
     #[command(after_help = "Examples:
-  skyloom server resume web-1")]
+  skyloom server resume web-1
+  skyloom server resume web-1 web-2")]
     Resume(Many),
     /// Give a volume to a server, running or not
     #[command(after_help = "Examples:
@@ -111,7 +117,8 @@ pub(crate) enum Verb {
     Update(server_more::UpdateArgs),
     /// Refuse changes of servers until they are unlocked
     #[command(after_help = "Examples:
-  skyloom server lock web-1 --why \"month end: no restarts\"")]
+  skyloom server lock web-1 --why \"month end: no restarts\"
+  skyloom server lock web-1 web-2")]
     Lock {
         /// Names, ids or beginnings of ids
         #[arg(required = true)]
@@ -122,23 +129,28 @@ pub(crate) enum Verb {
     },
     /// End locks
     #[command(after_help = "Examples:
-  skyloom server unlock web-1")]
+  skyloom server unlock web-1
+  skyloom server unlock web-1 web-2")]
     Unlock(server_more::Names),
     /// Refuse the deletion of servers
     #[command(after_help = "Examples:
-  skyloom server protect web-1")]
+  skyloom server protect web-1
+  skyloom server protect web-1 web-2")]
     Protect(server_more::Names),
     /// Allow the deletion of servers again
     #[command(after_help = "Examples:
-  skyloom server unprotect web-1")]
+  skyloom server unprotect web-1
+  skyloom server unprotect web-1 web-2")]
     Unprotect(server_more::Names),
     /// Take servers out of the recycle bin
     #[command(after_help = "Examples:
-  skyloom server restore web-1")]
+  skyloom server restore web-1
+  skyloom server restore web-1 web-2")]
     Restore(server_more::Names),
     /// Remove servers with their disks at once, in the recycle bin or not
     #[command(after_help = "Examples:
-  skyloom server purge web-1 --yes")]
+  skyloom server purge web-1 --yes
+  skyloom server purge web-1 web-2 --yes --no-wait")]
     Purge {
         #[command(flatten)]
         many: Many,
@@ -147,7 +159,8 @@ pub(crate) enum Verb {
     },
     /// Ask the host what servers are, and have their records say that (operators)
     #[command(after_help = "Examples:
-  skyloom server reset-state web-1")]
+  skyloom server reset-state web-1
+  skyloom server reset-state web-1 web-2")]
     ResetState(Many),
     /// Act on several servers by labels, with an answer for each
     #[command(after_help = "Examples:
@@ -173,6 +186,8 @@ pub(crate) enum Verb {
   skyloom server rebuild web-1 --image debian-13
   skyloom server rebuild web-1 --yes --wait")]
     Rebuild(server_more::RebuildArgs),
+    #[command(flatten)]
+    Changes(server_changes::Verb),
     /// Boot a rescue system, with the server's own disks as data
     #[command(after_help = "Examples:
   skyloom server start-rescue web-1 --wait
@@ -181,7 +196,8 @@ pub(crate) enum Verb {
     StartRescue(Box<server_rescue::StartArgs>),
     /// Leave the rescue system: the server is what it was before
     #[command(after_help = "Examples:
-  skyloom server stop-rescue web-1 --wait")]
+  skyloom server stop-rescue web-1 --wait
+  skyloom server stop-rescue web-1 --force")]
     StopRescue(PowerArgs),
     /// Show what the rescue system has found on a server's disks
     #[command(after_help = "Examples:
@@ -302,6 +318,7 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
         Verb::Restore(names) => server_more::at_once(app, "restore", &names.servers, None).await,
         Verb::Batch { action, labels } => server_more::batch(app, &action, labels).await,
         Verb::Rebuild(args) => server_more::rebuild(app, args).await,
+        Verb::Changes(verb) => server_changes::run(app, verb).await,
         Verb::StartRescue(args) => server_rescue::start(app, *args).await,
         Verb::StopRescue(args) => power(app, "stop-rescue", args).await,
         Verb::RescueReport { server } => server_rescue::report(app, &server).await,
@@ -316,7 +333,7 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
     }
 }
 
-async fn power(app: &App, verb: &str, args: PowerArgs) -> Result<()> {
+pub(super) async fn power(app: &App, verb: &str, args: PowerArgs) -> Result<()> {
     let seconds = args.guest_time.map(|time| u32::try_from(time.as_secs()));
     let body = PowerOff {
         force: args.force,

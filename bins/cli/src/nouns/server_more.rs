@@ -53,6 +53,10 @@ pub(crate) struct Filters {
     /// Only those of this flavor
     #[arg(long, value_name = "FLAVOR")]
     flavor: Option<String>,
+    /// In which order: name, created or state; with - before it the other way round
+    #[arg(long, value_name = "ORDER", allow_hyphen_values = true,
+        value_parser = ["name", "-name", "created", "-created", "state", "-state"])]
+    sort: Option<String>,
 }
 
 /// What is changed of a server.
@@ -119,6 +123,7 @@ pub(super) async fn list(app: &App, list: &ListArgs, filters: &Filters) -> Resul
         ("host", &filters.host),
         ("image", &filters.image),
         ("flavor", &filters.flavor),
+        ("sort", &filters.sort),
     ];
     let mut query = list.query();
     query.extend(

@@ -1,0 +1,94 @@
+//! `skyloom server …`: changes of what a server is.
+
+use std::time::Duration;
+
+use clap::Subcommand;
+use serde_json::json;
+use skyloom_model::{Resource as _, Server};
+
+use super::server::{Outcome, PowerArgs, act, power};
+use super::server_more::Many;
+use crate::app::App;
+use crate::args::WaitArgs;
+use crate::client::one;
+use crate::client::types::ServerAccepted;
+use crate::error::{CliError, Result};
+use crate::resolve;
+use crate::text::parse_duration;
+
+/// Verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Give a server another size; until that is confirmed it can be taken back
+    #[command(after_help = "Examples:
+  skyloom server resize web-1 --flavor m1.large
+  skyloom server resize web-1 --flavor m1.large --confirm-after 2h --wait
+  skyloom server resize web-1 --flavor m1.large --never-confirm")]
+    Resize(ResizeArgs),
+    /// Keep the new size of servers
+    #[command(after_help = "Examples:
+  skyloom server confirm-resize web-1
+  skyloom server confirm-resize web-1 web-2 --no-wait")]
+    ConfirmResize(Many),
+    /// Go back to the size that servers had before
+    #[command(after_help = "Examples:
+  skyloom server revert-resize web-1
+  skyloom server revert-resize web-1 --force")]
+    RevertResize(PowerArgs),
+}
+
+/// Which size a server gets.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ResizeArgs {
+    /// Name, id or beginning of an id
+    server: String,
+    /// The new flavor
+    #[arg(long)]
+    flavor: String,
+    /// Keep the new size without being asked after so long; without it after a day
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "never_confirm")]
+    confirm_after: Option<Duration>,
+    /// Wait to be confirmed for ever
+    #[arg(long)]
+    never_confirm: bool,
+    /// Pull the plug: do not ask the guest
+    #[arg(long)]
+    force: bool,
+    /// How long the guest has before the plug is pulled
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "force")]
+    guest_time: Option<Duration>,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Resize(args) => resize(app, args).await,
+        Verb::ConfirmResize(many) => act(app, "confirm-resize", &many.servers, None, &many.wait).await,
+        Verb::RevertResize(args) => power(app, "revert-resize", args).await,
+    }
+}
+
+async fn resize(app: &App, args: ResizeArgs) -> Result<()> {
+    let seconds = |time: Option<Duration>, name: &str| {
+        time.map(|time| u32::try_from(time.as_secs()))
+            .transpose()
+            .map_err(|_| CliError::usage(format!("{name} is too long")))
+    };
+    let confirm_after = if args.never_confirm {
+        Some(0)
+    } else {
+        seconds(args.confirm_after, "--confirm-after")?
+    };
+    let client = app.client()?;
+    let server: Server = resolve::one(&client, &args.server).await?;
+    let body = json!({
+        "flavor": args.flavor,
+        "confirm_after_seconds": confirm_after,
+        "force": args.force,
+        "timeout_seconds": seconds(args.guest_time, "--guest-time")?,
+    });
+    let target = one(Server::KIND, server.meta.id).then("actions").then("resize");
+    let accepted: ServerAccepted = client.post(target, &body).await?;
+    Outcome::of(app, &client, accepted, &args.wait).await?.print(app)
+}
