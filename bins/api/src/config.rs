@@ -9,6 +9,7 @@ use skyloom::api::{ApiLimits, EdgeConfig, Network, NotANetwork, RateLimits, Serv
 use skyloom::cloud::TaskLimits;
 use skyloom::openstack::identity::OpenstackConfig;
 use skyloom_bin::archive::ArchiveSection;
+use skyloom_bin::exit::MainError;
 use skyloom_bin::identity::IdentitySection;
 use skyloom_bin::oidc::OidcSection;
 use skyloom_bin::store::StoreConfig;
@@ -26,6 +27,7 @@ pub(crate) struct ApiConfig {
     pub(crate) api: ListenConfig,
     pub(crate) images: ImagesConfig,
     pub(crate) tasks: TasksConfig,
+    pub(crate) servers: ServersConfig,
     pub(crate) limits: LimitsConfig,
     pub(crate) edge: EdgeSection,
     pub(crate) pki: PkiSection,
@@ -100,6 +102,28 @@ impl From<TasksConfig> for TaskLimits {
             per_project: config.per_project,
             in_all: config.in_all,
         }
+    }
+}
+
+/// Longest time in the recycle bin.
+const MOST_RECYCLE_HOURS: u32 = 8760;
+
+/// What holds for servers of which nobody says something else.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct ServersConfig {
+    /// For how many hours deleted ones are kept in the recycle bin, at most a year of hours; 0: not at all.
+    pub(crate) recycle_hours: u32,
+}
+
+impl ServersConfig {
+    /// Whether it makes sense.
+    pub(crate) fn check(&self) -> Result<(), MainError> {
+        if self.recycle_hours > MOST_RECYCLE_HOURS {
+            let most = format!("at most {MOST_RECYCLE_HOURS}");
+            return Err(MainError::usage("servers.recycle_hours is too long", most));
+        }
+        Ok(())
     }
 }
 

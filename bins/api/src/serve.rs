@@ -54,6 +54,7 @@ pub(crate) async fn run(
             e,
         )
     })?;
+    config.servers.check()?;
     let cloud = Cloud::new(CloudParts {
         backend: store.backend.clone(),
         clock: clock.clone(),
@@ -86,6 +87,7 @@ pub(crate) async fn run(
     drivers.spawn(driver.run(shutdown.clone()));
     let mut cloud = cloud
         .with_limits(config.tasks.into())
+        .with_recycle_bin(config.servers.recycle_hours)
         .with_archive(archive.archive.clone())
         .with_directory(identity.directory().clone())
         .with_audit(identity.audit().clone());
