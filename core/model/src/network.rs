@@ -1,6 +1,6 @@
 //! Networks of projects: what a port is plugged into, which addresses it has, and what may reach it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -202,6 +202,9 @@ pub struct GroupMembers {
     /// By port.
     #[serde(default)]
     pub ports: BTreeMap<PortId, IpAddr>,
+    /// The groups of which rules name this one: their members are to learn who is in it. Some may name it no more.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub named_by: BTreeSet<SecurityGroupId>,
 }
 
 macro_rules! resource {

@@ -255,7 +255,10 @@ impl<'a> Plugging<'a> {
             id,
             Members {
                 found: None,
-                wanted: GroupMembers::default(),
+                wanted: GroupMembers {
+                    named_by: [id].into(),
+                    ..GroupMembers::default()
+                },
             },
         );
         self.made = Some(group);

@@ -119,7 +119,9 @@ impl Cloud {
                 let mut plugging = Plugging::new(self, caller);
                 plugging.remove(&found).await?;
                 let (txn, _) = plugging.finish()?;
-                let change = Change::new(txn, ()).give_back(amounts::of_ports(1));
+                let left = &found.value.spec.security_groups;
+                let task = self.rewire(caller, &found.value, &[], left, None).await?;
+                let change = Change::new(txn, ()).task(task).give_back(amounts::of_ports(1));
                 Ok(change.told("port:delete", &found.value.meta))
             }
             .boxed()

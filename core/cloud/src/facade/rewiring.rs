@@ -1,23 +1,20 @@
 //! Whose ports are to be wired anew when security groups change: those of servers in a group whose rules changed, and of servers
-//! in a group that names one whose members changed.
+//! in a group that names one whose members changed. The task names the groups; who that is it finds out when it is planned.
 
 use std::collections::BTreeSet;
 
 use serde_json::json;
-use skyloom_model::{
-    GroupMembers, Port, Remote, Resource, Scope, SecurityGroup, SecurityGroupId, ServerId, Task, paths,
-};
+use skyloom_model::{GroupMembers, Resource, SecurityGroupId, ServerId, Task, paths};
 
 use super::Cloud;
 use crate::flows::RewireParams;
 use crate::{Caller, Result};
 
-/// Most servers of one task.
-const MOST: usize = 500;
-
 impl Cloud {
-    /// The task that has the hosts learn that the rules of `ruled` and the members of `joined` are others; none if no server is
+    /// The task that has the hosts learn that the rules of `ruled` and the members of `joined` are others; none if no port is
     /// concerned. `also` is concerned in any case.
+    ///
+    /// The commit writes the members of `joined`, so nobody becomes one of them, or names them, unseen.
     pub(super) async fn rewire<R: Resource>(
         &self,
         caller: &Caller,
@@ -26,37 +23,33 @@ impl Cloud {
         joined: &[SecurityGroupId],
         also: Option<ServerId>,
     ) -> Result<Option<Task>> {
-        let scope: Scope = caller.scope();
+        let mut concerned = also.is_some();
         let mut groups: BTreeSet<SecurityGroupId> = ruled.iter().copied().collect();
-        if !joined.is_empty() {
-            let all = self
-                .everything::<SecurityGroup>(&paths::scoped(SecurityGroup::KIND, scope))
-                .await?;
-            let names = |group: &SecurityGroup| {
-                let rules = &group.spec.rules;
-                rules.iter().any(
-                    |rule| matches!(&rule.remote, Some(Remote::Group { group }) if joined.contains(group)),
-                )
-            };
-            groups.extend(
-                all.iter()
-                    .filter(|group| names(&group.value))
-                    .map(|group| group.value.id()),
-            );
-        }
-        let mut servers: BTreeSet<ServerId> = also.into_iter().collect();
-        for group in groups {
-            let members = self.read::<GroupMembers>(&paths::members(group)).await?;
-            for port in members.iter().flat_map(|members| members.value.ports.keys()) {
-                let port = self.resource::<Port>(scope, port.uuid()).await?;
-                servers.extend(port.and_then(|port| port.value.spec.server));
+        for group in joined {
+            if let Some(members) = self.read::<GroupMembers>(&paths::members(*group)).await? {
+                groups.extend(members.value.named_by);
             }
         }
-        if servers.is_empty() {
+        for group in groups {
+            // Of a group that this commit does not write somebody may become a member in this moment.
+            let members = match ruled.contains(&group) || joined.contains(&group) {
+                true => self.read::<GroupMembers>(&paths::members(group)).await?,
+                false => {
+                    concerned = true;
+                    continue;
+                }
+            };
+            concerned |= members.is_some_and(|members| !members.value.ports.is_empty());
+        }
+        if !concerned {
             return Ok(None);
         }
-        let servers = servers.into_iter().take(MOST).collect();
-        let params = json!(RewireParams { servers });
+        let params = json!(RewireParams {
+            servers: also.into_iter().collect(),
+            ruled: ruled.to_vec(),
+            joined: joined.to_vec(),
+            after: None,
+        });
         Ok(Some(self.task(caller, "port.rewire", subject, params)))
     }
 }

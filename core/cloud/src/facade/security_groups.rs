@@ -112,7 +112,11 @@ impl Cloud {
                     let (mut group, claim) = self.new_group(caller, name, &request.description).await?;
                     group.meta.labels = request.labels.clone();
                     let told = group.meta.clone();
-                    let members = create(&paths::members(group.id()), &GroupMembers::default())?;
+                    let mut members = GroupMembers::default();
+                    if name.as_str() == DEFAULT {
+                        members.named_by.insert(group.id());
+                    }
+                    let members = create(&paths::members(group.id()), &members)?;
                     let txn = create_resource(&group)?.and(claim).and(members);
                     let amounts = amounts::of_security_group(group.spec.rules.len());
                     let change = Change::new(txn, group).charge(amounts);
@@ -224,6 +228,7 @@ impl Cloud {
                     ));
                 }
                 let mut txn = self.remove_named(&found).await?;
+                let mut namers: Vec<SecurityGroupId> = Vec::new();
                 if let Some(members) = self.read::<GroupMembers>(&paths::members(id)).await? {
                     let ports = members.value.ports.len();
                     if ports > 0 {
@@ -235,9 +240,23 @@ impl Cloud {
                         ));
                     }
                     txn = txn.and(members.delete());
+                    namers.extend(members.value.named_by.iter().filter(|namer| **namer != id));
                 }
+                // What is left of it on hosts is newer than what they have: wirings are of the newest of these records.
+                let mut named = Vec::new();
+                for namer in namers {
+                    let scope = found.value.meta.scope;
+                    let Some(namer) = self.resource::<SecurityGroup>(scope, namer.uuid()).await? else {
+                        continue;
+                    };
+                    let mut group = namer.value.clone();
+                    group.meta.generation += 1;
+                    txn = txn.and(namer.replace(&group)?);
+                    named.push(group.id());
+                }
+                let task = self.rewire(caller, &found.value, &named, &[], None).await?;
                 let amounts = amounts::of_security_group(found.value.spec.rules.len());
-                let change = Change::new(txn, ()).give_back(amounts);
+                let change = Change::new(txn, ()).task(task).give_back(amounts);
                 Ok(change.told("security-group:delete", &found.value.meta))
             }
             .boxed()
@@ -297,7 +316,12 @@ impl Cloud {
                     group.meta.updated_at = self.now();
                     // A group may name itself: it is compared already.
                     let guard = guard.filter(|(of, _)| *of != id).map(|(_, guard)| guard);
-                    let txn = guard.into_iter().fold(found.replace(&group)?, Txn::guard);
+                    let mut txn = guard.into_iter().fold(found.replace(&group)?, Txn::guard);
+                    if let Some(Remote::Group { group: named }) =
+                        group.spec.rules.last().and_then(|r| r.remote.as_ref())
+                    {
+                        txn = txn.and(self.named_by(*named, id).await?);
+                    }
                     let task = self.rewire(caller, &group, &[id], &[], None).await?;
                     let change = Change::new(txn, group).task(task).charge(amounts::of_rule());
                     Ok(change.told("security-group:update", &found.value.meta))
@@ -306,6 +330,26 @@ impl Cloud {
             })
             .await?;
         Ok(done.answer)
+    }
+
+    /// Adds: who is in `named` concerns the members of `namer`.
+    async fn named_by(&self, named: SecurityGroupId, namer: SecurityGroupId) -> Result<Txn> {
+        let at = paths::members(named);
+        let Some(found) = self.read::<GroupMembers>(&at).await? else {
+            let named_by = [namer].into();
+            return create(
+                &at,
+                &GroupMembers {
+                    named_by,
+                    ..GroupMembers::default()
+                },
+            );
+        };
+        let mut members = found.value.clone();
+        match members.named_by.insert(namer) {
+            true => Ok(found.replace(&members)?),
+            false => Ok(Txn::new()),
+        }
     }
 
     /// The other side of a rule, and the family that both are of.

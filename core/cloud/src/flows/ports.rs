@@ -3,9 +3,13 @@
 use std::collections::BTreeMap;
 
 use skyloom_flow::{Records, SettleContext};
-use skyloom_model::{GroupMembers, Port, Reason, Resource as _, SecurityGroupId, Server, Task, paths};
+use skyloom_model::{
+    GroupMembers, Port, Reason, Resource as _, SecurityGroupId, Server, Task, TaskId, paths,
+};
 use skyloom_store::{Key, Txn};
+use uuid::Uuid;
 
+use super::port_rewire::{RewireParams, submit};
 use super::records::{key, port_key, subject_key};
 use super::wiring::members_key;
 
@@ -29,7 +33,19 @@ pub(super) fn member_reads(task: &Task, have: &Records) -> Result<Vec<Key>, Reas
     groups.map(|group| members_key(*group)).collect()
 }
 
-/// Adds: the server has no ports any more. Also how many are gone.
+/// What is to follow when ports have left groups, if anybody may still let their addresses in: that the others forget them.
+/// Before the next owner of an address can be anybody, this task is there; a crash does not lose it.
+fn others(left: &BTreeMap<SecurityGroupId, GroupMembers>) -> Option<RewireParams> {
+    let mut namers = left.values().flat_map(|members| &members.named_by);
+    // Who becomes a member of a group that this commit does not write is not seen here.
+    let concerned = namers.any(|namer| left.get(namer).is_none_or(|members| !members.ports.is_empty()));
+    concerned.then(|| RewireParams {
+        joined: left.keys().copied().collect(),
+        ..RewireParams::default()
+    })
+}
+
+/// Adds: the server has no ports any more, and the task that tells others. Also how many are gone.
 pub(super) fn delete_ports(
     mut txn: Txn,
     task: &Task,
@@ -66,6 +82,11 @@ pub(super) fn delete_ports(
                 members.ports.remove(&id);
             });
         }
+    }
+    if let Some(params) = others(&members) {
+        // One deletion, one such task: its id follows from the deletion's, whoever settles that.
+        let id = TaskId::from_uuid(Uuid::from_u128(task.id.uuid().as_u128() ^ 1));
+        txn = txn.and(submit(task, id, &params, cx.now)?);
     }
     for (group, members) in members {
         txn = cx.records.put(txn, &members_key(group)?, &members)?;

@@ -201,7 +201,7 @@ async fn a_guest_is_plugged_in_and_learns_of_others_and_of_rules() {
     );
     assert_eq!(fake.wiring(port).unwrap().unwrap().rules.len(), rules + 1);
 
-    for made in [&first, &second] {
+    for made in [&second, &first] {
         let deleted = world
             .cloud
             .delete_server(&member, made.server.id())
@@ -209,6 +209,17 @@ async fn a_guest_is_plugged_in_and_learns_of_others_and_of_rules() {
             .unwrap();
         let ended = Engine::new(&world).await.carry(&deleted.task).await;
         assert_eq!(ended.state, TaskState::Done);
+        // The other forgets the address, which is anybody's now, by a task of the deletion's own commit. The last one has no others.
+        let rewires = under_way(&world, "port.rewire").await;
+        assert_eq!(rewires.len(), usize::from(made.server.id() == second.server.id()));
+        for rewire in &rewires {
+            assert_eq!(members(&fake.wiring(port).unwrap().unwrap()).len(), 2);
+            assert_eq!(
+                Engine::new(&world).await.carry(rewire).await.state,
+                TaskState::Done
+            );
+            assert_eq!(members(&fake.wiring(port).unwrap().unwrap()), [own]);
+        }
     }
     assert_eq!(network.ports().await.unwrap(), []);
     assert_eq!(reservations(&world).await, 0);

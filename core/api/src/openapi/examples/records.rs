@@ -12,8 +12,8 @@ use skyloom_cloud::{
 use skyloom_model::{
     Actor, Attachment, DiskFormat, Event, EventKind, FORMAT, Flavor, FlavorRef, FlavorSpec, Hold, Host,
     HostFacts, HostSpec, HostStatus, Hostname, Id, Image, ImageRef, ImageSource, ImageSpec, ImageState,
-    ImageStatus, Incarnation, JobId, Keypair, KeypairSpec, Lifecycle, MacAddr, Meta, Name, NicKind, OnCrash, Order,
-    OrderVerb, Placement, Pool, Port, PortSpec, PortStatus, PowerState, Priority, Progress, Project,
+    ImageStatus, Incarnation, JobId, Keypair, KeypairSpec, Lifecycle, MacAddr, Meta, Name, NicKind, OnCrash,
+    Order, OrderVerb, Placement, Pool, Port, PortSpec, PortStatus, PowerState, Priority, Progress, Project,
     ProjectSpec, Reason, Resources, RetryPolicy, Scope, Server, ServerSpec, ServerStatus, Snapshot,
     SnapshotDisk, SnapshotOf, SnapshotSpec, SnapshotState, SnapshotStatus, Subject, Task, TaskState,
     Timestamp, Token, TokenHolder, TokenSpec, Volume, VolumeSource, VolumeSpec, VolumeState, VolumeStatus,
