@@ -51,7 +51,7 @@ pub(crate) enum Verb {
     /// Rename a network, or describe it
     #[command(after_help = "Examples:
   skyloom network update backend --name backend-old
-  skyloom network update backend --description 'behind the web servers'")]
+  skyloom network update backend --description \"behind the web servers\"")]
     Update {
         /// Name, id or beginning of an id
         network: String,

@@ -19,7 +19,7 @@ pub(crate) enum Verb {
     /// Make a security group that lets everything out and nothing in
     #[command(after_help = "Examples:
   skyloom security-group create web
-  skyloom security-group create web --description 'what the world may ask'")]
+  skyloom security-group create web --description \"what the world may ask\"")]
     Create {
         /// Its name
         name: String,
@@ -46,7 +46,7 @@ pub(crate) enum Verb {
     /// Rename a security group, or describe it
     #[command(after_help = "Examples:
   skyloom security-group update web --name www
-  skyloom security-group update web --description 'what everybody may ask'")]
+  skyloom security-group update web --description \"what everybody may ask\"")]
     Update {
         /// Name, id or beginning of an id
         group: String,

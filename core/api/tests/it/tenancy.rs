@@ -4,6 +4,7 @@ use serde_json::{Value as Json, json};
 use skyloom_identity::{AuthScope, BuiltIn, NewApplicationCredential, Principal, Rights};
 use skyloom_model::ProjectId;
 
+use crate::fields::planted;
 use crate::harness::{Api, Reply, Role};
 use crate::resources::active_image_in;
 
@@ -232,6 +233,80 @@ async fn attack_17_what_is_foreign_is_not_used_in_a_create() {
         assert_eq!((reply.status, reply.code()), (absent.status, absent.code()));
     }
     assert_eq!(scene.get("/v1/servers").await.json["items"], json!([]));
+}
+
+#[tokio::test]
+async fn attack_18_what_is_foreign_is_not_restored() {
+    let scene = Scene::new().await;
+    let mut foreign = std::collections::BTreeMap::new();
+    let mut own_server = String::new();
+    for (kind, project) in [
+        ("servers", scene.other),
+        ("volumes", scene.other),
+        ("snapshots", scene.other),
+        ("servers", scene.api.project),
+    ] {
+        let id = planted(&scene.api, kind, project).await;
+        if project == scene.other {
+            foreign.insert(kind, id);
+        } else {
+            own_server = id;
+        }
+    }
+    let (server, volume, snapshot) = (&foreign["servers"], &foreign["volumes"], &foreign["snapshots"]);
+    let nowhere = uuid::Uuid::from_u128(7).to_string();
+    for (path, body, theirs) in [
+        ("/v1/volumes", json!({"name": "v", "snapshot": "ID"}), snapshot),
+        ("/v1/volumes", json!({"name": "v", "volume": "ID"}), volume),
+        (
+            "/v1/volumes",
+            json!({"name": "v", "image": "ID"}),
+            &scene.their_image,
+        ),
+        (
+            "/v1/volumes",
+            json!({"name": "v", "size_gib": 1, "server": "ID"}),
+            server,
+        ),
+        ("/v1/snapshots", json!({"name": "s", "server": "ID"}), server),
+        ("/v1/snapshots", json!({"name": "s", "volume": "ID"}), volume),
+        (
+            "/v1/servers/OWN/actions/rebuild",
+            json!({"image": "ID"}),
+            &scene.their_image,
+        ),
+        ("/v1/volumes/ID/actions/attach", json!({"server": "OWN"}), volume),
+        ("/v1/servers/ID/actions/restore", json!({}), server),
+    ] {
+        let asked = async |id: &str| {
+            let fill = |text: &str| text.replace("ID", id).replace("OWN", &own_server);
+            let body: Json = serde_json::from_str(&fill(&body.to_string())).unwrap();
+            let call = scene.api.call("POST", &fill(path), &scene.mine);
+            call.json(body).await
+        };
+        let (reply, absent) = (asked(theirs).await, asked(&nowhere).await);
+        assert!(
+            [404, 422].contains(&reply.status.as_u16()),
+            "{path} {body}: {reply:?}"
+        );
+        assert_eq!(
+            (reply.status, reply.code()),
+            (absent.status, absent.code()),
+            "{path} {body}"
+        );
+        let without = |reply: &Reply, id: &str| {
+            let told = format!("{}{}", reply.json["detail"], reply.json["errors"]);
+            told.replace(id, "")
+        };
+        assert_eq!(
+            without(&reply, theirs),
+            without(&absent, &nowhere),
+            "{path} {body}"
+        );
+    }
+    assert_eq!(scene.get("/v1/volumes").await.json["items"], json!([]));
+    assert_eq!(scene.get("/v1/snapshots").await.json["items"], json!([]));
+    assert_eq!(scene.get("/v1/tasks").await.json["items"], json!([]));
 }
 
 #[tokio::test]
