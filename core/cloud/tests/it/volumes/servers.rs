@@ -31,7 +31,7 @@ impl Shop {
         }
     }
 
-    fn from_volume(&self, volumes: Vec<ServerVolume>) -> CreateServer {
+    fn booting_from(&self, volumes: Vec<ServerVolume>) -> CreateServer {
         CreateServer {
             image: String::new(),
             ..self.with(volumes)
@@ -98,7 +98,7 @@ async fn a_server_is_made_with_volumes_that_are_there_and_with_new_ones() {
 async fn a_server_boots_from_a_volume_and_has_no_root_disk() {
     let shop = Shop::open().await;
     let before = shop.counted().await;
-    let asked = shop.from_volume(vec![blank(1, false), shop.boot(true)]);
+    let asked = shop.booting_from(vec![blank(1, false), shop.boot(true)]);
     let made = shop.world.cloud.create_server(&shop.member, asked).await.unwrap();
     let id = made.server.id();
     let boots = made.server.spec.boot_volume.unwrap();
@@ -141,7 +141,7 @@ async fn a_server_boots_from_a_volume_and_has_no_root_disk() {
 #[tokio::test]
 async fn a_volume_that_outlives_its_server_boots_the_next() {
     let shop = Shop::open().await;
-    let asked = shop.from_volume(vec![shop.boot(false)]);
+    let asked = shop.booting_from(vec![shop.boot(false)]);
     let made = shop.world.cloud.create_server(&shop.member, asked).await.unwrap();
     shop.done(&made.task).await;
     let boots = made.server.spec.boot_volume.unwrap();
@@ -159,7 +159,7 @@ async fn a_volume_that_outlives_its_server_boots_the_next() {
     let made = shop
         .world
         .cloud
-        .create_server(&shop.member, shop.from_volume(vec![again]))
+        .create_server(&shop.member, shop.booting_from(vec![again]))
         .await
         .unwrap();
     shop.done(&made.task).await;
@@ -233,12 +233,12 @@ async fn what_cannot_be_is_refused_before_anything_is_made() {
         ),
         (shop.with(vec![shop.boot(false)]), "boot.ambiguous"),
         (
-            shop.from_volume(vec![shop.boot(false), shop.boot(true)]),
+            shop.booting_from(vec![shop.boot(false), shop.boot(true)]),
             "boot.ambiguous",
         ),
-        (shop.from_volume(vec![blank(1, false)]), "image.invalid"),
+        (shop.booting_from(vec![blank(1, false)]), "image.invalid"),
         (
-            shop.from_volume(vec![ServerVolume {
+            shop.booting_from(vec![ServerVolume {
                 boot: true,
                 ..there(old)
             }]),
