@@ -32,14 +32,12 @@ impl Cloud {
         }
         for group in groups {
             // Of a group that this commit does not write somebody may become a member in this moment.
-            let members = match ruled.contains(&group) || joined.contains(&group) {
-                true => self.read::<GroupMembers>(&paths::members(group)).await?,
-                false => {
-                    concerned = true;
-                    continue;
-                }
+            concerned |= if ruled.contains(&group) || joined.contains(&group) {
+                let members = self.read::<GroupMembers>(&paths::members(group)).await?;
+                members.is_some_and(|members| !members.value.ports.is_empty())
+            } else {
+                true
             };
-            concerned |= members.is_some_and(|members| !members.value.ports.is_empty());
         }
         if !concerned {
             return Ok(None);
