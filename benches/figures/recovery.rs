@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value as Json, json};
 use skyloom::engine::EngineConfig;
-use skyloom::flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd, TaskFlow};
+use skyloom::flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, TaskFlow};
 use skyloom::model::{
     Clock as _, HostId, Id, Ids, JobId, JobRecord, JobSpec, JobState, OsIds, Place, Reason, SystemClock,
     Task, TaskId, paths,
@@ -63,10 +63,6 @@ impl TaskFlow for Held {
             jobs: vec![ten::add(first, None), on_host, last],
             ..Planned::default()
         })
-    }
-
-    fn next(&self, _: &Task, _: &StageEnd<'_>, _: &mut PlanContext<'_>) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
     }
 
     fn settle(&self, _: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {

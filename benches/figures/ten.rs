@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde_json::{Value as Json, json};
 use skyloom::flow::{
     FlowRegistry, Job, JobContext, JobError, JobRegistry, PlanContext, Planned, Records, Refusal,
-    SettleContext, Settled, StageEnd, TaskFlow, Undo,
+    SettleContext, Settled, TaskFlow, Undo,
 };
 use skyloom::model::{
     ActiveTask, Actor, FORMAT, JobId, JobSpec, Name, Place, Priority, Progress, Reason, RetryPolicy, Scope,
@@ -87,10 +87,6 @@ impl TaskFlow for Ten {
                 .collect(),
             ..Planned::default()
         })
-    }
-
-    fn next(&self, _: &Task, _: &StageEnd<'_>, _: &mut PlanContext<'_>) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
     }
 
     fn settle(&self, _: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {

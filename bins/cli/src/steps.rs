@@ -79,7 +79,7 @@ impl Step<'_> {
             text.push_str(&format!("  {}", word(&record.state).replace('_', " ")));
         }
         if let Some(error) = &record.error {
-            text.push_str(&format!("  {}", clean(&error.to_string())));
+            text.push_str(&format!("  {}", clean(&error.whole())));
         }
         text
     }
@@ -97,7 +97,7 @@ pub(crate) fn stuck_at(document: &TaskDocument) -> Option<String> {
         _ => JobState::Failed,
     };
     let job = document.jobs.iter().find(|job| job.state == wanted)?;
-    let why = job.error.as_ref().map(|e| format!(": {e}")).unwrap_or_default();
+    let why = job.error.as_ref().map(|e| format!(": {}", e.whole())).unwrap_or_default();
     Some(format!("stuck at {} ({}){why}", job.spec.id, job.spec.title))
 }
 

@@ -31,16 +31,18 @@ pub trait TaskFlow: Send + Sync + Debug + 'static {
 
     /// What comes after a stage: asked when all of its jobs have succeeded, or when one failed and all that were started
     /// are undone. `None`: nothing, the task ends (done; or failed, with the stages before undone as well). Job names are
-    /// unique over all stages. A flow of one stage answers `Ok(None)`.
+    /// unique over all stages. As it stands here: a flow of one stage.
     ///
     /// # Errors
     /// [`Refusal::Fail`]: the way back begins, or goes on, for that reason. [`Refusal::Wait`]: asked again later.
     fn next(
         &self,
-        task: &Task,
-        end: &StageEnd<'_>,
-        cx: &mut PlanContext<'_>,
-    ) -> Result<Option<Planned>, Refusal>;
+        _task: &Task,
+        _end: &StageEnd<'_>,
+        _cx: &mut PlanContext<'_>,
+    ) -> Result<Option<Planned>, Refusal> {
+        Ok(None)
+    }
 
     /// The record changes that go into the commit in which the task ends.
     ///

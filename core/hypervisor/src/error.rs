@@ -134,12 +134,18 @@ impl Error {
     pub fn class(&self) -> Class {
         self.0.class
     }
-    /// As a reason for a job's record; a source that is itself a [`Reason`] keeps its code and hint.
+    /// What was tried, and the kind.
+    fn what(&self) -> String {
+        let kind = self.0.kind.code().trim_start_matches("host.").replace('_', " ");
+        format!("{}: {kind}", self.0.operation)
+    }
+    /// As a reason for a job's record: what was tried and the kind for everybody, facts and causes as its detail. A source that
+    /// is itself a [`Reason`] stays as it is.
     #[must_use]
     pub fn reason(&self) -> Reason {
         let mut reason = match self.0.source.as_ref().and_then(|s| s.downcast_ref::<Reason>()) {
             Some(inner) => inner.clone(),
-            None => Reason::new(self.0.kind.code(), skyloom_model::report(self)),
+            None => Reason::new(self.0.kind.code(), self.what()).detail(skyloom_model::report(self)),
         };
         reason.retryable = matches!(self.0.class, Class::Transient);
         reason
@@ -148,12 +154,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: {}",
-            self.0.operation,
-            self.0.kind.code().trim_start_matches("host.").replace('_', " ")
-        )?;
+        f.write_str(&self.what())?;
         for (i, (name, value)) in self.0.context.iter().enumerate() {
             write!(f, "{}{name} {value}", if i == 0 { " (" } else { ", " })?;
         }
@@ -178,5 +179,26 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source.as_deref().map(|s| s as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_host_looks_like_inside_is_told_in_the_detail_alone() {
+        let error = Error::new(ErrorKind::Full, "disk.create")
+            .with("file", "/srv/pool/x.qcow2")
+            .because("no space left on /srv");
+        let reason = error.reason();
+        assert_eq!(reason.message, "disk.create: full");
+        let detail = "disk.create: full (file /srv/pool/x.qcow2): no space left on /srv";
+        assert_eq!(reason.detail.as_deref(), Some(detail));
+        assert_eq!(reason.whole(), format!("disk.create: full [host.full] ({detail})"));
+
+        let own = Reason::new("image.has_backing_file", "it names another file").hint("flatten it");
+        let refused = Error::new(ErrorKind::Invalid, "image.check").with("file", "/srv/x").because(own.clone());
+        assert_eq!(refused.reason(), own);
     }
 }

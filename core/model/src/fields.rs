@@ -67,6 +67,7 @@ pub const FIELD_RULES: &[FieldRule] = &[
     of_hosts("task", "plan.jobs.input", "JobSpec", "input", Unseen::Null),
     of_hosts("task", "jobs.output", "JobRecord", "output", Unseen::Absent),
     of_hosts("task", "jobs.worker", "JobRecord", "worker", Unseen::Absent),
+    of_hosts("task", "reason.detail", "Reason", "detail", Unseen::Absent),
 ];
 
 /// The rules for what is read of a kind of thing.

@@ -10,6 +10,10 @@ pub struct Reason {
     pub code: String,
     /// What happened, on what, in one sentence.
     pub message: String,
+    /// What only those need who run the cloud: paths on a host, the words of its programs. Others are not shown it
+    /// ([`FIELD_RULES`](crate::FIELD_RULES)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
@@ -25,15 +29,30 @@ impl Reason {
         Self {
             code: code.into(),
             message: message.into(),
+            detail: None,
             hint: None,
             retryable: false,
         }
+    }
+    /// Adds what only those need who run the cloud.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
     }
     /// Adds what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+    /// All of it, with the detail: for who runs the cloud.
+    #[must_use]
+    pub fn whole(&self) -> String {
+        match &self.detail {
+            Some(detail) => format!("{self} ({detail})"),
+            None => self.to_string(),
+        }
     }
     /// Marks that it may work later.
     #[must_use]

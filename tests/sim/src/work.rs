@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use skyloom_flow::{
     FlowRegistry, Job, JobContext, JobError, JobRegistry, PlanContext, Planned, Records, Refusal,
-    SettleContext, Settled, StageEnd, TaskFlow, Undo,
+    SettleContext, Settled, TaskFlow, Undo,
 };
 use skyloom_model::{
     HostId, Id, JobId, JobRecord, JobSpec, JobWant, Place, Reason, RetryPolicy, Scope, Task, TaskId, paths,
@@ -139,14 +139,6 @@ impl TaskFlow for Mesh {
             ..Planned::default()
         })
     }
-    fn next(
-        &self,
-        _task: &Task,
-        _end: &StageEnd<'_>,
-        _cx: &mut PlanContext<'_>,
-    ) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
-    }
     fn settle(&self, task: &Task, _cx: &SettleContext<'_>) -> Result<Settled, Reason> {
         let Scope::Project(project) = task.scope else {
             return Ok(Settled::default());
@@ -178,14 +170,6 @@ impl TaskFlow for PoisonFlow {
         gate.kill();
         bed.falls(&who.name);
         Err(Reason::new("sim.poison", "never said: nothing leaves this process any more").into())
-    }
-    fn next(
-        &self,
-        _task: &Task,
-        _end: &StageEnd<'_>,
-        _cx: &mut PlanContext<'_>,
-    ) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
     }
     fn settle(&self, _task: &Task, _cx: &SettleContext<'_>) -> Result<Settled, Reason> {
         Ok(Settled::default())

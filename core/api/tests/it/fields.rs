@@ -41,7 +41,8 @@ async fn task(api: &Api, member: &str) -> String {
     put(api, &paths::plan(task.id), &plan).await;
     let job = json!({"format": 1, "task": task.id, "scope": task.scope, "subject": task.subject, "generation": 1,
         "request_id": "r", "spec": spec, "want": "run", "attempt": 1, "state": "succeeded",
-        "output": {"file": "/srv/rack1-07/x"}, "worker": {"lease": host, "epoch": 1}});
+        "output": {"file": "/srv/rack1-07/x"}, "worker": {"lease": host, "epoch": 1},
+        "error": {"code": "host.full", "message": "disk.create: full", "detail": "no room in /srv/rack1-07"}});
     put(api, &format!("jobs/{host}/{}/fetch", task.id), &job).await;
     task.id.to_string()
 }

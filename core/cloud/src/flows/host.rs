@@ -280,15 +280,6 @@ impl TaskFlow for ClaimRelease {
         Ok(Planned::default())
     }
 
-    fn next(
-        &self,
-        _task: &Task,
-        _end: &StageEnd<'_>,
-        _cx: &mut PlanContext<'_>,
-    ) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
-    }
-
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
         if cx.end != TaskEnd::Done {
             return Ok(Settled::default());

@@ -170,15 +170,6 @@ impl TaskFlow for ImageDelete {
         })
     }
 
-    fn next(
-        &self,
-        _task: &Task,
-        _end: &StageEnd<'_>,
-        _cx: &mut PlanContext<'_>,
-    ) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
-    }
-
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
         let at = subject_key(task)?;
         let Some(mut image) = cx.records.get::<Image>(&at)? else {

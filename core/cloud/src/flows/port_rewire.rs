@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
-use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd, TaskFlow};
+use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, TaskFlow};
 use skyloom_model::{
     ActiveTask, GroupMembers, JobId, Lifecycle, Place, Port, Priority, Progress, Reason, Resource as _,
     SecurityGroupId, Server, ServerId, Task, TaskId, TaskState, Timestamp, paths,
@@ -174,15 +174,6 @@ impl TaskFlow for PortRewire {
                 .push(step.id(id).attempts(10, 1000).within(120).done());
         }
         Ok(planned)
-    }
-
-    fn next(
-        &self,
-        _task: &Task,
-        _end: &StageEnd<'_>,
-        _cx: &mut PlanContext<'_>,
-    ) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
     }
 
     fn settle(&self, _task: &Task, _cx: &SettleContext<'_>) -> Result<Settled, Reason> {

@@ -1,6 +1,6 @@
 //! `server.delete`: off, domain gone, disks gone; then the records.
 
-use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd, TaskFlow};
+use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, TaskFlow};
 use skyloom_identity::Amounts;
 use skyloom_model::{
     JobId, Lifecycle, Place, PowerState, Reason, Resource as _, Scope, Server, Task, TaskEnd, Volume,
@@ -89,15 +89,6 @@ impl TaskFlow for ServerDelete {
             }
         }
         Ok(planned)
-    }
-
-    fn next(
-        &self,
-        _task: &Task,
-        _end: &StageEnd<'_>,
-        _cx: &mut PlanContext<'_>,
-    ) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
     }
 
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {

@@ -1,7 +1,7 @@
 //! `server.pause`, `server.unpause`, `server.suspend`, `server.resume`, `server.reset-state`: one order to the host, and what was seen
 //! afterwards into the record.
 
-use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd, TaskFlow};
+use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, TaskFlow};
 use skyloom_model::{JobSpec, Lifecycle, Place, PowerState, Reason, Server, ServerId, Task, TaskEnd};
 use skyloom_store::Key;
 
@@ -57,15 +57,6 @@ impl TaskFlow for ServerHold {
         })
     }
 
-    fn next(
-        &self,
-        _task: &Task,
-        _end: &StageEnd<'_>,
-        _cx: &mut PlanContext<'_>,
-    ) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
-    }
-
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
         settled(task, cx, |server| {
             if cx.end != TaskEnd::Done {
@@ -109,15 +100,6 @@ impl TaskFlow for ServerResetState {
             let step = Step::new("vm.look", "look at the virtual machine", place, &input)?;
             Ok(vec![step.attempts(5, 1000).within(60).done()])
         })
-    }
-
-    fn next(
-        &self,
-        _task: &Task,
-        _end: &StageEnd<'_>,
-        _cx: &mut PlanContext<'_>,
-    ) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
     }
 
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {

@@ -1,6 +1,6 @@
 //! `server.start`, `server.stop`, `server.reboot`.
 
-use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd, TaskFlow};
+use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, TaskFlow};
 use skyloom_model::{
     JobId, JobSpec, Lifecycle, Place, PowerState, Reason, Resource as _, Server, ServerId, Task, TaskEnd,
 };
@@ -39,14 +39,6 @@ impl TaskFlow for ServerStart {
             Ok(vec![define, on])
         })
     }
-    fn next(
-        &self,
-        _task: &Task,
-        _end: &StageEnd<'_>,
-        _cx: &mut PlanContext<'_>,
-    ) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
-    }
 
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
         settled(task, cx, |server| match cx.end {
@@ -72,14 +64,6 @@ impl TaskFlow for ServerStop {
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
         let how: StopParams = params(task)?;
         planned(task, cx, |server, place| Ok(vec![stop(server.id(), place, how)?]))
-    }
-    fn next(
-        &self,
-        _task: &Task,
-        _end: &StageEnd<'_>,
-        _cx: &mut PlanContext<'_>,
-    ) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
     }
 
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
@@ -109,14 +93,6 @@ impl TaskFlow for ServerReboot {
             on.after = vec![off.id.clone()];
             Ok(vec![define, off, on])
         })
-    }
-    fn next(
-        &self,
-        _task: &Task,
-        _end: &StageEnd<'_>,
-        _cx: &mut PlanContext<'_>,
-    ) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
     }
 
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {

@@ -10,7 +10,7 @@
 //! config drive and volumes stay.
 
 use serde::{Deserialize, Serialize};
-use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd, TaskFlow};
+use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, TaskFlow};
 use skyloom_hypervisor::OverlaySpec;
 use skyloom_model::{
     ImageRef, JobId, Lifecycle, Place, PowerState, Reason, Resource as _, Server, Task, TaskEnd,
@@ -97,15 +97,6 @@ impl TaskFlow for ServerRebuild {
         })
     }
 
-    fn next(
-        &self,
-        _task: &Task,
-        _end: &StageEnd<'_>,
-        _cx: &mut PlanContext<'_>,
-    ) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
-    }
-
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
         let how: RebuildParams = params(task)?;
         settled(task, cx, |server| match cx.end {
@@ -153,15 +144,6 @@ impl TaskFlow for ServerTidy {
             let delete = |disk: &String| delete(server, place, disk);
             server.status.spare_disks.iter().map(delete).collect()
         })
-    }
-
-    fn next(
-        &self,
-        _task: &Task,
-        _end: &StageEnd<'_>,
-        _cx: &mut PlanContext<'_>,
-    ) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
     }
 
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {

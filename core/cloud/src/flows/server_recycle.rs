@@ -1,7 +1,7 @@
 //! `server.recycle`: off, and into the recycle bin. Disks, addresses and quota stay taken.
 
 use jiff::SignedDuration;
-use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd, TaskFlow};
+use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, TaskFlow};
 use skyloom_model::{Lifecycle, PowerState, Reason, Resource as _, ServerId, Task, TaskEnd};
 use skyloom_store::Key;
 
@@ -30,15 +30,6 @@ impl TaskFlow for ServerRecycle {
             timeout_seconds: how.timeout_seconds,
         };
         planned(task, cx, |server, place| Ok(vec![stop(server.id(), place, how)?]))
-    }
-
-    fn next(
-        &self,
-        _task: &Task,
-        _end: &StageEnd<'_>,
-        _cx: &mut PlanContext<'_>,
-    ) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
     }
 
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {

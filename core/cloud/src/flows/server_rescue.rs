@@ -168,15 +168,6 @@ impl TaskFlow for ServerStopRescue {
         })
     }
 
-    fn next(
-        &self,
-        _task: &Task,
-        _end: &StageEnd<'_>,
-        _cx: &mut PlanContext<'_>,
-    ) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
-    }
-
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
         let mut settled = settled(task, cx, |server| {
             if cx.end == TaskEnd::Done {

@@ -12,7 +12,7 @@
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
-use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd, TaskFlow};
+use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, TaskFlow};
 use skyloom_model::ablation::{Rule, kept};
 use skyloom_model::{
     Claim, FlavorRef, JobId, JobSpec, Lifecycle, Place, PowerState, Reason, Resource as _, Server, ServerId,
@@ -94,15 +94,6 @@ impl TaskFlow for ServerResize {
         Ok(planned)
     }
 
-    fn next(
-        &self,
-        _task: &Task,
-        _end: &StageEnd<'_>,
-        _cx: &mut PlanContext<'_>,
-    ) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
-    }
-
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
         let how: ResizeParams = params(task)?;
         let grown = cx.outputs.contains_key(&JobId::new(GROW));
@@ -151,15 +142,6 @@ impl TaskFlow for ServerConfirmResize {
         beside(task, cx, |_, _| Ok(Vec::new()))
     }
 
-    fn next(
-        &self,
-        _task: &Task,
-        _end: &StageEnd<'_>,
-        _cx: &mut PlanContext<'_>,
-    ) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
-    }
-
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
         sized(task, cx, |server| {
             if cx.end == TaskEnd::Done {
@@ -187,15 +169,6 @@ impl TaskFlow for ServerRevertResize {
             turned_on(&mut jobs, server, place)?;
             Ok(jobs)
         })
-    }
-
-    fn next(
-        &self,
-        _task: &Task,
-        _end: &StageEnd<'_>,
-        _cx: &mut PlanContext<'_>,
-    ) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
     }
 
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {

@@ -3,7 +3,7 @@
 //! The record is there from the commit on that makes the task; what it says of sizes is what the host confirmed.
 
 use serde_json::json;
-use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd, TaskFlow};
+use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, TaskFlow};
 use skyloom_model::{
     Place, Reason, Resource as _, Server, Snapshot, SnapshotDisk, SnapshotId, SnapshotOf, SnapshotState,
     Task, TaskEnd, Volume, VolumeId, disk_of,
@@ -180,9 +180,6 @@ impl TaskFlow for SnapshotCreate {
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
         planned(task, cx, "snapshot.take", "take the snapshot")
     }
-    fn next(&self, _: &Task, _: &StageEnd<'_>, _: &mut PlanContext<'_>) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
-    }
 
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
         let Some(whole) = whole(task, cx.records)? else {
@@ -230,9 +227,6 @@ impl TaskFlow for SnapshotRevert {
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
         planned(task, cx, "snapshot.revert", "make the disks what they were")
     }
-    fn next(&self, _: &Task, _: &StageEnd<'_>, _: &mut PlanContext<'_>) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
-    }
 
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
         let Some(whole) = whole(task, cx.records)? else {
@@ -258,9 +252,6 @@ impl TaskFlow for SnapshotDelete {
     }
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
         planned(task, cx, "snapshot.forget", "remove the snapshot")
-    }
-    fn next(&self, _: &Task, _: &StageEnd<'_>, _: &mut PlanContext<'_>) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
     }
 
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {

@@ -1,6 +1,6 @@
 //! `volume.attach` and `volume.detach`: the records say it from the commit on that makes the task; the definition and the guest follow.
 
-use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd, TaskFlow};
+use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, TaskFlow};
 use skyloom_model::{JobSpec, Place, Reason, Resource as _, Server, Task, TaskEnd, Volume, VolumeId};
 use skyloom_store::{Key, Txn};
 
@@ -89,9 +89,6 @@ impl TaskFlow for VolumeAttach {
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
         planned(task, cx, "volume.attach", "attach the volume")
     }
-    fn next(&self, _: &Task, _: &StageEnd<'_>, _: &mut PlanContext<'_>) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
-    }
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
         // What was abandoned may have happened: nobody else gets the volume before it was detached.
         settled(task, cx, matches!(cx.end, TaskEnd::Failed | TaskEnd::Cancelled))
@@ -107,9 +104,6 @@ impl TaskFlow for VolumeDetach {
     }
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
         planned(task, cx, "volume.detach", "detach the volume")
-    }
-    fn next(&self, _: &Task, _: &StageEnd<'_>, _: &mut PlanContext<'_>) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
     }
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
         settled(task, cx, cx.end == TaskEnd::Done)

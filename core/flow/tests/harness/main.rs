@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use skyloom_flow::harness::{Arena, Back, Case, Digest, World, torture};
 use skyloom_flow::{
     Companion, FlowRegistry, Job, JobContext, JobError, JobRegistry, PlanContext, Planned, Records, Refusal,
-    SettleContext, Settled, StageEnd, TaskFlow, Undo,
+    SettleContext, Settled, TaskFlow, Undo,
 };
 use skyloom_model::{
     ActiveTask, Actor, Clock, FORMAT, HostId, Id, Ids, JobId, JobSpec, Name, OrderVerb, Place, Priority,
@@ -128,9 +128,6 @@ impl TaskFlow for ThreeThings {
             generation: 1,
             ..Planned::default()
         })
-    }
-    fn next(&self, _: &Task, _: &StageEnd<'_>, _: &mut PlanContext<'_>) -> Result<Option<Planned>, Refusal> {
-        Ok(None)
     }
     fn settle(&self, _: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
         let changes = match cx.end {

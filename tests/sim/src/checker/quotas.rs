@@ -29,8 +29,22 @@ struct Doc<S> {
     spec: S,
 }
 #[derive(Deserialize)]
+struct Server {
+    spec: OfServer,
+    status: ServerStatus,
+}
+#[derive(Deserialize)]
 struct OfServer {
     flavor: Doc<OfFlavor>,
+}
+/// While a resize is neither confirmed nor taken back, the larger of both sizes counts.
+#[derive(Deserialize)]
+struct ServerStatus {
+    resize: Option<Resize>,
+}
+#[derive(Deserialize)]
+struct Resize {
+    former: Doc<OfFlavor>,
 }
 #[derive(Deserialize)]
 struct OfFlavor {
@@ -82,10 +96,12 @@ impl Checker {
         }
         let more = match kind {
             "servers" => {
-                let of: OfServer = spec(self, key, value)?;
+                let server: Server = self.parse(key, value)?;
+                let wanted = server.spec.flavor.spec.resources;
+                let former = server.status.resize.map(|resize| resize.former.spec.resources);
                 let Resources {
                     vcpus, memory_mib, ..
-                } = of.flavor.spec.resources;
+                } = former.map_or(wanted, |former| wanted.at_least(former));
                 vec![("vcpus", u64::from(vcpus)), ("memory_mib", memory_mib)]
             }
             "volumes" => vec![("volume_gib", spec::<OfVolume>(self, key, value)?.size_gib)],
