@@ -97,7 +97,11 @@ pub(crate) fn stuck_at(document: &TaskDocument) -> Option<String> {
         _ => JobState::Failed,
     };
     let job = document.jobs.iter().find(|job| job.state == wanted)?;
-    let why = job.error.as_ref().map(|e| format!(": {}", e.whole())).unwrap_or_default();
+    let why = job
+        .error
+        .as_ref()
+        .map(|e| format!(": {}", e.whole()))
+        .unwrap_or_default();
     Some(format!("stuck at {} ({}){why}", job.spec.id, job.spec.title))
 }
 

@@ -113,7 +113,9 @@ pub(crate) fn failure(document: &TaskDocument) -> CliError {
     let code = task.reason.as_ref().map_or("", |reason| reason.code.as_str());
     let mut error = CliError::new(Exit::of_task(code), message);
     if let Some(reason) = &task.reason {
-        error = error.detail(reason.message.clone()).details(reason.detail.clone());
+        error = error
+            .detail(reason.message.clone())
+            .details(reason.detail.clone());
     }
     let advice = task.reason.as_ref().and_then(|reason| reason.hint.clone());
     if task.state == TaskState::Stuck {

@@ -195,10 +195,15 @@ mod tests {
         assert_eq!(reason.message, "disk.create: full");
         let detail = "disk.create: full (file /srv/pool/x.qcow2): no space left on /srv";
         assert_eq!(reason.detail.as_deref(), Some(detail));
-        assert_eq!(reason.whole(), format!("disk.create: full [host.full] ({detail})"));
+        assert_eq!(
+            reason.whole(),
+            format!("disk.create: full [host.full] ({detail})")
+        );
 
         let own = Reason::new("image.has_backing_file", "it names another file").hint("flatten it");
-        let refused = Error::new(ErrorKind::Invalid, "image.check").with("file", "/srv/x").because(own.clone());
+        let refused = Error::new(ErrorKind::Invalid, "image.check")
+            .with("file", "/srv/x")
+            .because(own.clone());
         assert_eq!(refused.reason(), own);
     }
 }

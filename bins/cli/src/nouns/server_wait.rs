@@ -118,7 +118,10 @@ fn fits(server: &Server, wanted: Wanted) -> Result<bool> {
             format!("{} is {}", server.meta.name, server_state(server)),
         );
         return Err(match &status.fault {
-            Some(fault) => error.detail(fault.message.clone()).details(fault.detail.clone()).note("code", &fault.code),
+            Some(fault) => error
+                .detail(fault.message.clone())
+                .details(fault.detail.clone())
+                .note("code", &fault.code),
             None => error.detail(format!("power: {}", word(&status.power))),
         });
     }
