@@ -12,8 +12,8 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use skyloom::cloud::{Caller, Cloud, CreateImage, CreateServer, DirImageRepo, NoFetch, ServerAccepted};
 use skyloom::hypervisor::{
-    Capability, Console, FakeHypervisor, FakeWorld, Hypervisor, Inspection, Recovered, Result, StopMode,
-    Stopped, VmEvent, VmSpec,
+    Capability, Console, FakeHypervisor, FakeOptions, FakeWorld, Hypervisor, Inspection, Recovered, Result,
+    StopMode, Stopped, VmEvent, VmSpec,
 };
 use skyloom::image::Limits;
 use skyloom::model::{
@@ -288,7 +288,8 @@ pub(crate) async fn open_cloud(
     let clock_of_cloud = Arc::new(clock);
     let mut hosts = Vec::with_capacity(HOSTS);
     for number in 1..=HOSTS {
-        let world = FakeWorld::in_memory();
+        // What the fake remembers of its past is no part of the cloud's memory.
+        let world = FakeWorld::open(FakeOptions::in_memory().forgetful())?;
         let mut facts = world.hypervisor().facts().await?;
         facts.capacity = Resources {
             vcpus: 1_000_000,

@@ -63,6 +63,11 @@ impl Book {
     pub(super) fn is_empty(&self) -> bool {
         self.domain.is_none() && self.disks.is_empty()
     }
+
+    /// Nothing is there, whoever asks.
+    pub(super) fn is_forgettable(&self) -> bool {
+        self.is_empty() && self.volume.is_none() && self.ports.is_empty()
+    }
 }
 
 /// The generations of the latest orders for power, so that an old one can come again.

@@ -40,6 +40,7 @@ enum Records {
     Memory {
         sequence: Arc<AtomicU64>,
         values: Box<Mutex<Values>>,
+        forgetful: bool,
     },
     Directory {
         root: PathBuf,
@@ -65,10 +66,14 @@ impl std::fmt::Debug for Ledger {
 }
 
 impl Ledger {
-    pub(super) fn memory(host: u32, sequence: Arc<AtomicU64>) -> Self {
+    pub(super) fn memory(host: u32, sequence: Arc<AtomicU64>, forgetful: bool) -> Self {
         let values = Box::default();
         Self {
-            records: Records::Memory { sequence, values },
+            records: Records::Memory {
+                sequence,
+                values,
+                forgetful,
+            },
             host,
         }
     }
@@ -156,12 +161,22 @@ impl Ledger {
             kind,
         };
         match &self.records {
-            Records::Memory { sequence, values } => {
+            Records::Memory {
+                sequence,
+                values,
+                forgetful,
+            } => {
                 let mut values = values.lock();
-                let done = change(values.books.entry(server).or_default(), &mut note);
+                let book = values.books.entry(server).or_default();
+                let done = change(book, &mut note);
+                if *forgetful && book.is_forgettable() {
+                    values.books.remove(&server);
+                }
                 for noted in note.effects {
                     let at = sequence.fetch_add(1, Ordering::Relaxed);
-                    values.effects.push(effect(at, noted));
+                    if !forgetful {
+                        values.effects.push(effect(at, noted));
+                    }
                 }
                 Ok(done)
             }
@@ -208,7 +223,7 @@ impl Ledger {
             },
         };
         match &self.records {
-            Records::Memory { sequence, values } => {
+            Records::Memory { sequence, values, .. } => {
                 let mut values = values.lock();
                 if values.images.contains_key(sha256) {
                     return Ok(());

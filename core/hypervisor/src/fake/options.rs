@@ -23,6 +23,7 @@ pub struct FakeOptions {
     pub(super) sequence: Arc<AtomicU64>,
     pub(super) shared: Shared,
     pub(super) wire: Option<FakeWire>,
+    pub(super) forgetful: bool,
 }
 
 impl FakeOptions {
@@ -52,6 +53,7 @@ impl FakeOptions {
             sequence: Arc::default(),
             shared: Shared::new(),
             wire: None,
+            forgetful: false,
         }
     }
     /// A host in a directory, which is made if need be: it outlives the process.
@@ -105,6 +107,13 @@ impl FakeOptions {
     pub fn wire(mut self, wire: &FakeWire) -> Self {
         self.wire = Some(wire.clone());
         self.capability = self.capability.with_migration();
+        self
+    }
+    /// Without a memory of what is over: no history of effects, nothing of servers that have left nothing. For what runs
+    /// for long; in memory only.
+    #[must_use]
+    pub fn forgetful(mut self) -> Self {
+        self.forgetful = true;
         self
     }
     /// Events that wait for a slow consumer before it is told `Lost`. At least 1.

@@ -57,7 +57,7 @@ impl FakeWorld {
     }
 
     fn memory(options: FakeOptions) -> Self {
-        let ledger = Ledger::memory(options.tag, options.sequence.clone());
+        let ledger = Ledger::memory(options.tag, options.sequence.clone(), options.forgetful);
         Self::over(ledger, PathBuf::from("/fake"), options)
     }
 

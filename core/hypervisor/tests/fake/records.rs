@@ -96,3 +96,25 @@ async fn memory_and_directory_tell_the_same_history() {
         story(stays, &spec).await
     );
 }
+
+#[tokio::test]
+async fn a_forgetful_world_has_what_is_there_and_no_past() {
+    let forgetful = FakeWorld::open(FakeOptions::in_memory().forgetful()).unwrap();
+    for (world, remembers) in [(forgetful, false), (FakeWorld::in_memory(), true)] {
+        let (stays, goes) = (spec(1), spec(2));
+        for spec in [&stays, &goes] {
+            world
+                .storage()
+                .create_seed(spec.id, "seed", b"seed")
+                .await
+                .unwrap();
+            world.hypervisor().define(spec).await.unwrap();
+        }
+        world.hypervisor().undefine(goes.id, 3).await.unwrap();
+        world.storage().delete_server(goes.id).await.unwrap();
+        let there = world.holdings().unwrap();
+        assert_eq!(there.keys().collect::<Vec<_>>(), [&stays.id]);
+        assert!(there[&stays.id].seed && there[&stays.id].domain.is_some());
+        assert_eq!(!world.history().unwrap().is_empty(), remembers);
+    }
+}
