@@ -11,7 +11,7 @@ use skyloom_store_etcd::{EtcdConfig, EtcdStore};
 use tempfile::TempDir;
 
 /// Longest wait for a server to answer.
-const START_LIMIT: Duration = Duration::from_secs(30);
+const START_LIMIT: Duration = Duration::from_secs(120);
 
 /// A port that nothing else takes.
 pub(crate) fn free_port() -> u16 {
