@@ -1,7 +1,8 @@
 //! What the API adds to a request before and after its handler: `cargo bench -p skyloom-api --bench edge`.
 //!
 //! `plain` is a router of axum with the same answer and nothing around it; the others are the whole API, in-process: all of
-//! observe, guard, rates and, with a token, authentication. The difference is what a request pays.
+//! observe, guard, rates and, with a token, authentication. The difference is what a request pays. `server` and `servers` are
+//! one and 100 records, shown to who sees all fields and to who does not: there the difference is what hiding costs.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
 
@@ -12,20 +13,85 @@ use axum::body::Body;
 use axum::routing::get;
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::Request;
+use serde_json::json;
 use skyloom_api::{ApiLimits, ApiParts, EdgeConfig, RateLimits, router};
-use skyloom_cloud::{Cloud, CloudParts, DirImageRepo};
-use skyloom_identity::{FileKeys, Identity, IdentityConfig, IdentityParts, Vault};
-use skyloom_model::{OsIds, Readiness, SystemClock};
-use skyloom_store::{MemoryConfig, MemoryStore};
+use skyloom_cloud::{Caller, Cloud, CloudParts, CreateProject, DirImageRepo};
+use skyloom_identity::{
+    Actor, AuthScope, BuiltIn, Call, DEFAULT_DOMAIN, FileKeys, Holder, Identity, IdentityConfig,
+    IdentityParts, NewApiToken, Rights, Target, Vault,
+};
+use skyloom_model::{Id, Ids, OsIds, ProjectId, Readiness, Resource as _, SystemClock};
+use skyloom_store::{DynBackend, Key, MemoryConfig, MemoryStore, Txn, Value};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-/// The API over a memory store, its first token, and what drives its identity.
-async fn api(images: &std::path::Path) -> (axum::Router, String, JoinSet<()>) {
+/// Servers of the project.
+const SERVERS: usize = 100;
+
+/// The API over a memory store.
+struct Api {
+    routes: axum::Router,
+    /// Sees all.
+    operator: String,
+    /// Sees what is a project's.
+    member: String,
+    server: String,
+    /// What drives its identity.
+    _drivers: JoinSet<()>,
+}
+
+/// So many servers of a project, as the document shows one; the last one's id.
+async fn plant(backend: &DynBackend, ids: &dyn Ids, project: ProjectId) -> String {
+    let document = serde_json::to_value(skyloom_api::openapi()).unwrap();
+    let answer = &document["paths"]["/v1/servers/{id}"]["get"]["responses"]["200"];
+    let mut server = answer["content"]["application/json"]["example"].clone();
+    assert!(server["status"]["placement"].is_object());
+    let mut id = String::new();
+    for _ in 0..SERVERS {
+        id = ids.uuid().to_string();
+        server["meta"]["id"] = json!(id);
+        server["meta"]["scope"] = json!({"project": project});
+        let key = Key::parse(&format!("r/servers/{project}/{id}")).unwrap();
+        let txn = Txn::new().put(key, Value::json(&server).unwrap());
+        backend.commit(txn).await.unwrap();
+    }
+    id
+}
+
+/// A member of the project.
+async fn member(identity: &Identity, ids: &dyn Ids, project: ProjectId) -> String {
+    let editor = identity.editor();
+    let user = editor
+        .change(|edit| edit.create_user(DEFAULT_DOMAIN, "member", |_| {}))
+        .await;
+    let user = user.unwrap().id;
+    let (target, role) = (Target::Project(project), BuiltIn::Member.id());
+    let grant = editor.change(|edit| edit.grant(target, Actor::User(user), role, false));
+    grant.await.unwrap();
+    let asked = NewApiToken {
+        name: "bench".to_owned(),
+        holder: Holder::User {
+            user,
+            scope: AuthScope::Project(project),
+            permissions: Vec::new(),
+        },
+        expires_at: None,
+    };
+    let root = Caller::internal("bench", Rights::of_the_cloud().unwrap(), Id::fresh(ids));
+    let call = Call {
+        by: &root.rights.principal,
+        source: None,
+        request_id: "req-bench",
+    };
+    let made = identity.create_token(&call, asked).await.unwrap();
+    made.secret.expose().clone()
+}
+
+async fn api(images: &std::path::Path) -> Api {
     let clock = Arc::new(SystemClock::new());
     let ids = Arc::new(OsIds::new(clock.clone()));
-    let backend = Arc::new(MemoryStore::new(clock.clone(), MemoryConfig::default()));
+    let backend: DynBackend = Arc::new(MemoryStore::new(clock.clone(), MemoryConfig::default()));
     let cloud = Cloud::new(CloudParts {
         backend: backend.clone(),
         clock: clock.clone(),
@@ -49,6 +115,14 @@ async fn api(images: &std::path::Path) -> (axum::Router, String, JoinSet<()>) {
     let mut drivers = JoinSet::new();
     drivers.spawn(driver.run(shutdown.clone()));
     let first = identity.bootstrap(None).await.unwrap().unwrap();
+    let root = Caller::internal("bench", Rights::of_the_cloud().unwrap(), Id::fresh(&*ids));
+    let named = CreateProject {
+        name: "bench".to_owned(),
+        ..CreateProject::default()
+    };
+    let project = cloud.create_project(&root, named).await.unwrap().id();
+    let server = plant(&backend, &ids, project).await;
+    let member = member(&identity, &ids, project).await;
     // As high as never to be reached: a bucket is asked all the same.
     let never = RateLimits::per_second(100_000_000);
     let rates = RateLimits::default().with_sources(never, never);
@@ -68,7 +142,13 @@ async fn api(images: &std::path::Path) -> (axum::Router, String, JoinSet<()>) {
         edge: EdgeConfig::default().with_rates(rates),
         shutdown,
     });
-    (routes, first.token.expose().clone(), drivers)
+    Api {
+        routes,
+        operator: first.token.expose().clone(),
+        member,
+        server,
+        _drivers: drivers,
+    }
 }
 
 /// A request with what a client sends along.
@@ -93,28 +173,37 @@ fn benches(c: &mut Criterion) {
         .build()
         .unwrap();
     let images = tempfile::tempdir().unwrap();
-    let (api, token, _drivers) = runtime.block_on(api(images.path()));
+    let api = runtime.block_on(api(images.path()));
     let plain = axum::Router::new().route(
         "/v1",
         get(|| std::future::ready(r#"{"name":"skyloom","version":"0.1.0","api":"v1"}"#)),
     );
     let mut group = c.benchmark_group("request");
-    for (what, router, method, path, body) in [
-        ("plain", &plain, "GET", "/v1", ""),
-        ("edge", &api, "GET", "/v1", ""),
+    let (routes, operator, member) = (&api.routes, &*api.operator, &*api.member);
+    let server = &*format!("/v1/servers/{}", api.server);
+    let servers = "/v1/servers?limit=100";
+    let capability = "/v1/store/capability";
+    for (what, router, token, method, path, body) in [
+        ("plain", &plain, operator, "GET", "/v1", ""),
+        ("edge", routes, operator, "GET", "/v1", ""),
         (
             "edge, token and a small body",
-            &api,
+            routes,
+            operator,
             "POST",
-            "/v1/store/capability",
+            capability,
             "{}",
         ),
+        ("server, all fields", routes, operator, "GET", server, ""),
+        ("server, some hidden", routes, member, "GET", server, ""),
+        ("servers, all fields", routes, operator, "GET", servers, ""),
+        ("servers, some hidden", routes, member, "GET", servers, ""),
     ] {
         group.bench_function(what, |b| {
             b.to_async(&runtime).iter(|| async {
                 let answer = router
                     .clone()
-                    .oneshot(request(method, path, &token, body))
+                    .oneshot(request(method, path, token, body))
                     .await
                     .unwrap();
                 assert!(answer.status().is_success(), "{}", answer.status());

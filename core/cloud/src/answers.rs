@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use skyloom_model::{
-    Hold, Host, Image, Incarnation, JobId, JobRecord, Plan, PowerState, Project, Server, ServerId, Task,
-    TaskId, Token,
+    Hold, Host, Image, Incarnation, JobId, JobRecord, Plan, Port, PowerState, Project, Server, ServerId,
+    Task, TaskId, Token,
 };
 use uuid::Uuid;
 
@@ -93,6 +93,16 @@ pub struct ServerAccepted {
 pub struct ServerTask {
     /// The server as it is now.
     pub server: Server,
+    /// The task.
+    pub task: Task,
+}
+
+/// A port and the task that plugs it in or out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PortTask {
+    /// The port as it is now.
+    pub port: Port,
     /// The task.
     pub task: Task,
 }

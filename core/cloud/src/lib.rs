@@ -39,7 +39,7 @@ mod volume_requests;
 pub use agent_scoped::AgentScoped;
 pub use answers::{
     Adopted, AdoptedServer, Bootstrapped, HoldStatus, HostAccepted, ImageAccepted, Listed, PlacementAnswer,
-    PlanApplied, ServerAccepted, ServerTask, ShownOnce, TaskAccepted, TaskDetail, TokenAccepted,
+    PlanApplied, PortTask, ServerAccepted, ServerTask, ShownOnce, TaskAccepted, TaskDetail, TokenAccepted,
 };
 pub use archive::{Archive, ArchiveConfig, ArchiveParts, Moved};
 pub use authority::{AuthorityParts, HostAuthority, ServerIdentity};
@@ -62,8 +62,8 @@ pub use images::{
 };
 pub use jobs::{EngineParts, HostParts, engine_jobs, host_jobs};
 pub use network_requests::{
-    AddRule, CreateNetwork, CreatePort, CreateSecurityGroup, CreateSubnet, UpdateNetwork, UpdatePort,
-    UpdateSecurityGroup, UpdateSubnet,
+    AddRule, AttachPort, CreateNetwork, CreatePort, CreateSecurityGroup, CreateSubnet, UpdateNetwork,
+    UpdatePort, UpdateSecurityGroup, UpdateSubnet,
 };
 pub use preview::{
     ChangeKind, HostRoom, MadeFrom, Preview, PreviewStep, QuotaUse, RecordChange, Reservation, ShownPlan,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-use skyloom_model::{AddressRange, Direction, Family, MacAddr, Protocol, SubnetId};
+use skyloom_model::{AddressRange, Direction, Family, MacAddr, Protocol, ServerId, SubnetId};
 
 /// Makes a network.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,6 +140,15 @@ pub struct UpdatePort {
     pub security_groups: Option<Vec<String>>,
     /// Free marks.
     pub labels: Option<BTreeMap<String, String>>,
+}
+
+/// Gives a port to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AttachPort {
+    /// Which server.
+    pub server: ServerId,
 }
 
 /// Makes a security group that lets everything out and nothing in.

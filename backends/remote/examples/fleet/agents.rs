@@ -106,7 +106,7 @@ async fn add_hosts(api: &Api, many: usize) -> Result<Vec<Added>, AnyError> {
     let add = |n: usize| {
         let call = client
             .post(format!("{}/v1/hosts", api.url))
-            .bearer_auth(&api.token);
+            .bearer_auth(&api.admin);
         let call = call.json(&json!({"name": format!("h{n}")}));
         async { Ok::<_, AnyError>(call.send().await?.error_for_status()?.json().await?) }
     };

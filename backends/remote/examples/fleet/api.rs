@@ -3,6 +3,7 @@
 //! `down`, `up`: the store fails, and works again. `restart MS`: the server ends, and is back after that time. `arrivals`:
 //! prints how many requests came in each tenth of a second since the last time.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,9 +14,11 @@ use axum::middleware::Next;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use skyloom_api::{ApiLimits, ApiParts, EdgeConfig, RateLimits, ServeLimits, router, serve};
-use skyloom_cloud::{Cloud, CloudParts, DirImageRepo};
-use skyloom_identity::{AuthError, Authenticator, DEFAULT_DOMAIN, Identified, NewSecret, Why};
-use skyloom_model::{OsIds, Readiness, SystemClock, TokenId};
+use skyloom_cloud::{Caller, Cloud, CloudParts, DirImageRepo};
+use skyloom_identity::{
+    Call, FileKeys, Holder, Identity, IdentityConfig, IdentityParts, NewApiToken, Rights, Vault,
+};
+use skyloom_model::{Id, Ids, OsIds, Readiness, SystemClock};
 use skyloom_store::{
     Capability, DynBackend, Error, ErrorKind, Grant, Key, KeyValue, LeaseInfo, LeaseMode, LeaseName, Leases,
     ListOptions, Outcome, Page, Prefix, Renewal, Result, Store, Txn, Watch, WatchEvent, WatchOptions,
@@ -28,10 +31,53 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{AnyError, say};
 
+/// Who may do what, and the first administrator's token.
+async fn identity(
+    backend: &DynBackend,
+    ids: &Arc<dyn Ids>,
+    clock: Arc<SystemClock>,
+    dir: &Path,
+    helpers: &mut JoinSet<()>,
+    shutdown: &CancellationToken,
+) -> std::result::Result<(Identity, String), AnyError> {
+    let key = dir.join("key");
+    FileKeys::generate(&key, &**ids)?;
+    let keys = FileKeys::read(&key, &[], ids.clone())?;
+    let parts = IdentityParts {
+        backend: backend.clone(),
+        clock,
+        ids: ids.clone(),
+        secrets: Arc::new(Vault::new(Arc::new(keys), ids.clone())),
+        audit: None,
+        registry: None,
+    };
+    let (identity, driver) = Identity::open(parts, IdentityConfig::default())?;
+    helpers.spawn(driver.run(shutdown.clone()));
+    let first = identity.bootstrap(None).await?.ok_or("a new cloud")?;
+    Ok((identity, first.token.expose().clone()))
+}
+
+/// The token that all watchers of the fan-out have.
+async fn engine(identity: &Identity, ids: &dyn Ids) -> std::result::Result<String, AnyError> {
+    let root = Caller::internal("fleet", Rights::of_the_cloud()?, Id::fresh(ids));
+    let call = Call {
+        by: &root.rights.principal,
+        source: None,
+        request_id: "req-fleet",
+    };
+    let asked = NewApiToken {
+        name: "fleet".to_owned(),
+        holder: Holder::Engine,
+        expires_at: None,
+    };
+    let made = identity.create_token(&call, asked).await?;
+    Ok(made.secret.expose().clone())
+}
+
 pub(crate) async fn serve_until_stdin_ends() -> std::result::Result<(), AnyError> {
     let dir = tempfile::tempdir()?;
     let clock = Arc::new(SystemClock::new());
-    let ids = Arc::new(OsIds::new(clock.clone()));
+    let ids: Arc<dyn Ids> = Arc::new(OsIds::new(clock.clone()));
     let sqlite = SqliteStore::open_or_create(SqliteConfig::new(dir.path().join("store.db")), clock.clone());
     let sqlite = Arc::new(sqlite.await?);
     let switch = Arc::new(Switch {
@@ -46,15 +92,17 @@ pub(crate) async fn serve_until_stdin_ends() -> std::result::Result<(), AnyError
         images: Arc::new(DirImageRepo::open(dir.path(), 1 << 20)?),
     }));
     cloud.bootstrap().await?;
-    let token = NewSecret::generate(&*ids).secret.expose().clone();
-    let authenticator: Arc<dyn Authenticator> = Arc::new(OneEngine(token.clone()));
+    let shutdown = CancellationToken::new();
+    let mut helpers = JoinSet::new();
+    let (identity, admin) =
+        identity(&backend, &ids, clock.clone(), dir.path(), &mut helpers, &shutdown).await?;
+    let engine = engine(&identity, &*ids).await?;
     let arrivals = Arc::new(AtomicU64::new(0));
     let mut listener = Some(TcpListener::bind("127.0.0.1:0").await?);
     let address = listener.as_ref().ok_or("a listener")?.local_addr()?;
-    say(&format!("{address} {}", token));
+    say(&format!("{address} {engine} {admin}"));
 
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    let mut helpers = JoinSet::new();
     let tenths = Arc::new(parking_lot::Mutex::new(Vec::<u64>::new()));
     helpers.spawn(sample(arrivals.clone(), tenths.clone()));
     loop {
@@ -62,8 +110,8 @@ pub(crate) async fn serve_until_stdin_ends() -> std::result::Result<(), AnyError
         let parts = ApiParts {
             cloud: cloud.clone(),
             backend: backend.clone(),
-            authenticator: authenticator.clone(),
-            identity: None,
+            authenticator: Arc::new(identity.clone()),
+            identity: Some(identity.clone()),
             providers: Vec::new(),
             clock: clock.clone(),
             ids: ids.clone(),
@@ -186,22 +234,5 @@ impl Leases for Switch {
     }
     async fn leases(&self, prefix: &Prefix) -> Result<Vec<LeaseInfo>> {
         self.on("leases")?.leases(prefix).await
-    }
-}
-
-/// Lets one engine in.
-#[derive(Debug)]
-pub(crate) struct OneEngine(pub(crate) String);
-
-#[async_trait::async_trait]
-impl Authenticator for OneEngine {
-    async fn authenticate(&self, bearer: &str, _: &str) -> std::result::Result<Identified, AuthError> {
-        if bearer != self.0 {
-            return Err(AuthError::Denied(Why::UnknownSecret.into()));
-        }
-        // Any id: there is but this one token.
-        Ok(Identified::Engine {
-            token: TokenId::from_uuid(DEFAULT_DOMAIN.uuid()),
-        })
     }
 }

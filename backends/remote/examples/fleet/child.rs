@@ -17,7 +17,10 @@ pub(crate) struct Api {
     commands: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
     pub(crate) url: String,
+    /// An engine's: it has the store.
     pub(crate) token: String,
+    /// An administrator's: it makes hosts.
+    pub(crate) admin: String,
 }
 
 impl Api {
@@ -32,7 +35,9 @@ impl Api {
         let commands = process.stdin.take().ok_or("standard input")?;
         let mut answers = BufReader::new(process.stdout.take().ok_or("standard output")?).lines();
         let first = answers.next_line().await?.ok_or("the API did not start")?;
-        let (address, token) = first.split_once(' ').ok_or("address and token")?;
+        let [address, token, admin] = first.split(' ').collect::<Vec<_>>()[..] else {
+            return Err("address and tokens".into());
+        };
         Ok(Self {
             pid: process.id().ok_or("a process")?,
             _process: process,
@@ -40,6 +45,7 @@ impl Api {
             answers,
             url: format!("http://{address}"),
             token: token.to_owned(),
+            admin: admin.to_owned(),
         })
     }
 

@@ -1,6 +1,7 @@
 //! The verbs of each noun.
 
 pub(crate) mod audit;
+mod changed;
 pub(crate) mod context;
 mod create;
 pub(crate) mod credential;

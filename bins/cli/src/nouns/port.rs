@@ -3,10 +3,10 @@
 use clap::Subcommand;
 use reqwest::Method;
 use serde_json::json;
-use skyloom_model::{MacAddr, Network, Port, Resource as _};
+use skyloom_model::{MacAddr, Network, Port, Resource as _, Server};
 
 use super::network::said;
-use super::{list, removal, show};
+use super::{changed, list, removal, show};
 use crate::app::App;
 use crate::args::{ListArgs, WaitArgs, YesArg};
 use crate::client::{kind, one};
@@ -66,6 +66,28 @@ pub(crate) enum Verb {
         /// Ids or names of all its security groups, instead of before
         #[arg(long = "security-group", value_name = "GROUP")]
         security_groups: Vec<String>,
+    },
+    /// Give a port to a server, running or not, as its last NIC
+    #[command(after_help = "Examples:
+  skyloom port attach web-vip web-1
+  skyloom port attach web-vip web-1 --no-wait")]
+    Attach {
+        /// Name, id or beginning of the port's id
+        port: String,
+        /// Name, id or beginning of the server's id
+        server: String,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+    /// Take a port from its server; it stays, with its addresses
+    #[command(after_help = "Examples:
+  skyloom port detach web-vip
+  skyloom port detach 0198c0de --no-wait")]
+    Detach {
+        /// Name, id or beginning of the port's id
+        port: String,
+        #[command(flatten)]
+        wait: WaitArgs,
     },
     /// Remove ports that no server has
     #[command(
@@ -127,6 +149,18 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
             let changed: Port = client.change(Method::PATCH, target, Some(&body)).await?;
             app.print().one(&changed)
         }
+        Verb::Attach { port, server, wait } => {
+            let server: Server = resolve::one(&app.client()?, &server).await?;
+            changed::act::<Port>(
+                app,
+                "attach",
+                &port,
+                Some(&json!({ "server": server.meta.id })),
+                &wait,
+            )
+            .await
+        }
+        Verb::Detach { port, wait } => changed::act::<Port>(app, "detach", &port, None, &wait).await,
         Verb::Delete { ports, yes } => {
             removal::run::<Port>(app, &ports, "delete", yes, &WaitArgs::default()).await
         }

@@ -1,18 +1,15 @@
 //! `skyloom snapshot …`
 
 use clap::Subcommand;
-use reqwest::Method;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use skyloom_model::{Resource as _, Server, Snapshot, Task, Volume};
+use serde_json::json;
+use skyloom_model::{Resource as _, Server, Snapshot, Volume};
 
-use super::{list, removal, show};
+use super::{changed, list, removal, show};
 use crate::app::App;
 use crate::args::{ListArgs, WaitArgs, YesArg};
-use crate::client::{Client, Target, kind, one};
+use crate::client::{kind, one};
 use crate::error::Result;
-use crate::out::{self, Format};
-use crate::{resolve, wait};
+use crate::resolve;
 
 /// Verbs.
 #[derive(Debug, Subcommand)]
@@ -87,13 +84,6 @@ pub(crate) struct CreateArgs {
     wait: WaitArgs,
 }
 
-/// The answer to a change of a snapshot.
-#[derive(Debug, Serialize, Deserialize)]
-struct Accepted {
-    snapshot: Snapshot,
-    task: Task,
-}
-
 pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
     match verb {
         Verb::Create(args) => {
@@ -106,7 +96,7 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
             if let Some(volume) = &args.volume {
                 body["volume"] = json!(resolve::one::<Volume>(&client, volume).await?.meta.id);
             }
-            finish(app, &client, kind(Snapshot::KIND), Some(&body), &args.wait).await
+            changed::ask::<Snapshot>(app, &client, kind(Snapshot::KIND), Some(&body), &args.wait).await
         }
         Verb::List(args) => list::<Snapshot>(app, &args).await,
         Verb::Show { snapshot } => show::<Snapshot>(app, &snapshot).await,
@@ -118,43 +108,10 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
             let target = one(Snapshot::KIND, snapshot.meta.id)
                 .then("actions")
                 .then("revert");
-            finish(app, &client, target, None, &wait).await
+            changed::ask::<Snapshot>(app, &client, target, None, &wait).await
         }
         Verb::Delete { snapshots, yes, wait } => {
             removal::run::<Snapshot>(app, &snapshots, "delete", yes, &wait).await
         }
     }
-}
-
-/// Asks, waits where that is wanted, and prints.
-async fn finish(
-    app: &App,
-    client: &Client,
-    target: Target,
-    body: Option<&Value>,
-    waiting: &WaitArgs,
-) -> Result<()> {
-    let mut accepted: Accepted = client.change(Method::POST, target, body).await?;
-    let waited = app.waits(waiting);
-    if waited {
-        let document = wait::done(app, client, &accepted.task, waiting.timeout).await?;
-        accepted.task = document.task;
-        accepted.snapshot = client.record(accepted.snapshot.meta.id).await?;
-    }
-    match app.globals.output {
-        Format::Table | Format::Wide | Format::Name => {
-            app.print().list(std::slice::from_ref(&accepted.snapshot))?;
-        }
-        Format::Json | Format::Jsonl | Format::Yaml => {
-            let name = accepted.snapshot.meta.name.to_string();
-            app.print().document(&json!(accepted), &name)?;
-        }
-    }
-    if !waited {
-        let task = accepted.task.id;
-        out::message(&format!(
-            "task {task} is under way; wait with: skyloom task wait {task}"
-        ));
-    }
-    Ok(())
 }

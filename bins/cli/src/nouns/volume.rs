@@ -1,18 +1,15 @@
 //! `skyloom volume …`
 
 use clap::Subcommand;
-use reqwest::Method;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use skyloom_model::{Image, IoLimits, Resource as _, Server, Snapshot, Task, Volume};
+use serde_json::json;
+use skyloom_model::{Image, IoLimits, Resource as _, Server, Snapshot, Volume};
 
-use super::{list, removal, show};
+use super::{changed, list, removal, show};
 use crate::app::App;
 use crate::args::{ListArgs, WaitArgs, YesArg};
-use crate::client::{Client, Target, kind, one};
+use crate::client::kind;
 use crate::error::Result;
-use crate::out::{self, Format};
-use crate::{resolve, wait};
+use crate::resolve;
 
 /// Verbs.
 #[derive(Debug, Subcommand)]
@@ -148,13 +145,6 @@ pub(crate) struct AttachArgs {
     wait: WaitArgs,
 }
 
-/// The answer to a change of a volume.
-#[derive(Debug, Serialize, Deserialize)]
-struct Accepted {
-    volume: Volume,
-    task: Task,
-}
-
 pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
     match verb {
         Verb::Create(args) => create(app, args).await,
@@ -172,7 +162,7 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
         }
         Verb::Detach { volume, wait } => detach(app, &volume, &wait).await,
         Verb::Grow { volume, size, wait } => {
-            act(app, "grow", &volume, Some(&json!({ "size_gib": size })), &wait).await
+            changed::act::<Volume>(app, "grow", &volume, Some(&json!({ "size_gib": size })), &wait).await
         }
         Verb::Limit {
             volume,
@@ -183,7 +173,7 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
             let limits = IoLimits { operations, bytes };
             let none = limits == IoLimits::default();
             let body = json!({ "limits": (!none).then_some(limits) });
-            act(app, "limit", &volume, Some(&body), &wait).await
+            changed::act::<Volume>(app, "limit", &volume, Some(&body), &wait).await
         }
         Verb::Delete { volumes, yes, wait } => {
             removal::run::<Volume>(app, &volumes, "delete", yes, &wait).await
@@ -202,12 +192,12 @@ pub(super) async fn attach(
     let client = app.client()?;
     let server: Server = resolve::one(&client, server).await?;
     let body = json!({ "server": server.meta.id, "delete_with_server": delete_with_server });
-    act(app, "attach", volume, Some(&body), wait).await
+    changed::act::<Volume>(app, "attach", volume, Some(&body), wait).await
 }
 
 /// Takes a volume from its server.
 pub(super) async fn detach(app: &App, volume: &str, wait: &WaitArgs) -> Result<()> {
-    act(app, "detach", volume, None, wait).await
+    changed::act::<Volume>(app, "detach", volume, None, wait).await
 }
 
 async fn create(app: &App, args: CreateArgs) -> Result<()> {
@@ -236,45 +226,5 @@ async fn create(app: &App, args: CreateArgs) -> Result<()> {
             body[field] = value;
         }
     }
-    finish(app, &client, kind(Volume::KIND), Some(&body), &args.wait).await
-}
-
-async fn act(app: &App, verb: &str, volume: &str, body: Option<&Value>, wait: &WaitArgs) -> Result<()> {
-    let client = app.client()?;
-    let volume: Volume = resolve::one(&client, volume).await?;
-    let target = one(Volume::KIND, volume.meta.id).then("actions").then(verb);
-    finish(app, &client, target, body, wait).await
-}
-
-/// Asks, waits where that is wanted, and prints.
-async fn finish(
-    app: &App,
-    client: &Client,
-    target: Target,
-    body: Option<&Value>,
-    waiting: &WaitArgs,
-) -> Result<()> {
-    let mut accepted: Accepted = client.change(Method::POST, target, body).await?;
-    let waited = app.waits(waiting);
-    if waited {
-        let document = wait::done(app, client, &accepted.task, waiting.timeout).await?;
-        accepted.task = document.task;
-        accepted.volume = client.record(accepted.volume.meta.id).await?;
-    }
-    match app.globals.output {
-        Format::Table | Format::Wide | Format::Name => {
-            app.print().list(std::slice::from_ref(&accepted.volume))?;
-        }
-        Format::Json | Format::Jsonl | Format::Yaml => {
-            let name = accepted.volume.meta.name.to_string();
-            app.print().document(&json!(accepted), &name)?;
-        }
-    }
-    if !waited {
-        let task = accepted.task.id;
-        out::message(&format!(
-            "task {task} is under way; wait with: skyloom task wait {task}"
-        ));
-    }
-    Ok(())
+    changed::ask::<Volume>(app, &client, kind(Volume::KIND), Some(&body), &args.wait).await
 }

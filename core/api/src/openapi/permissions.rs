@@ -53,6 +53,8 @@ fn needed(operation: &str) -> Option<&'static str> {
         "create_port" => "port:create",
         "update_port" => "port:update",
         "delete_port" => "port:delete",
+        "attach_port" => "port:attach",
+        "detach_port" => "port:detach",
         "list_networks" | "get_network" => "network:read",
         "create_network" => "network:create",
         "update_network" => "network:update",

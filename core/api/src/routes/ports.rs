@@ -3,12 +3,12 @@
 use axum::Json as Answer;
 use axum::extract::State;
 use http::StatusCode;
-use skyloom_cloud::{CreatePort, ListQuery, Listed, UpdatePort};
+use skyloom_cloud::{AttachPort, CreatePort, ListQuery, Listed, PortTask, UpdatePort};
 use skyloom_model::Port;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::answer::{Result, created, tagged};
+use crate::answer::{Result, accepted, created, tagged};
 use crate::auth::User;
 use crate::extract::{Json, Query, RawId};
 use crate::parts::AppState;
@@ -17,6 +17,8 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(create, list))
         .routes(routes!(get, update, delete))
+        .routes(routes!(attach))
+        .routes(routes!(detach))
 }
 
 /// Create a port
@@ -81,4 +83,34 @@ async fn update(
 async fn delete(State(state): State<AppState>, User(caller): User, id: RawId) -> Result<StatusCode> {
     state.parts.cloud.delete_port(&caller, id.of("port")?).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Attach a port
+///
+/// Gives a port to a server that runs or is off, as its last NIC. The guest gets its address by DHCP.
+#[utoipa::path(post, path = "/v1/ports/{id}/actions/attach", operation_id = "attach_port", tag = "ports",
+    request_body = AttachPort,
+    responses((status = 202, description = "The port, and the task that does it.", body = PortTask)))]
+async fn attach(
+    State(state): State<AppState>,
+    User(caller): User,
+    id: RawId,
+    Json(request): Json<AttachPort>,
+) -> Result {
+    let asked = state
+        .parts
+        .cloud
+        .attach_port(&caller, id.of("port")?, request)
+        .await?;
+    Ok(accepted(asked.task.id, asked))
+}
+
+/// Detach a port
+///
+/// Takes a port from its server. It stays in the project with its addresses, also when it was made with the server.
+#[utoipa::path(post, path = "/v1/ports/{id}/actions/detach", operation_id = "detach_port", tag = "ports",
+    responses((status = 202, description = "The port, and the task that does it.", body = PortTask)))]
+async fn detach(State(state): State<AppState>, User(caller): User, id: RawId) -> Result {
+    let asked = state.parts.cloud.detach_port(&caller, id.of("port")?).await?;
+    Ok(accepted(asked.task.id, asked))
 }

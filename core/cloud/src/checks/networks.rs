@@ -16,7 +16,7 @@ pub(crate) enum Nic {
 }
 
 /// Most NICs of a server.
-const MAX_NICS: usize = 8;
+pub(crate) const MAX_NICS: usize = 8;
 
 /// What each NIC becomes; without a request one NIC on the user network.
 pub(crate) fn check(asked: Option<&[NetworkRequest]>) -> Result<Vec<Nic>> {

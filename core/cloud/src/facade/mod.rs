@@ -25,6 +25,7 @@ mod orders;
 mod placement;
 mod plans;
 mod plugging;
+mod port_plugs;
 mod ports;
 mod projects;
 mod quotas;

@@ -4,6 +4,7 @@ mod definition;
 mod host;
 mod image;
 mod params;
+mod port_attach;
 mod port_rewire;
 mod ports;
 mod records;
@@ -36,6 +37,7 @@ pub(crate) use params::NewVolume;
 pub use params::{
     BaseImage, CreateParams, ImportParams, PortPlan, RecycleParams, ReleaseParams, StopParams, SweepParams,
 };
+pub(crate) use port_attach::{PlugParams, ServerAttachPort, ServerDetachPort};
 pub(crate) use port_rewire::RewireParams;
 pub use server_create::{NETWORKS, ServerCreate};
 pub use server_delete::ServerDelete;
@@ -71,6 +73,8 @@ pub fn cloud_flows() -> FlowRegistry {
         .with(ServerResize)
         .with(ServerConfirmResize)
         .with(ServerRevertResize)
+        .with(ServerAttachPort)
+        .with(ServerDetachPort)
         .with(ImageImport)
         .with(ImageDelete)
         .with(VolumeCreate)

@@ -12,6 +12,7 @@ use skyloom_model::{
 use skyloom_store::{Key, Txn, Value};
 
 use super::definition::definition_reads;
+use super::port_attach::PLUGS;
 use super::records::{key, port_key};
 use super::wiring::{members_key, wiring_reads, wirings};
 use super::{Outputs, Step, params};
@@ -154,8 +155,10 @@ impl TaskFlow for PortRewire {
                 continue;
             };
             // Its ports are being wired by what was known when that was planned.
-            if server.status.lifecycle == Lifecycle::Building {
-                let message = format!("the server {} is being made", server.meta.name);
+            let busy = server.status.activity.as_ref();
+            let plugged = busy.is_some_and(|busy| PLUGS.contains(&busy.flow.as_str()));
+            if plugged || server.status.lifecycle == Lifecycle::Building {
+                let message = format!("the server {} is being made or plugged in", server.meta.name);
                 return Err(Refusal::Wait(Reason::new("server.busy", message)));
             }
             if server.status.lifecycle != Lifecycle::Active {

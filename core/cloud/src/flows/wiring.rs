@@ -78,7 +78,13 @@ pub(super) fn wirings(task: &Task, server: &Server, records: &Records) -> Result
         .collect()
 }
 
-fn wiring(task: &Task, server: &Server, port: &Port, records: &Records) -> Result<PortWiring, Reason> {
+/// The wiring of one port, which is in a network.
+pub(super) fn wiring(
+    task: &Task,
+    server: &Server,
+    port: &Port,
+    records: &Records,
+) -> Result<PortWiring, Reason> {
     let mut made = Newest { records, revision: 0 };
     made.see(&resource_key::<Server>(task, server.id().uuid())?);
     made.see(&port_key(task, port.id())?);

@@ -24,6 +24,7 @@
 //! | `snapshot.take` | host | a snapshot is in the disks | it is not |
 //! | `snapshot.revert` | host | the disks are as they were in it | nothing: what was written since is gone |
 //! | `snapshot.forget` | host | no disk has anything of it | nothing: deleted is deleted |
+//! | `nic.attach`, `nic.detach` | host | a domain has a port's NIC, or has not | the other of the two |
 //! | `port.ensure` | host | ports are wired as the records say | nothing: the records say it |
 //! | `port.remove` | host | nothing is left of ports | nothing: the next start plugs them in |
 //! | `vm.undefine` | host | no domain exists | nothing: deleted is deleted |
@@ -38,6 +39,8 @@ mod grow;
 mod image_cache;
 mod image_import;
 mod look;
+mod nic;
+mod plug;
 mod port;
 mod seed;
 mod snapshot;
@@ -59,6 +62,7 @@ pub(crate) use grow::GrowDiskInput;
 pub(crate) use image_cache::CacheInput;
 pub(crate) use image_import::{DeleteImageInput, FetchInput, InspectInput, Inspected, PublishInput};
 pub(crate) use look::{Looked, Thing};
+pub(crate) use nic::NicInput;
 pub(crate) use port::{EnsurePortsInput, PortGone, RemovePortsInput};
 pub(crate) use seed::{SeedInput, SeedOf};
 pub(crate) use snapshot::{SnapshotInput, Taken, Target};
@@ -126,6 +130,13 @@ pub fn host_jobs(parts: &HostParts) -> JobRegistry {
         .with(snapshot::Take(parts_of_volumes.clone()))
         .with(snapshot::Revert(parts_of_volumes.clone()))
         .with(snapshot::Forget(parts_of_volumes));
+    let parts_of_nics = nic::NicParts {
+        hypervisor: parts.hypervisor.clone(),
+        network: parts.network.clone(),
+    };
+    let held = held
+        .with(nic::Attach(parts_of_nics.clone()))
+        .with(nic::Detach(parts_of_nics));
     held.with(vm_hold::LookAtGuest {
         hypervisor: parts.hypervisor.clone(),
     })

@@ -6,13 +6,11 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use skyloom_flow::{Job, JobContext, JobError, Undo};
-use skyloom_hypervisor::{
-    DiskSpec, ErrorKind, HostStorage, Hotplug, Hypervisor, Inspection, VolumeAt, VolumeInfo, VolumeOrder,
-};
+use skyloom_hypervisor::{DiskSpec, HostStorage, Hypervisor, VolumeAt, VolumeInfo, VolumeOrder};
 use skyloom_model::{DiskFormat, IoLimits, ServerId};
 
 use super::host_error;
-use super::vm::cannot_tell;
+use super::plug::{executes, hotplug, or_absent, undone};
 
 /// What jobs on volumes work with.
 #[derive(Debug, Clone)]
@@ -69,27 +67,6 @@ impl From<&VolumeInfo> for Measured {
 }
 
 impl VolumeParts {
-    /// Whether a guest has its disks open. When nobody can tell, nothing is done.
-    pub(super) async fn executes(&self, server: ServerId) -> Result<bool, JobError> {
-        match self.hypervisor.inspect(server).await.map_err(host_error)? {
-            Inspection::Found { power, .. } => Ok(power.may_execute()),
-            Inspection::Absent => Ok(false),
-            Inspection::CannotTell { reason } => Err(cannot_tell(&reason)),
-        }
-    }
-
-    /// Disks that come and go; nothing where there is no such ability and none is needed.
-    async fn hotplug(&self, server: ServerId) -> Result<Option<&dyn Hotplug>, JobError> {
-        match self.hypervisor.as_hotplug() {
-            Some(hotplug) => Ok(Some(hotplug)),
-            None if !self.executes(server).await? => Ok(None),
-            None => Err(JobError::permanent(
-                ErrorKind::Unsupported.code(),
-                "the host's hypervisor changes no disks of a running guest: turn it off first",
-            )),
-        }
-    }
-
     pub(super) async fn info(&self, at: &VolumeAt) -> Result<VolumeInfo, JobError> {
         let there = self.storage.volume(at).await.map_err(host_error)?;
         there.ok_or_else(|| {
@@ -108,7 +85,7 @@ impl VolumeParts {
             read_only: false,
             limits: input.limits,
         };
-        match self.hotplug(input.server).await? {
+        match hotplug(&*self.hypervisor, input.server).await? {
             // A domain without it is defined anew at its next start.
             Some(hotplug) => or_absent(hotplug.attach_disk(input.server, generation, &disk).await),
             None => Ok(()),
@@ -116,7 +93,7 @@ impl VolumeParts {
     }
 
     async fn detach(&self, input: &PlaceInput, generation: u64) -> Result<(), JobError> {
-        match self.hotplug(input.server).await? {
+        match hotplug(&*self.hypervisor, input.server).await? {
             Some(hotplug) => or_absent(hotplug.detach_disk(input.server, generation, &input.disk).await),
             None => Ok(()),
         }
@@ -128,7 +105,7 @@ impl VolumeParts {
         generation: u64,
         limits: Option<IoLimits>,
     ) -> Result<(), JobError> {
-        match self.hotplug(input.server).await? {
+        match hotplug(&*self.hypervisor, input.server).await? {
             Some(hotplug) => or_absent(
                 hotplug
                     .limit_disk(input.server, generation, &input.disk, limits)
@@ -136,25 +113,6 @@ impl VolumeParts {
             ),
             None => Ok(()),
         }
-    }
-}
-
-/// What is not there needs no change.
-fn or_absent(done: skyloom_hypervisor::Result<()>) -> Result<(), JobError> {
-    match done {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        done => done.map_err(host_error),
-    }
-}
-
-/// What was undone, unless the domain belongs to a newer order.
-fn undone(done: Result<(), JobError>) -> Result<Undo, JobError> {
-    match done {
-        Ok(()) => Ok(Undo::Undone),
-        Err(error) if error.0.code == ErrorKind::Stale.code() => {
-            Ok(Undo::Moot("the domain belongs to a newer order".to_owned()))
-        }
-        Err(error) => Err(error),
     }
 }
 
@@ -217,8 +175,8 @@ impl Job for Grow {
     async fn run(&self, cx: &JobContext<'_>) -> Result<Value, JobError> {
         let input: GrowInput = cx.input()?;
         let mut measured = match &input.place {
-            Some((server, disk)) if self.0.executes(*server).await? => {
-                if let Some(hotplug) = self.0.hotplug(*server).await? {
+            Some((server, disk)) if executes(&*self.0.hypervisor, *server).await? => {
+                if let Some(hotplug) = hotplug(&*self.0.hypervisor, *server).await? {
                     let grown = hotplug.grow_disk(*server, cx.record.generation, disk, input.bytes);
                     grown.await.map_err(host_error)?;
                 }

@@ -2,6 +2,7 @@
 
 mod checks;
 mod planting;
+mod ports;
 mod resizing;
 mod volumes;
 
@@ -21,7 +22,7 @@ use skyloom_hypervisor::{EffectKind, FakeWorld, Hypervisor as _, Inspection};
 use skyloom_image::Limits;
 use skyloom_model::action::ACTIONS;
 use skyloom_model::{
-    Clock, Direction, HostId, Ids, ImageId, JobRecord, ManualClock, OrderVerb, PowerState, ProjectId,
+    Clock, Direction, HostId, Ids, ImageId, JobRecord, ManualClock, OrderVerb, PortId, PowerState, ProjectId,
     Protocol, Resource as _, Server, ServerAction, ServerId, SnapshotId, Task, TaskId, TaskState, Timestamp,
     VmObservation, VolumeId, paths,
 };
@@ -30,11 +31,11 @@ use skyloom_store::{DynBackend, MemoryConfig, MemoryStore, Txn, Value};
 
 use crate::engine::{Engine, FixedFetch, active_image};
 use crate::networked::{in_network, networked, under_way};
-use crate::networks::{network, rule, subnet};
+use crate::networks::rule;
 use crate::world::{DISK, World, bytes, image, jobs_of, key, server};
 
 /// All cases. A flow without one fails `every_flow_is_tortured`.
-const CASES: [Case; 51] = [
+const CASES: [Case; 54] = [
     case("server.create", "with a config drive, on two hosts", Back::Before),
     case("server.create", "left off, on the only host", Back::Before),
     case("server.create", "with new volumes, on two hosts", Back::Before),
@@ -82,6 +83,9 @@ const CASES: [Case; 51] = [
     case("snapshot.revert", "of one that is off", Back::Between),
     case("snapshot.delete", "that nobody has", Back::Between),
     case("port.rewire", "of a server in a network", Back::Between),
+    case("server.attach-port", "of one that runs", Back::Before),
+    case("server.attach-port", "of one that is off", Back::Before),
+    case("server.detach-port", "of one that runs", Back::Before),
     case("image.import", "of what was sent", Back::Before),
     case("image.import", "of what is fetched", Back::Before),
     case("image.delete", "of an active one", Back::Between),
@@ -129,6 +133,7 @@ impl Arena for Clouds {
             planted: None,
             volume: None,
             snapshot: None,
+            port: None,
         };
         cloud.prepare().await;
         Arc::new(cloud)
@@ -144,6 +149,7 @@ struct CloudWorld {
     server: Option<ServerId>,
     volume: Option<VolumeId>,
     snapshot: Option<SnapshotId>,
+    port: Option<PortId>,
     /// What was put where it belongs to nobody.
     planted: Planted,
 }
@@ -176,17 +182,9 @@ impl CloudWorld {
             }
             _ => TaskState::Done,
         };
-        if self.case.flow == "port.rewire" {
+        if self.case.flow.contains("port") {
             networked(&mut self.world, &self.admin).await;
-            let cloud = &self.world.cloud;
-            cloud
-                .create_network(&self.caller, network("backend"))
-                .await
-                .unwrap();
-            cloud
-                .create_subnet(&self.caller, subnet("10.1.0.0/24"))
-                .await
-                .unwrap();
+            self.prepare_network().await;
             request.networks = Some(vec![in_network()]);
         }
         let made = self
@@ -226,6 +224,7 @@ impl CloudWorld {
         }
         self.prepare_resize(made.server.id()).await;
         self.prepare_volumes(made.server.id()).await;
+        self.prepare_ports(made.server.id()).await;
         // As the agents have reported by now.
         for host in self.world.hosts.keys() {
             let seen = self.witness(*host).look(made.server.id()).await;
@@ -397,6 +396,7 @@ impl harness::World for CloudWorld {
             ("server.resize" | "server.confirm-resize" | "server.revert-resize", _) => {
                 self.ask_of_resize(old()).await
             }
+            ("server.attach-port" | "server.detach-port", _) => self.ask_of_ports(old()).await,
             ("server.stop-rescue", _) => cloud.stop_rescue(caller, old(), stop).await.unwrap().task,
             ("server.reboot", _) => cloud.reboot_server(caller, old(), stop).await.unwrap().task,
             ("server.delete", _) => cloud.delete_server(caller, old()).await.unwrap().task,
@@ -501,6 +501,7 @@ impl harness::World for CloudWorld {
             }
         }
         self.tell_volumes(&mut things);
+        self.tell_ports(&mut things);
         let mut digest = Digest::new();
         for (of, mut what) in things {
             what.sort();
@@ -533,6 +534,7 @@ impl harness::World for CloudWorld {
         self.check_hosts(&servers, ended, &mut left).await;
         self.check_images(&mut left).await;
         self.check_volumes(&servers, &mut left).await;
+        self.check_ports(&servers, &mut left).await;
         left
     }
 }

@@ -21,6 +21,7 @@ mod networks;
 mod paging;
 mod permissions;
 mod plans;
+mod port_plugs;
 mod previews;
 mod query;
 mod quotas;

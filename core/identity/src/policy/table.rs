@@ -85,6 +85,8 @@ pub const PERMISSIONS: &[PermissionSpec] = &[
     spec("port:create", Write, PS, "create ports", "创建网络端口"),
     spec("port:update", Write, PS, "change names and security groups of ports", "修改网络端口"),
     spec("port:delete", Write, PS, "delete ports", "删除网络端口"),
+    spec("port:attach", Operate, PS, "give ports to servers", "挂载网络端口"),
+    spec("port:detach", Operate, PS, "take ports from servers", "卸载网络端口"),
     spec("network:read", Read, PS, "see networks", "查看网络"),
     spec("network:create", Write, PS, "create networks", "创建网络"),
     spec("network:update", Write, PS, "change networks", "修改网络"),

@@ -113,6 +113,7 @@ pub(super) fn request(operation: &str) -> Option<Value> {
         "grow_volume" => json!({"size_gib": 20}),
         "limit_volume" => json!({"limits": {"operations": 1000, "bytes": 104_857_600}}),
         "attach_volume" => json!({"server": ID, "delete_with_server": false}),
+        "attach_port" => json!({"server": ID}),
         "create_snapshot" => json!({"name": "before-upgrade", "server": ID, "memory": false}),
         "create_network" => json!({"name": "backend", "mtu": 1500}),
         "update_network" => json!({"name": "backend-2"}),
@@ -219,6 +220,10 @@ pub(super) fn answer(operation: &str) -> Option<Value> {
             let verb = operation.trim_end_matches("_volume");
             json!({"volume": r::volume(), "task": r::task(&format!("volume.{verb}"))})
         }
+        "attach_port" | "detach_port" => {
+            let verb = operation.trim_end_matches("_port");
+            json!({"port": r::port(), "task": r::task(&format!("server.{verb}-port"))})
+        }
         "get_snapshot" => json!(r::snapshot()),
         "list_snapshots" => list(json!(r::snapshot())),
         "create_snapshot" | "delete_snapshot" | "revert_snapshot" => {
@@ -310,6 +315,7 @@ mod tests {
         read::<c::GrowVolume>("grow_volume", request("grow_volume"));
         read::<c::LimitVolume>("limit_volume", request("limit_volume"));
         read::<c::AttachVolume>("attach_volume", request("attach_volume"));
+        read::<c::AttachPort>("attach_port", request("attach_port"));
         read::<c::CreateSnapshot>("create_snapshot", request("create_snapshot"));
         read::<c::CreateNetwork>("create_network", request("create_network"));
         read::<c::UpdateNetwork>("update_network", request("update_network"));

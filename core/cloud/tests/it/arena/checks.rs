@@ -62,7 +62,10 @@ impl CloudWorld {
         left.extend(
             ports
                 .iter()
-                .filter(|p| p.spec.server.is_none_or(|server| !servers.contains_key(&server)))
+                .filter(|p| match p.spec.server {
+                    Some(server) => !servers.contains_key(&server),
+                    None => self.port != Some(p.id()),
+                })
                 .map(|p| format!("port {} of no server", p.meta.id)),
         );
         for key in self.world.documents("secrets").await.into_keys() {
