@@ -1,9 +1,9 @@
 //! Cases of ports that come and go, and what must be true of ports when nothing is under way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use skyloom_cloud::AttachPort;
-use skyloom_hypervisor::HostNetwork as _;
+use skyloom_hypervisor::{FakeDomain, HostNetwork as _};
 use skyloom_model::{Port, PortId, Resource as _, Server, ServerId, Task, TaskState};
 
 use super::CloudWorld;
@@ -78,13 +78,16 @@ impl CloudWorld {
             if holders != said {
                 left.push(format!("port {name} is of {said:?}, and {holders:?} have it"));
             }
-            for (_, fake) in self.hosts() {
-                for domain in fake.domains().unwrap() {
-                    let there = domain.spec.nics.iter().any(|nic| nic.mac == port.spec.mac);
-                    if there != said.contains(&domain.spec.id) {
-                        left.push(format!("port {name} is in a domain: {there}, of {said:?}"));
-                    }
-                }
+            let all = self.hosts().flat_map(|(_, fake)| fake.domains().unwrap());
+            let domains: Vec<_> = all.collect();
+            let plugged = |domain: &&FakeDomain| domain.spec.nics.iter().any(|nic| nic.mac == port.spec.mac);
+            let with: BTreeSet<ServerId> = domains.iter().filter(plugged).map(|d| d.spec.id).collect();
+            let of_those = |domain: &&FakeDomain| said.contains(&domain.spec.id);
+            let wanted: BTreeSet<ServerId> = domains.iter().filter(of_those).map(|d| d.spec.id).collect();
+            if with != wanted {
+                left.push(format!(
+                    "port {name} is in domains of {with:?}, not of {wanted:?}"
+                ));
             }
         }
     }
