@@ -10,6 +10,6 @@ mod host;
 mod linux;
 mod logs;
 mod memory;
-//mod migration;
+mod migration;
 mod pair;
-//mod proxy;
+mod proxy;

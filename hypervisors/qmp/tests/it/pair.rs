@@ -22,6 +22,7 @@ use crate::host::{Host, PATIENCE, fresh_uuid, qemus, signal};
 const SILENCE: Duration = Duration::from_millis(1500);
 
 /// The exam of migrations. Memory goes slowly, so that a busy guest is faster.
+#[allow(dead_code, reason = "not every test program uses it")]
 #[derive(Debug)]
 pub(crate) struct QmpPairs;
 
