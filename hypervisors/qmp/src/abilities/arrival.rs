@@ -11,7 +11,6 @@
 //! The QEMU is started when the source's driver comes, since only that knows which slot each device of the guest has. It
 //! opens its disks when it is taken over (`late-block-activate`): until then they are the source's.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -22,11 +21,12 @@ use tokio::net::TcpStream;
 
 use super::hotplug;
 use super::passage::{Answer, Sent, line_of};
+use super::snapshots::kept::{self, Kept};
 use crate::argv;
 use crate::client::Client;
 use crate::command::power_of;
 use crate::core::{Core, stale};
-use crate::devices::{self, PORTS, Shape};
+use crate::devices::{self, Shape};
 use crate::errors::{self, blocking};
 use crate::lifecycle::{self, Now};
 use crate::process::ProcessId;
@@ -82,17 +82,9 @@ pub(crate) async fn receive(core: &Core, spec: &VmSpec) -> Result<Incoming> {
 }
 
 /// What comes, as this host can take it: an `Err` says why not.
-fn fitting(core: &Core, spec: &VmSpec, sent: &Sent) -> Result<Shape, &'static str> {
-    let disks = spec.disks.iter().map(|d| devices::disk_id(&d.name));
-    let wanted: BTreeSet<String> = disks
-        .chain(spec.nics.iter().map(|n| devices::nic_id(n.mac)))
-        .collect();
-    let slots: BTreeSet<u8> = sent.ports.values().copied().filter(|p| *p < PORTS).collect();
+fn fitting(core: &Core, spec: &VmSpec, sent: &Sent) -> Result<(Shape, Vec<Kept>), &'static str> {
     if spec.generation != sent.generation {
         return Err("another generation of it is waited for");
-    }
-    if !sent.ports.keys().eq(wanted.iter()) || slots.len() != wanted.len() {
-        return Err("its disks and NICs are others than those that are waited for");
     }
     if (spec.vcpus, spec.memory_mib) != (sent.vcpus, sent.memory_mib) {
         return Err("its size is another one than that which is waited for");
@@ -103,10 +95,13 @@ fn fitting(core: &Core, spec: &VmSpec, sent: &Sent) -> Result<Shape, &'static st
     if crate::accel::probe().kind != sent.accelerator {
         return Err("its accelerator is another one than this host's");
     }
-    Ok(Shape {
-        spec: spec.clone(),
-        ports: sent.ports.clone(),
-    })
+    let snapshots = sent.snapshots.iter().cloned().map(|k| k.on_other_host(spec));
+    let Some(snapshots) = snapshots.collect() else {
+        return Err("a snapshot with memory is made of what the domain is not made of any more");
+    };
+    let shape = Shape::plugged(spec.clone(), sent.ports.clone());
+    let shape = shape.ok_or("its disks and NICs are others than those that are waited for")?;
+    Ok((shape, snapshots))
 }
 
 /// The source's driver is here: a QEMU is started and reads the connection from here on.
@@ -115,7 +110,7 @@ pub(crate) async fn take_in(core: &Arc<Core>, sent: Sent, mut socket: TcpStream)
         return refuse(&mut socket, "nobody waits for it here").await;
     };
     let _op = vm.op.lock().await;
-    let shape = {
+    let fits = {
         let record = vm.record.lock().await;
         let waits = matches!(
             record.live,
@@ -128,11 +123,12 @@ pub(crate) async fn take_in(core: &Arc<Core>, sent: Sent, mut socket: TcpStream)
             _ => Err("nobody waits for it here"),
         }
     };
-    let shape = match shape {
-        Ok(shape) => shape,
+    let (shape, snapshots) = match fits {
+        Ok(fits) => fits,
         Err(why) => return refuse(&mut socket, why).await,
     };
     let started = async {
+        kept::write(&vm, RECEIVE, &snapshots).await?;
         let ready = lifecycle::prepare(&vm, sent.generation, shape, Entry::Boot, true).await?;
         let (launch, log_from) = (ready.launch.clone(), ready.log_from);
         note(

@@ -23,6 +23,7 @@ use skyloom_model::{PowerState, ServerId};
 
 use super::arrival::{self, told};
 use super::passage::{Answer, Say, Sent, ask};
+use super::snapshots::kept;
 use crate::client::Client;
 use crate::command::power_of;
 use crate::core::{Core, by};
@@ -224,6 +225,7 @@ pub(crate) async fn send(core: &Core, id: ServerId, generation: u64, address: &s
         ports: shape.ports.clone(),
         accelerator: run.launch.accelerator.kind,
         qemu_version: run.qemu_version.clone(),
+        snapshots: kept::read(&vm, SEND).await?,
     };
     let limits = vm.env.config.timeouts;
     let nobody = || {

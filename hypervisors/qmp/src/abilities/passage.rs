@@ -10,7 +10,8 @@
 //! ```
 //!
 //! One JSON object per line, one line each way. What comes in is bounded, and believed no further than what is on record
-//! here: devices, files and sizes are this host's own; of the source's word only the slots of devices are taken.
+//! here: devices, files and sizes are this host's own; of the source's word the slots of devices are taken, and which
+//! snapshots the disks hold.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -26,12 +27,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::arrival;
+use super::snapshots::kept::Kept;
 use crate::accel::AcceleratorKind;
 use crate::core::Core;
 use crate::process::ProcessId;
 
 /// Longest line.
-const MAX_LINE: usize = 64 * 1024;
+const MAX_LINE: usize = 1024 * 1024;
 /// Connections that are served at a time.
 const SERVED: usize = 32;
 /// How often it is tried again to listen.
@@ -40,7 +42,7 @@ const LISTEN_AGAIN: Duration = Duration::from_millis(20);
 const SPEAK: Duration = Duration::from_secs(10);
 
 /// What the source's driver says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "say")]
 pub(crate) enum Say {
     /// This guest's memory is about to come along this connection.
@@ -52,7 +54,7 @@ pub(crate) enum Say {
 }
 
 /// A guest that is about to come.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Sent {
     pub(crate) server: ServerId,
     pub(crate) generation: u64,
@@ -62,6 +64,7 @@ pub(crate) struct Sent {
     pub(crate) ports: BTreeMap<String, u8>,
     pub(crate) accelerator: AcceleratorKind,
     pub(crate) qemu_version: String,
+    pub(crate) snapshots: Vec<Kept>,
 }
 
 /// What the destination's driver answers.

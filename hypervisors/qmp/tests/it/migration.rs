@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use skyloom_hypervisor::conformance::{PairUnderExam, Side};
 use skyloom_hypervisor::{
-    DiskSpec, ErrorKind, Half, Hotplug, Hypervisor, Inspection, Migration, NicSpec, Seen, Stream, Suspend,
-    Truth, VmSpec, truth,
+    DiskSpec, ErrorKind, Half, Hotplug, Hypervisor, Inspection, Migration, NicSpec, Seen, SnapshotOrder,
+    Snapshots, Stream, Suspend, Truth, VmSpec, truth,
 };
-use skyloom_model::{DiskFormat, MacAddr, NicKind, PowerState, ServerId};
+use skyloom_model::{DiskFormat, MacAddr, NicKind, PowerState, ServerId, SnapshotId};
 use skyloom_qmp::QmpHypervisor;
 
-use crate::host::until;
+use crate::host::{fresh_uuid, until};
 use crate::pair::{Pair, counters};
 use crate::proxy::{Cut, Proxy};
 
@@ -108,6 +108,12 @@ async fn devices_keep_their_slots_after_they_came_and_went() {
     source.attach_disk(spec.id, 1, &more[0]).await.unwrap();
     source.attach_nic(spec.id, 1, &nic(2)).await.unwrap();
     source.attach_disk(spec.id, 1, &more[1]).await.unwrap();
+    let order = SnapshotOrder {
+        snapshot: SnapshotId::from_uuid(fresh_uuid()),
+        disks: vec!["one".into(), "two".into()],
+        memory: true,
+    };
+    let snapshot = source.take(spec.id, 1, &order).await.unwrap();
     spec.disks.extend(more);
     spec.nics.push(nic(2));
     spec.generation = 2;
@@ -119,6 +125,12 @@ async fn devices_keep_their_slots_after_they_came_and_went() {
     let there = &slots(Destination)["run"]["shape"]["ports"];
     assert_eq!(there["disk-three"], 5);
     assert_eq!(there["disk-two"], 3);
+
+    // What the disks hold is known there, too.
+    let there = pair.at(Destination);
+    assert_eq!(there.snapshots(spec.id).await.unwrap(), [snapshot]);
+    there.revert(spec.id, 2, order.snapshot).await.unwrap();
+    assert_eq!(pair.memory(Destination, spec.id).await, 7);
 
     // And back, with one disk less to be told of: refused, and the guest runs on.
     pair.at(Source).undefine(spec.id, 2).await.unwrap();

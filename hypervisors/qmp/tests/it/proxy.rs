@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// Where the wire breaks. The first connection carries the memory, the others are the drivers' questions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub(crate) enum Cut {
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     wire: Arc<Wire>,
-    task: tokio::task::JoinHandle<()>,
+    _tasks: JoinSet<()>,
 }
 
 #[derive(Debug)]
@@ -43,12 +44,6 @@ struct Wire {
     broken: watch::Sender<bool>,
 }
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 impl Proxy {
     pub(crate) async fn new(to: SocketAddr, cut: Cut) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -61,12 +56,18 @@ impl Proxy {
             broken: watch::Sender::new(false),
         });
         let serving = Arc::clone(&wire);
-        let task = tokio::spawn(async move {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
             while let Ok((socket, _)) = listener.accept().await {
-                tokio::spawn(carry(Arc::clone(&serving), socket));
+                connections.spawn(carry(Arc::clone(&serving), socket));
             }
         });
-        Self { address, wire, task }
+        Self {
+            address,
+            wire,
+            _tasks: tasks,
+        }
     }
     /// Connections go through again.
     pub(crate) fn mend(&self) {
