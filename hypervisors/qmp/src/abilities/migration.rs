@@ -14,6 +14,7 @@
 //! QEMU's `pause-before-switchover` the last pass would come after the record, and a lost connection would let the guest
 //! run.) What is lost after `HandedOver` is one small message, which is repeated.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -214,8 +215,16 @@ pub(crate) async fn send(core: &Core, id: ServerId, generation: u64, address: &s
     let Some(shape) = &run.launch.shape else {
         return Err(conflict("an earlier version started it"));
     };
-    if address.parse::<std::net::SocketAddr>().is_err() {
-        return Err(vm.error(ErrorKind::Invalid, SEND).with("address", address));
+    let here = vm.env.config.migration.map(|m| m.listen);
+    if address
+        .parse::<SocketAddr>()
+        .ok()
+        .is_none_or(|at| Some(at) == here)
+    {
+        return Err(vm
+            .error(ErrorKind::Invalid, SEND)
+            .with("because", "it is no address of another host")
+            .with("address", address));
     }
     let sent = Sent {
         server: id,

@@ -126,6 +126,7 @@ pub(crate) fn tiny_kernel() -> Vec<u8> {
 }
 
 /// Lets a tiny guest power off.
+#[allow(dead_code, reason = "not every test program uses it")]
 pub(crate) fn power_off(disk: &Path) {
     let mut file = File::options().write(true).open(disk).unwrap();
     file.seek(SeekFrom::Start(512)).unwrap();

@@ -19,7 +19,7 @@ use crate::guest::{Mode, counting_disk, tell};
 use crate::host::{Host, PATIENCE, fresh_uuid, qemus, signal};
 
 /// A guest ticks 18 times a second: one that says nothing for so long does not execute.
-const SILENCE: Duration = Duration::from_millis(1500);
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// The exam of migrations. Memory goes slowly, so that a busy guest is faster.
 #[allow(dead_code, reason = "not every test program uses it")]
