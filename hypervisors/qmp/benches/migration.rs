@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::host::until;
 use crate::pair::Pair;
 
-const RUNS: usize = 5;
+const RUNS: usize = 3;
 
 #[derive(Debug, Default)]
 struct Figures {
@@ -77,16 +77,8 @@ async fn run(linux: bool, figures: &mut Figures) {
     let held = async {
         loop {
             let event = events.next().await.unwrap();
-            let paused = |k: &VmEventKind| {
-                matches!(
-                    k,
-                    VmEventKind::Power {
-                        power: PowerState::Paused,
-                        ..
-                    }
-                )
-            };
-            if paused(&event.kind) {
+            let off = |p: PowerState| matches!(p, PowerState::Paused | PowerState::Stopped);
+            if matches!(event.kind, VmEventKind::Power { power, .. } if off(power)) {
                 return Instant::now();
             }
         }
