@@ -1,5 +1,6 @@
 //! What a [`crate::QmpHypervisor`] is made from.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +28,47 @@ pub struct QmpConfig {
     pub log_bytes: u64,
     /// Events that a listener may be behind before it is told that it lost some.
     pub event_buffer: usize,
+    /// How guests come and go with their memory; `None`: they do not.
+    pub migration: Option<MigrationConfig>,
     /// How long to wait for what.
     pub timeouts: Timeouts,
+}
+
+/// How guests come from other hosts and go there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MigrationConfig {
+    /// Where other hosts' drivers reach this one, as they are told: an address and a port of this host. Neither they nor
+    /// the memory are encrypted or authenticated: this is to be a network of hosts only, such as WireGuard's.
+    pub listen: SocketAddr,
+    /// Bytes of memory that are sent in a second at most, for each guest.
+    pub bytes_per_second: u64,
+    /// For how long a guest may be held for its last pass, as QEMU expects it.
+    pub downtime: Duration,
+}
+
+impl MigrationConfig {
+    /// As fast as it goes, and 300 ms.
+    #[must_use]
+    pub const fn new(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            bytes_per_second: 1 << 40,
+            downtime: Duration::from_millis(300),
+        }
+    }
+    /// At most so many bytes a second.
+    #[must_use]
+    pub const fn with_bytes_per_second(mut self, bytes: u64) -> Self {
+        self.bytes_per_second = bytes;
+        self
+    }
+    /// Another time for the last pass.
+    #[must_use]
+    pub const fn with_downtime(mut self, downtime: Duration) -> Self {
+        self.downtime = downtime;
+        self
+    }
 }
 
 /// An unprivileged user for QEMU processes. Its group must be able to open `/dev/kvm` where KVM is used.
@@ -98,6 +138,7 @@ impl QmpConfig {
             run_as: None,
             log_bytes: 1024 * 1024,
             event_buffer: 1024,
+            migration: None,
             timeouts: Timeouts::default(),
         }
     }
@@ -123,6 +164,12 @@ impl QmpConfig {
     #[must_use]
     pub const fn with_event_buffer(mut self, events: usize) -> Self {
         self.event_buffer = events;
+        self
+    }
+    /// Guests come and go with their memory.
+    #[must_use]
+    pub const fn with_migration(mut self, migration: MigrationConfig) -> Self {
+        self.migration = Some(migration);
         self
     }
     /// Other timeouts.

@@ -7,9 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::FlockOperation;
-use skyloom_hypervisor::{Error, ErrorKind, Inspection, Recovered, Result, StopMode, Stopped, VmSpec};
+use skyloom_hypervisor::{
+    Error, ErrorKind, Half, Inspection, Recovered, Result, Step, StopMode, Stopped, Stream, VmSpec,
+};
 use skyloom_model::{PowerState, ServerId};
 
+use crate::abilities::migration;
 use crate::argv;
 use crate::command::power_of;
 use crate::dir::{self, VmDir};
@@ -66,7 +69,7 @@ impl Core {
         self.env.config.dir.join(id.to_string())
     }
 
-    async fn get_or_create(&self, id: ServerId) -> Result<Arc<Vm>> {
+    pub(crate) async fn get_or_create(&self, id: ServerId) -> Result<Arc<Vm>> {
         let _creating = self.creating.lock().await;
         if let Some(vm) = self.get(id) {
             return Ok(vm);
@@ -101,18 +104,22 @@ impl Core {
                 if there == spec.generation {
                     return Ok(());
                 }
+                let conflict = |why| vm.error(ErrorKind::Conflict, "define").with("because", why);
+                by(Step::Other)(record.live.half()).map_err(conflict)?;
             }
             return vm.set_desc(&mut record, "define", spec.clone()).await;
         }
     }
 
     /// The description that an order of `generation` is for, after the domain has taken that on if it is newer; `None`
-    /// when there is no such domain.
+    /// when there is no such domain. A domain on its way to or from another host may refuse the verb, and takes nothing on
+    /// then.
     pub(crate) async fn ordered(
         &self,
         vm: &Vm,
         operation: &'static str,
         generation: u64,
+        may: impl FnOnce(Half) -> std::result::Result<Half, &'static str>,
     ) -> Result<Option<VmSpec>> {
         let mut record = vm.record.lock().await;
         if record.gone {
@@ -125,6 +132,8 @@ impl Core {
         if spec.generation > generation {
             return Err(stale(operation, vm.id, generation, spec.generation));
         }
+        let conflict = |why| vm.error(ErrorKind::Conflict, operation).with("because", why);
+        may(record.live.half()).map_err(conflict)?;
         if spec.generation < generation {
             spec.generation = generation;
             vm.set_desc(&mut record, operation, spec.clone()).await?;
@@ -138,9 +147,29 @@ impl Core {
             .ok_or_else(|| Error::new(ErrorKind::NotFound, operation).with("server", id))
     }
 
+    /// Whether no newer order has come.
+    pub(crate) async fn is_newest(&self, vm: &Vm, generation: u64) -> bool {
+        let record = vm.record.lock().await;
+        record
+            .desc
+            .as_ref()
+            .is_some_and(|d| d.spec.generation <= generation)
+    }
+
     /// As [`Core::ordered`] of a domain that must be there.
     pub(crate) async fn obeyed(&self, vm: &Vm, operation: &'static str, generation: u64) -> Result<VmSpec> {
-        let spec = self.ordered(vm, operation, generation).await?;
+        self.obeyed_if(vm, operation, generation, by(Step::Other)).await
+    }
+
+    /// As [`Core::obeyed`] of a verb that is not like the others to a migration.
+    pub(crate) async fn obeyed_if(
+        &self,
+        vm: &Vm,
+        operation: &'static str,
+        generation: u64,
+        may: impl FnOnce(Half) -> std::result::Result<Half, &'static str>,
+    ) -> Result<VmSpec> {
+        let spec = self.ordered(vm, operation, generation, may).await?;
         spec.ok_or_else(|| vm.error(ErrorKind::NotFound, operation))
     }
 
@@ -148,7 +177,7 @@ impl Core {
         let missing = || Error::new(ErrorKind::NotFound, "start").with("server", id);
         let vm = self.get(id).ok_or_else(missing)?;
         let _op = vm.op.lock().await;
-        let spec = self.ordered(&vm, "start", generation).await?;
+        let spec = self.ordered(&vm, "start", generation, by(Step::Other)).await?;
         lifecycle::start(&self.tasks, &vm, &spec.ok_or_else(missing)?).await
     }
 
@@ -157,7 +186,8 @@ impl Core {
             return Ok(Stopped::AlreadyOff);
         };
         let _op = vm.op.lock().await;
-        match self.ordered(&vm, "stop", generation).await? {
+        match self.ordered(&vm, "stop", generation, by(Step::Stop)).await? {
+            Some(_) if migration::before_stop(self, &vm).await? => Ok(Stopped::AlreadyOff),
             Some(_) => lifecycle::stop(&self.tasks, &vm, mode).await,
             None => Ok(Stopped::AlreadyOff),
         }
@@ -167,7 +197,7 @@ impl Core {
         let Some(vm) = self.get(id) else { return Ok(()) };
         let _op = vm.op.lock().await;
         // Cut short, it must not be followed by an older start.
-        self.ordered(&vm, "undefine", generation).await?;
+        self.ordered(&vm, "undefine", generation, Ok).await?;
         if let Now::Up(process) | Now::Halted(process) = lifecycle::settle(&self.tasks, &vm).await? {
             lifecycle::force_off(&vm, &process, "undefine").await?;
         }
@@ -232,7 +262,9 @@ impl Core {
             drop(record);
             let found = |power| Inspection::Found { generation, power };
             let process = match live {
-                Live::Off | Live::Halted { .. } => return found(PowerState::Stopped),
+                Live::Off | Live::Halted { .. } | Live::HandedOver { .. } | Live::Receiving { .. } => {
+                    return found(PowerState::Stopped);
+                }
                 Live::Ended { power, .. } => return found(power),
                 Live::Saved { .. } => return found(PowerState::Suspended),
                 Live::Starting { .. } => {
@@ -240,7 +272,10 @@ impl Core {
                         reason: "a start is under way or was cut short".into(),
                     };
                 }
-                Live::Running { run } | Live::Stopping { run } | Live::Saving { run } => run.process,
+                Live::Running { run }
+                | Live::Stopping { run }
+                | Live::Saving { run }
+                | Live::Sending { run, .. } => run.process,
             };
             if !process.alive() {
                 if vm.monitored.lock().is_some() {
@@ -301,6 +336,11 @@ impl Core {
             inspection: self.inspect(vm.id).await,
         })
     }
+}
+
+/// Whether a domain allows a verb that does not ask how far its memory is.
+pub(crate) fn by(step: Step) -> impl FnOnce(Half) -> std::result::Result<Half, &'static str> {
+    move |half| half.step(step, Stream::Waiting)
 }
 
 pub(crate) fn stale(operation: &'static str, id: ServerId, ordered: u64, there: u64) -> Error {

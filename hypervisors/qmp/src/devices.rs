@@ -3,7 +3,7 @@
 //! Each disk and each NIC sits below a PCI Express root port of its own, so that it can come and go; which port is part
 //! of the guest's [`Shape`], so that addresses stay as they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -29,10 +29,16 @@ pub(crate) struct Shape {
 impl Shape {
     /// Disks first, then NICs, in their order.
     pub(crate) fn new(spec: VmSpec) -> Self {
-        let disks = spec.disks.iter().map(|d| disk_id(&d.name));
-        let devices = disks.chain(spec.nics.iter().map(|n| nic_id(n.mac)));
-        let ports = devices.zip(0..).collect();
+        let ports = devices_of(&spec).zip(0..).collect();
         Self { spec, ports }
+    }
+
+    /// With ports that somebody tells; `None` when they are not those of its devices, each its own.
+    pub(crate) fn plugged(spec: VmSpec, ports: BTreeMap<String, u8>) -> Option<Self> {
+        let devices: BTreeSet<String> = devices_of(&spec).collect();
+        let taken: BTreeSet<u8> = ports.values().copied().filter(|port| *port < PORTS).collect();
+        let fits = ports.keys().eq(devices.iter()) && taken.len() == ports.len();
+        fits.then_some(Self { spec, ports })
     }
 
     /// The port of a device that is there, or one for a new one.
@@ -44,6 +50,12 @@ impl Shape {
     pub(crate) fn disk(&self, name: &str) -> Option<&DiskSpec> {
         self.spec.disks.iter().find(|d| d.name == name)
     }
+}
+
+/// Ids of its disks and NICs, in their order.
+fn devices_of(spec: &VmSpec) -> impl Iterator<Item = String> {
+    let disks = spec.disks.iter().map(|d| disk_id(&d.name));
+    disks.chain(spec.nics.iter().map(|n| nic_id(n.mac)))
 }
 
 /// Id of a disk's device and of its block node.
@@ -218,6 +230,28 @@ mod tests {
             shape.ports.insert(format!("x{port}"), port);
         }
         assert_eq!(shape.port_for("disk-data"), None, "all are taken");
+    }
+
+    #[test]
+    fn ports_that_are_told_are_those_of_the_devices_each_its_own() {
+        let good = shape();
+        let nic = nic_id(MacAddr::qemu([1, 2, 3]));
+        let told = |ports: &[(&str, u8)]| {
+            let ports = ports.iter().map(|(d, p)| ((*d).to_owned(), *p)).collect();
+            Shape::plugged(good.spec.clone(), ports)
+        };
+        let there = told(&[("disk-root", 7), (&nic, 3)]).unwrap();
+        assert_eq!((there.ports["disk-root"], there.ports[&nic]), (7, 3));
+        for bad in [
+            &[][..],
+            &[("disk-root", 7)],
+            &[("disk-root", 3), (&nic, 3)],
+            &[("disk-root", PORTS), (&nic, 3)],
+            &[("disk-other", 7), (&nic, 3)],
+            &[("disk-root", 7), (&nic, 3), ("disk-more", 4)],
+        ] {
+            assert_eq!(told(bad), None, "{bad:?}");
+        }
     }
 
     #[test]

@@ -9,13 +9,14 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use rustix::fs::FlockOperation;
 use skyloom_hypervisor::{
-    Capability, Console, Error, ErrorKind, GuestAgent, Hotplug, Hypervisor, Inspection, Pause, Recovered,
-    Result, Screen, Snapshots, StopMode, Stopped, Suspend, VmEvent, VmEventKind, VmSpec,
+    Capability, Console, Error, ErrorKind, GuestAgent, Hotplug, Hypervisor, Inspection, Migration, Pause,
+    Recovered, Result, Screen, Snapshots, StopMode, Stopped, Suspend, VmEvent, VmEventKind, VmSpec,
 };
 use skyloom_model::{HostFacts, ServerId};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::abilities::passage;
 use crate::config::QmpConfig;
 use crate::core::{Core, load};
 use crate::errors::{self, blocking};
@@ -39,7 +40,7 @@ impl QmpHypervisor {
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`] when another hypervisor uses the directory, [`ErrorKind::NotFound`] when there is no
-    /// QEMU.
+    /// QEMU, [`ErrorKind::Invalid`] when no host can be told where guests come in.
     pub async fn open(config: QmpConfig) -> Result<Self> {
         let qemu_version = facts::qemu_version(&config.qemu).await?;
         let events = broadcast::Sender::new(config.event_buffer.max(1));
@@ -64,10 +65,12 @@ impl QmpHypervisor {
             tasks: Arc::new(Tasks::new()),
             removed: AtomicU64::new(0),
         };
-        Ok(Self {
-            core: Arc::new(core),
-            lock,
-        })
+        let core = Arc::new(core);
+        if let Some(migration) = core.env.config.migration {
+            let listener = passage::listen(migration.listen, core.env.config.timeouts.connect).await?;
+            core.tasks.spawn(passage::serve(Arc::clone(&core), listener));
+        }
+        Ok(Self { core, lock })
     }
 
     /// Ends all tasks, waits for that and gives the directory free. Guests run on; verbs answer
@@ -89,7 +92,10 @@ impl Drop for QmpHypervisor {
 #[async_trait]
 impl Hypervisor for QmpHypervisor {
     fn capability(&self) -> Capability {
-        Capability::full()
+        match self.core.env.config.migration {
+            Some(_) => Capability::full().with_migration(),
+            None => Capability::full(),
+        }
     }
 
     async fn facts(&self) -> Result<HostFacts> {
@@ -200,6 +206,9 @@ impl Hypervisor for QmpHypervisor {
     }
     fn as_hotplug(&self) -> Option<&dyn Hotplug> {
         Some(self)
+    }
+    fn as_migration(&self) -> Option<&dyn Migration> {
+        self.core.env.config.migration.is_some().then_some(self)
     }
     fn as_screen(&self) -> Option<&dyn Screen> {
         Some(self)

@@ -23,6 +23,6 @@ pub mod wire;
 use skyloom_qemu::{accel, qcow2, tasks};
 
 pub use command::power_of;
-pub use config::{QmpConfig, RunAs, Timeouts};
+pub use config::{MigrationConfig, QmpConfig, RunAs, Timeouts};
 pub use hypervisor::QmpHypervisor;
 pub use skyloom_qemu::accel::{Accelerator, AcceleratorKind, choose, probe};

@@ -12,7 +12,7 @@ use skyloom_hypervisor::{Error, ErrorKind, Result, StopMode, Stopped, VmSpec};
 use skyloom_model::PowerState;
 use tokio::process::{Child, Command};
 
-use crate::abilities::{hotplug, pause, snapshots, suspend};
+use crate::abilities::{arrival, hotplug, pause, snapshots, suspend};
 use crate::argv;
 use crate::client::Client;
 use crate::command::power_of;
@@ -21,7 +21,7 @@ use crate::dir;
 use crate::errors::{self, blocking};
 use crate::monitor::monitor;
 use crate::process::{self, ProcessId};
-use crate::record::{Entry, Launch, Live, Run};
+use crate::record::{Arrival, Entry, Launch, Live, Run};
 use crate::tasks::Tasks;
 use crate::vm::{Glance, HOST_REQUEST, Vm};
 
@@ -58,6 +58,17 @@ pub(crate) async fn settle(tasks: &Arc<Tasks>, vm: &Arc<Vm>) -> Result<Now> {
         suspend::go_on(vm, run).await?;
         return Ok(Now::Up(run.process.clone()));
     }
+    if let Live::Receiving {
+        arrival: Arrival::Starting { .. },
+    } = live
+    {
+        // Nobody was told to send.
+        if let Some(process) = find(vm).await {
+            kill(vm, &process, "recover").await?;
+        }
+        vm.note_end(None, None).await;
+        return Ok(Now::Off);
+    }
     let Some(process) = live.process().cloned() else {
         return Ok(Now::Off);
     };
@@ -73,7 +84,13 @@ pub(crate) async fn settle(tasks: &Arc<Tasks>, vm: &Arc<Vm>) -> Result<Now> {
         return Ok(Now::Off);
     }
     look_after(tasks, vm, &process, None);
-    Ok(if matches!(live, Live::Halted { .. } | Live::Saved { .. }) {
+    let off = |live| {
+        matches!(
+            live,
+            Live::Halted { .. } | Live::Saved { .. } | Live::HandedOver { .. } | Live::Receiving { .. }
+        )
+    };
+    Ok(if off(live) {
         Now::Halted(process)
     } else {
         Now::Up(process)
@@ -85,7 +102,7 @@ pub(crate) async fn take_over(tasks: &Arc<Tasks>, vm: &Arc<Vm>) -> Result<()> {
     match settle(tasks, vm).await? {
         Now::Off => Ok(()),
         Now::Halted(process) if vm.is_saved().await => end_process(vm, &process, "recover").await,
-        Now::Halted(_) => Ok(()),
+        Now::Halted(process) => arrival::recover(vm, &process).await,
         Now::Up(_) if vm.is_held().await => pause::hold(vm, "recover").await,
         Now::Up(_) => Ok(()),
     }
@@ -176,12 +193,37 @@ pub(crate) async fn launch(
     shape: Shape,
     entry: Entry,
 ) -> Result<()> {
+    let ready = prepare(vm, generation, shape, entry, entry == Entry::Memory).await?;
+    let launch = ready.launch.clone();
+    let starting = Live::Starting {
+        launch: launch.clone(),
+    };
+    vm.set_live(&mut *vm.record.lock().await, starting).await?;
+    let log_from = ready.log_from;
+    let process = run(tasks, vm, ready).await?;
+    finish_launch(vm, &process, launch, log_from).await
+}
+
+/// A QEMU that is about to be started.
+pub(crate) struct Prepared {
+    pub(crate) launch: Launch,
+    stderr: std::fs::File,
+    pub(crate) log_from: u64,
+}
+
+/// Makes what a QEMU needs. `incoming`: its memory will be told over the monitor.
+pub(crate) async fn prepare(
+    vm: &Arc<Vm>,
+    generation: u64,
+    shape: Shape,
+    entry: Entry,
+    incoming: bool,
+) -> Result<Prepared> {
     let config = &vm.env.config;
     let prepared = {
         let (shape, dir, run_as) = (shape.clone(), Arc::clone(&vm.dir), config.run_as);
         let work = move || {
             let accelerator = crate::accel::probe();
-            let incoming = entry == Entry::Memory;
             let argv = devices::backing_files(&shape.spec)
                 .map(|below| argv::build(&shape, accelerator.kind, &below, incoming));
             let stderr = dir.prepare(run_as)?;
@@ -202,13 +244,21 @@ pub(crate) async fn launch(
         shape: Some(shape),
         entry,
     };
-    vm.set_live(
-        &mut *vm.record.lock().await,
-        Live::Starting {
-            launch: launch.clone(),
-        },
-    )
-    .await?;
+    Ok(Prepared {
+        launch,
+        stderr,
+        log_from,
+    })
+}
+
+/// Starts what is on record; when there is no process, that is noted.
+pub(crate) async fn run(tasks: &Arc<Tasks>, vm: &Arc<Vm>, ready: Prepared) -> Result<ProcessId> {
+    let config = &vm.env.config;
+    let Prepared {
+        launch,
+        stderr,
+        log_from,
+    } = ready;
     *vm.shutdown_reason.lock() = None;
 
     let spawned = spawn(vm, &launch.argv, stderr).map_err(|e| {
@@ -228,7 +278,7 @@ pub(crate) async fn launch(
         return Err(start_error(vm, log_from).await);
     };
     look_after(tasks, vm, &process, Some(child));
-    finish_launch(vm, &process, launch, log_from).await
+    Ok(process)
 }
 
 /// QEMU in a session of its own: neither a signal to our process group nor the end of our terminal reaches it, and it
@@ -287,7 +337,7 @@ async fn finish_launch(vm: &Arc<Vm>, process: &ProcessId, launch: Launch, log_fr
     result
 }
 
-async fn start_error(vm: &Arc<Vm>, log_from: u64) -> Error {
+pub(crate) async fn start_error(vm: &Arc<Vm>, log_from: u64) -> Error {
     let dir = Arc::clone(&vm.dir);
     let words = blocking(move || Ok(dir.text_from(dir::QEMU_LOG, log_from, 2000)))
         .await
@@ -420,7 +470,7 @@ async fn ask(vm: &Arc<Vm>) {
 /// Off at once: `quit`, so that QEMU flushes what the guest was told is written; then a kill.
 pub(crate) async fn force_off(vm: &Arc<Vm>, process: &ProcessId, operation: &'static str) -> Result<()> {
     let mut record = vm.record.lock().await;
-    if let Live::Running { run } = &record.live {
+    if let Live::Running { run } | Live::Sending { run, .. } = &record.live {
         let stopping = Live::Stopping { run: run.clone() };
         vm.set_live(&mut record, stopping).await?;
     }
@@ -440,16 +490,30 @@ pub(crate) async fn end_process(vm: &Arc<Vm>, process: &ProcessId, operation: &'
         process.exited().await;
     };
     if tokio::time::timeout(limits.quit, gone).await.is_err() {
-        process.kill().map_err(|e| errors::file(operation, vm.id, e))?;
-        if tokio::time::timeout(limits.kill, process.exited()).await.is_err() {
-            return Err(vm
-                .error(ErrorKind::Timeout, operation)
-                .with("because", "its process does not end")
-                .with("pid", process.pid));
-        }
+        return kill(vm, process, operation).await;
     }
+    noted_end(vm, process).await;
+    Ok(())
+}
+
+/// Kills the process and waits until its end is noted.
+pub(crate) async fn kill(vm: &Arc<Vm>, process: &ProcessId, operation: &'static str) -> Result<()> {
+    process.kill().map_err(|e| errors::file(operation, vm.id, e))?;
+    let limit = vm.env.config.timeouts.kill;
+    if tokio::time::timeout(limit, process.exited()).await.is_err() {
+        return Err(vm
+            .error(ErrorKind::Timeout, operation)
+            .with("because", "its process does not end")
+            .with("pid", process.pid));
+    }
+    noted_end(vm, process).await;
+    Ok(())
+}
+
+/// Its monitor task knows more of the end.
+async fn noted_end(vm: &Arc<Vm>, process: &ProcessId) {
+    let limits = vm.env.config.timeouts;
     if !vm.wait_for(limits.inspect, |g| *g == Glance::Off).await {
         vm.note_end(Some(process), None).await;
     }
-    Ok(())
 }

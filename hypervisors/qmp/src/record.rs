@@ -1,7 +1,7 @@
 //! What is on disk for each domain: `desc.json` (wanted) and `live.json` (what runs, or how it ended).
 
 use serde::{Deserialize, Serialize};
-use skyloom_hypervisor::VmSpec;
+use skyloom_hypervisor::{Half, Stream, VmSpec};
 use skyloom_model::{PowerState, SnapshotId, Timestamp};
 
 use crate::accel::Accelerator;
@@ -44,6 +44,22 @@ pub(crate) enum Live {
     Saved { run: Run },
     /// The guest has shut down; its QEMU is being ended.
     Halted { run: Run, cause: String },
+    /// Its memory goes to another host; the guest is this host's.
+    Sending {
+        run: Run,
+        /// `None`: that ended, and the guest goes on here.
+        to: Option<Goal>,
+    },
+    /// The guest is another host's, for ever.
+    HandedOver {
+        /// While its process may be there.
+        run: Option<Box<Run>>,
+        to: Goal,
+        /// `Ready` until the other host knows.
+        stream: Stream,
+    },
+    /// Its memory comes from another host; the guest is that host's.
+    Receiving { arrival: Arrival },
     /// No QEMU is there.
     Ended {
         power: PowerState,
@@ -53,6 +69,31 @@ pub(crate) enum Live {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         memory: Option<Box<Shape>>,
     },
+}
+
+/// Where a guest's memory goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Goal {
+    /// Where the other driver listens.
+    pub(crate) address: String,
+    /// The QEMU there that takes it in: tells this stream from every other one.
+    pub(crate) ticket: ProcessId,
+}
+
+/// How far memory has come in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "step")]
+pub(crate) enum Arrival {
+    /// Nobody has come.
+    Waiting,
+    /// A QEMU for it is being started.
+    Starting { launch: Launch },
+    /// A QEMU takes it in.
+    Flowing { run: Run },
+    /// All of it is here, and the other host has let go of the guest.
+    Complete { run: Run },
+    /// It is lost.
+    Broken,
 }
 
 /// Where a guest begins.
@@ -102,8 +143,23 @@ impl Live {
             | Self::Stopping { run }
             | Self::Saving { run }
             | Self::Saved { run }
-            | Self::Halted { run, .. } => Some(&run.process),
-            Self::Off | Self::Starting { .. } | Self::Ended { .. } => None,
+            | Self::Halted { run, .. }
+            | Self::Sending { run, .. }
+            | Self::Receiving {
+                arrival: Arrival::Flowing { run } | Arrival::Complete { run },
+            } => Some(&run.process),
+            Self::HandedOver { run, .. } => run.as_ref().map(|run| &run.process),
+            Self::Off | Self::Starting { .. } | Self::Receiving { .. } | Self::Ended { .. } => None,
+        }
+    }
+
+    /// Its half of a migration.
+    pub(crate) const fn half(&self) -> Half {
+        match self {
+            Self::Sending { .. } => Half::Sending,
+            Self::HandedOver { .. } => Half::HandedOver,
+            Self::Receiving { .. } => Half::Receiving,
+            _ => Half::Whole,
         }
     }
 }
@@ -148,12 +204,51 @@ mod tests {
             qemu_version: "7.2.22".into(),
             paused: true,
         };
+        let goal = Goal {
+            address: "127.0.0.1:1".into(),
+            ticket: run.process.clone(),
+        };
         for live in [
             Live::Off,
             Live::Starting { launch },
             Live::Running { run: run.clone() },
             Live::Saving { run: run.clone() },
             Live::Saved { run: run.clone() },
+            Live::Sending {
+                run: run.clone(),
+                to: None,
+            },
+            Live::Sending {
+                run: run.clone(),
+                to: Some(goal.clone()),
+            },
+            Live::HandedOver {
+                run: Some(Box::new(run.clone())),
+                to: goal.clone(),
+                stream: Stream::Ready,
+            },
+            Live::HandedOver {
+                run: None,
+                to: goal,
+                stream: Stream::Complete,
+            },
+            Live::Receiving {
+                arrival: Arrival::Waiting,
+            },
+            Live::Receiving {
+                arrival: Arrival::Starting {
+                    launch: run.launch.clone(),
+                },
+            },
+            Live::Receiving {
+                arrival: Arrival::Flowing { run: run.clone() },
+            },
+            Live::Receiving {
+                arrival: Arrival::Complete { run: run.clone() },
+            },
+            Live::Receiving {
+                arrival: Arrival::Broken,
+            },
             Live::Halted {
                 run,
                 cause: "guest-shutdown".into(),

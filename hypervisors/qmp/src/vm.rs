@@ -19,7 +19,7 @@ use crate::devices::Shape;
 use crate::dir::{self, VmDir};
 use crate::errors::{self, blocking};
 use crate::process::{self, ProcessId};
-use crate::record::{Desc, Entry, FORMAT, Live, LiveFile, Run};
+use crate::record::{Arrival, Desc, Entry, FORMAT, Live, LiveFile, Run};
 
 /// What all domains share.
 #[derive(Debug)]
@@ -69,10 +69,22 @@ pub(crate) enum Glance {
 impl Glance {
     fn of(live: &Live) -> Self {
         match live {
-            Live::Off | Live::Ended { .. } => Self::Off,
-            Live::Starting { .. } => Self::Starting,
-            Live::Running { .. } | Live::Stopping { .. } | Live::Saving { .. } => Self::Up,
-            Live::Halted { .. } | Live::Saved { .. } => Self::Halted,
+            Live::Off
+            | Live::Ended { .. }
+            | Live::HandedOver { run: None, .. }
+            | Live::Receiving {
+                arrival: Arrival::Waiting | Arrival::Broken,
+            } => Self::Off,
+            Live::Starting { .. }
+            | Live::Receiving {
+                arrival: Arrival::Starting { .. },
+            } => Self::Starting,
+            Live::Running { .. } | Live::Stopping { .. } | Live::Saving { .. } | Live::Sending { .. } => {
+                Self::Up
+            }
+            Live::Halted { .. } | Live::Saved { .. } | Live::HandedOver { .. } | Live::Receiving { .. } => {
+                Self::Halted
+            }
         }
     }
 }
@@ -128,11 +140,15 @@ impl Vm {
             shutdown_reason: parking_lot::Mutex::new(None),
             published: parking_lot::Mutex::new(match &record.live {
                 Live::Ended { power, .. } => Some(*power),
-                Live::Off | Live::Starting { .. } => Some(PowerState::Stopped),
-                Live::Saved { .. } => Some(PowerState::Suspended),
-                Live::Running { .. } | Live::Stopping { .. } | Live::Saving { .. } | Live::Halted { .. } => {
-                    None
+                Live::Off | Live::Starting { .. } | Live::HandedOver { .. } | Live::Receiving { .. } => {
+                    Some(PowerState::Stopped)
                 }
+                Live::Saved { .. } => Some(PowerState::Suspended),
+                Live::Running { .. }
+                | Live::Stopping { .. }
+                | Live::Saving { .. }
+                | Live::Sending { .. }
+                | Live::Halted { .. } => None,
             }),
             record: tokio::sync::Mutex::new(record),
             talking: tokio::sync::Mutex::new(()),
@@ -188,7 +204,9 @@ impl Vm {
     pub(crate) async fn note_halt(&self, process: &ProcessId, cause: &str) {
         let mut record = self.record.lock().await;
         let (run, cause) = match &record.live {
-            Live::Running { run } if run.process == *process => (run.clone(), cause),
+            Live::Running { run } | Live::Sending { run, .. } if run.process == *process => {
+                (run.clone(), cause)
+            }
             Live::Stopping { run } if run.process == *process => (run.clone(), HOST_REQUEST),
             _ => return,
         };
@@ -211,6 +229,30 @@ impl Vm {
         let mut memory = None;
         let (power, cause) = match &record.live {
             Live::Off | Live::Ended { .. } => return,
+            Live::HandedOver { run, to, stream } => {
+                if run.as_deref().is_some_and(same) {
+                    let (to, stream) = (to.clone(), *stream);
+                    let gone = Live::HandedOver {
+                        run: None,
+                        to,
+                        stream,
+                    };
+                    self.note_live(&mut record, gone).await;
+                    drop(record);
+                    self.publish(PowerState::Stopped, Some("handed-over"));
+                }
+                return;
+            }
+            Live::Receiving { arrival } => {
+                let arrival = match arrival {
+                    // Nobody was told to send: another one can come.
+                    Arrival::Starting { .. } => Arrival::Waiting,
+                    Arrival::Flowing { run } | Arrival::Complete { run } if same(run) => Arrival::Broken,
+                    _ => return,
+                };
+                self.note_live(&mut record, Live::Receiving { arrival }).await;
+                return;
+            }
             // Its CPUs have not run: the memory is as it was.
             Live::Starting { launch } if launch.entry == Entry::Memory => {
                 memory = launch.shape.clone().map(Box::new);
@@ -228,13 +270,14 @@ impl Vm {
                 memory = run.launch.shape.clone().map(Box::new);
                 (PowerState::Suspended, HOST_REQUEST.to_owned())
             }
-            Live::Running { run } | Live::Saving { run } if same(run) => {
+            Live::Running { run } | Live::Saving { run } | Live::Sending { run, .. } if same(run) => {
                 (PowerState::Crashed, self.crash_cause(&run.process, status))
             }
             Live::Halted { .. }
             | Live::Stopping { .. }
             | Live::Saving { .. }
             | Live::Saved { .. }
+            | Live::Sending { .. }
             | Live::Running { .. } => return,
         };
         let at = self.env.config.clock.now();

@@ -5,6 +5,8 @@
 mod guest;
 #[path = "it/host.rs"]
 mod host;
+#[path = "it/pair.rs"]
+mod pair;
 
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
@@ -390,6 +392,7 @@ fn main() -> ExitCode {
         return agent(dir, spec, verb);
     }
     let mut trials = conformance::trials(Arc::new(QmpExam));
+    trials.extend(conformance::migration_trials(Arc::new(pair::QmpPairs)));
     trials.push(own_trial(
         "guest_outlives_a_killed_agent",
         guest_outlives_a_killed_agent,

@@ -1,18 +1,22 @@
 //! The optional abilities: each is a file, and here are the traits. Verbs run to their end, as the others do.
 
 mod agent;
+pub(crate) mod arrival;
 pub(crate) mod hotplug;
+pub(crate) mod migration;
+pub(crate) mod passage;
 pub(crate) mod pause;
 mod screen;
 pub(crate) mod snapshots;
 pub(crate) mod suspend;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use skyloom_hypervisor::{
-    DiskSpec, ErrorKind, GuestAgent, Hotplug, NicSpec, Pause, Result, Screen, SnapshotFound, SnapshotOrder,
-    Snapshots, Suspend,
+    DiskSpec, ErrorKind, GuestAgent, Hotplug, Incoming, Migrating, Migration, NicSpec, Pause, Result, Screen,
+    SnapshotFound, SnapshotOrder, Snapshots, Stream, Suspend, VmSpec,
 };
 use skyloom_model::{IoLimits, MacAddr, PowerState, Secret, ServerId, SnapshotId};
 
@@ -142,6 +146,45 @@ impl Hotplug for QmpHypervisor {
         let core = Arc::clone(&self.core);
         let work = async move { hotplug::detach_nic(&core, id, generation, mac).await };
         self.core.tasks.finish("detach NIC", work).await
+    }
+}
+
+#[async_trait]
+impl Migration for QmpHypervisor {
+    async fn receive(&self, spec: &VmSpec) -> Result<Incoming> {
+        let (core, spec) = (Arc::clone(&self.core), spec.clone());
+        let work = async move { migration::receive(&core, &spec).await };
+        self.core.tasks.finish("receive guest", work).await
+    }
+    async fn send(&self, id: ServerId, generation: u64, address: &str) -> Result<()> {
+        let (core, address) = (Arc::clone(&self.core), address.to_owned());
+        let work = async move { migration::send(&core, id, generation, &address).await };
+        self.core.tasks.finish("send guest", work).await
+    }
+    async fn migration(&self, id: ServerId) -> Result<Migrating> {
+        let core = Arc::clone(&self.core);
+        let work = async move { migration::migration(&core, id).await };
+        self.core.tasks.finish("look at migration", work).await
+    }
+    async fn cancel(&self, id: ServerId, generation: u64) -> Result<()> {
+        let core = Arc::clone(&self.core);
+        let work = async move { migration::cancel(&core, id, generation).await };
+        self.core.tasks.finish("cancel migration", work).await
+    }
+    async fn force(&self, id: ServerId, generation: u64, downtime: Duration) -> Result<()> {
+        let core = Arc::clone(&self.core);
+        let work = async move { migration::force(&core, id, generation, downtime).await };
+        self.core.tasks.finish("force migration", work).await
+    }
+    async fn hand_over(&self, id: ServerId, generation: u64) -> Result<Stream> {
+        let core = Arc::clone(&self.core);
+        let work = async move { migration::hand_over(&core, id, generation).await };
+        self.core.tasks.finish("hand guest over", work).await
+    }
+    async fn take_over(&self, id: ServerId, generation: u64) -> Result<()> {
+        let core = Arc::clone(&self.core);
+        let work = async move { migration::take_over(&core, id, generation).await };
+        self.core.tasks.finish("take guest over", work).await
     }
 }
 

@@ -8,7 +8,7 @@
 //! What is begun and not whole is not told of, and is removed before it is taken anew. A running guest's disks stand still
 //! in one transaction of QEMU's, or in one job of it that writes the memory, too.
 
-mod kept;
+pub(crate) mod kept;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

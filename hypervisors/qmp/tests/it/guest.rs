@@ -2,6 +2,7 @@
 //!
 //! * [`tiny_disk`]: a boot sector that greets on its serial port within a second, and, as its mode says, answers the
 //!   power button, stays deaf, or floods the port. Writing `OF` to its second sector makes it power off.
+//! * [`counting_disk`]: a boot sector that counts on its serial port and keeps a number in its memory.
 //! * [`linux_image`]: the demo's Linux image, built once per target directory.
 
 use std::fs::{self, File};
@@ -62,6 +63,46 @@ pub(crate) fn tiny_disk(mode: Mode) -> Vec<u8> {
     disk
 }
 
+/// The code of [`counting_disk`], for 0x7c00. In outline:
+///
+/// ```text
+///        registers and stack
+/// poll:  mode 'B' (at 0x7df0) -> write to each page of 64 KiB to 576 KiB until the BIOS timer ticks; else sti; hlt
+///        int 13h: read sector 2 to 0x8000; starts with "RM" -> the byte after it to 0x7df4
+///        print the counter at 0x7df2 (four letters), the byte at 0x7df4 (two) and a line feed; increment; -> poll
+/// ```
+#[allow(dead_code, reason = "not every test program uses it")]
+const COUNTING: [u8; 137] = [
+    0xfa, 0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xc0, 0x8e, 0xd0, 0xbc, 0x00, 0x7c, 0x88, 0x16, 0xf1, 0x7d, 0xfb,
+    0x80, 0x3e, 0xf0, 0x7d, 0x42, 0x75, 0x1d, 0x8b, 0x1e, 0x6c, 0x04, 0xb8, 0x00, 0x10, 0x8e, 0xc0, 0x26,
+    0xa3, 0x00, 0x00, 0x05, 0x00, 0x01, 0x3d, 0x00, 0x90, 0x72, 0xf2, 0x3b, 0x1e, 0x6c, 0x04, 0x74, 0xe9,
+    0xeb, 0x02, 0xfb, 0xf4, 0x31, 0xc0, 0x8e, 0xc0, 0xb8, 0x01, 0x02, 0xb9, 0x02, 0x00, 0x30, 0xf6, 0x8a,
+    0x16, 0xf1, 0x7d, 0xbb, 0x00, 0x80, 0xcd, 0x13, 0x72, 0x0e, 0x81, 0x3e, 0x00, 0x80, 0x52, 0x4d, 0x75,
+    0x06, 0xa0, 0x02, 0x80, 0xa2, 0xf4, 0x7d, 0xba, 0xf8, 0x03, 0x8b, 0x1e, 0xf2, 0x7d, 0xb9, 0x04, 0x00,
+    0xe8, 0x13, 0x00, 0x8a, 0x3e, 0xf4, 0x7d, 0xb9, 0x02, 0x00, 0xe8, 0x09, 0x00, 0xb0, 0x0a, 0xee, 0xff,
+    0x06, 0xf2, 0x7d, 0xeb, 0x95, 0xc1, 0xc3, 0x04, 0x88, 0xd8, 0x24, 0x0f, 0x04, 0x61, 0xee, 0xe2, 0xf4,
+    0xc3,
+];
+
+/// The bytes of a raw disk whose guest writes a line at each tick of its timer: its counter and the number in its memory,
+/// as letters `a` to `p`. A busy one writes to 128 pages all the time.
+#[allow(dead_code, reason = "not every test program uses it")]
+pub(crate) fn counting_disk(busy: bool) -> Vec<u8> {
+    let mut disk = vec![0; 1 << 20];
+    disk[..COUNTING.len()].copy_from_slice(&COUNTING);
+    disk[0x1f0] = if busy { b'B' } else { b'I' };
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    disk
+}
+
+/// Writes to the sector that a guest reads at each tick.
+#[allow(dead_code, reason = "not every test program uses it")]
+pub(crate) fn tell(disk: &Path, bytes: &[u8]) {
+    let mut file = File::options().write(true).open(disk).unwrap();
+    file.seek(SeekFrom::Start(512)).unwrap();
+    file.write_all(bytes).unwrap();
+}
+
 /// The setup code of [`tiny_kernel`], in outline: its command line, whose address QEMU puts into the header, goes to the
 /// serial port, then a line feed; it halts for ever.
 const KERNEL_CODE: [u8; 36] = [
@@ -85,6 +126,7 @@ pub(crate) fn tiny_kernel() -> Vec<u8> {
 }
 
 /// Lets a tiny guest power off.
+#[allow(dead_code, reason = "not every test program uses it")]
 pub(crate) fn power_off(disk: &Path) {
     let mut file = File::options().write(true).open(disk).unwrap();
     file.seek(SeekFrom::Start(512)).unwrap();

@@ -10,3 +10,6 @@ mod host;
 mod linux;
 mod logs;
 mod memory;
+mod migration;
+mod pair;
+mod proxy;
