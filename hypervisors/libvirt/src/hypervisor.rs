@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use skyloom_hypervisor::{
-    Capability, Console, GuestAgent, Hotplug, Hypervisor, Inspection, Pause, Recovered, Result, Screen,
-    Snapshots, StopMode, Stopped, Suspend, VmEvent, VmEventKind, VmSpec,
+    Capability, Console, GuestAgent, Hotplug, Hypervisor, Inspection, Migration, Pause, Recovered, Result,
+    Screen, Snapshots, StopMode, Stopped, Suspend, VmEvent, VmEventKind, VmSpec,
 };
 use skyloom_model::{HostFacts, ServerId};
 use skyloom_qemu::tasks::Tasks;
@@ -183,7 +183,8 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     async fn list(&self) -> Result<Vec<Recovered>> {
-        self.core.list("list").await
+        let found = self.core.list("list").await?;
+        Ok(found.into_iter().map(|(found, _)| found).collect())
     }
 
     fn events(&self) -> BoxStream<'static, VmEvent> {
@@ -217,6 +218,10 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     fn as_hotplug(&self) -> Option<&dyn Hotplug> {
+        (self.core.driver == Driver::Qemu).then_some(self)
+    }
+
+    fn as_migration(&self) -> Option<&dyn Migration> {
         (self.core.driver == Driver::Qemu).then_some(self)
     }
 
