@@ -1,6 +1,6 @@
 //! What a [`crate::LibvirtHypervisor`] is made from.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,8 +29,8 @@ pub struct LibvirtConfig {
     pub log_bytes: u64,
     /// Events that a listener may be behind before it is told that it lost some.
     pub event_buffer: usize,
-    /// How guests go to other hosts.
-    pub migration: Moving,
+    /// How guests go to other hosts; `None`: not at all.
+    pub migration: Option<Moving>,
     /// How long to wait for what.
     pub timeouts: Timeouts,
 }
@@ -47,10 +47,12 @@ pub struct Moving {
     pub downtime: Duration,
 }
 
-impl Default for Moving {
-    fn default() -> Self {
+impl Moving {
+    /// As fast as can be, waiting for guests at this address.
+    #[must_use]
+    pub const fn new(listen: IpAddr) -> Self {
         Self {
-            listen: Ipv4Addr::LOCALHOST.into(),
+            listen,
             bytes_per_second: 1 << 30,
             downtime: Duration::from_millis(300),
         }
@@ -127,7 +129,7 @@ impl LibvirtConfig {
             qemu_img: "/usr/bin/qemu-img".into(),
             log_bytes: 1024 * 1024,
             event_buffer: 1024,
-            migration: Moving::default(),
+            migration: None,
             timeouts: Timeouts::default(),
         }
     }
@@ -155,10 +157,10 @@ impl LibvirtConfig {
         self.event_buffer = events;
         self
     }
-    /// Another way to other hosts.
+    /// With a way to other hosts.
     #[must_use]
     pub const fn with_migration(mut self, migration: Moving) -> Self {
-        self.migration = migration;
+        self.migration = Some(migration);
         self
     }
     /// Other timeouts.

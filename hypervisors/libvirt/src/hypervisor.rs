@@ -125,6 +125,7 @@ impl Drop for LibvirtHypervisor {
 impl Hypervisor for LibvirtHypervisor {
     fn capability(&self) -> Capability {
         match self.core.driver {
+            Driver::Qemu if self.core.config.migration.is_some() => Capability::full().with_migration(),
             Driver::Qemu => Capability::full(),
             Driver::Test => {
                 let mut capability = Capability::basic();
@@ -222,7 +223,7 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     fn as_migration(&self) -> Option<&dyn Migration> {
-        (self.core.driver == Driver::Qemu).then_some(self)
+        (self.core.driver == Driver::Qemu && self.core.config.migration.is_some()).then_some(self)
     }
 
     fn as_screen(&self) -> Option<&dyn Screen> {

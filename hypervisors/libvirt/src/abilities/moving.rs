@@ -1,5 +1,6 @@
 //! Guests that go to another host. Who watches a stream holds the guest when little is left; see `moving.rs`.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use skyloom_hypervisor::{Incoming, Migrating, Migration, Result, Stream, VmSpec}
 use skyloom_model::{ServerId, report};
 
 use crate::LibvirtHypervisor;
+use crate::config::Moving;
 use crate::errors::Fault;
 use crate::lifecycle::Core;
 use crate::moving::{self, Passes};
@@ -83,13 +85,19 @@ impl Migration for LibvirtHypervisor {
 }
 
 impl Core {
+    /// What is on its way goes on, though no more may.
+    fn moving(&self) -> Moving {
+        let alone = || Moving::new(Ipv4Addr::LOCALHOST.into());
+        self.config.migration.unwrap_or_else(alone)
+    }
+
     async fn receive(self: &Arc<Self>, spec: VmSpec) -> Result<Incoming> {
         xml::check(&spec)?;
         let id = spec.id;
         let slot = self.slots.get(id);
         let hold = (slot.op().await, slot.record().await);
         self.logs.prepare(id).await?;
-        let (host, listen) = (self.surroundings(id), self.config.migration.listen);
+        let (host, listen) = (self.surroundings(id), self.moving().listen);
         let limit = self.config.timeouts.start;
         let address = self.long("receive", id, limit, hold, move |conn| {
             moving::receive(conn, &spec, &host(conn), listen)
@@ -102,7 +110,7 @@ impl Core {
     async fn send(self: &Arc<Self>, id: ServerId, generation: u64, address: String) -> Result<()> {
         let slot = self.slots.get(id);
         let hold = (slot.op().await, slot.record().await);
-        let bytes = self.config.migration.bytes_per_second;
+        let bytes = self.moving().bytes_per_second;
         let sent = self.step("send", id, hold, move |conn| {
             moving::send(conn, id, generation, &address, bytes)
         });
@@ -140,10 +148,7 @@ impl Core {
     /// Watches a guest on its way until it is ready, or stays.
     pub(crate) async fn watch(self: Arc<Self>, id: ServerId) {
         let mut passes = Passes::default();
-        let (bytes, downtime) = (
-            self.config.migration.bytes_per_second,
-            self.config.migration.downtime,
-        );
+        let (bytes, downtime) = (self.moving().bytes_per_second, self.moving().downtime);
         loop {
             let slot = self.slots.get(id);
             let hold = (slot.op().await, slot.record().await);

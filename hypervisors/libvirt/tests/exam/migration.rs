@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,7 +69,7 @@ struct Pair {
 fn config(host: &Host) -> LibvirtConfig {
     host.config().with_migration(Moving {
         bytes_per_second: BYTES_PER_SECOND,
-        ..Moving::default()
+        ..Moving::new(Ipv4Addr::LOCALHOST.into())
     })
 }
 
@@ -84,7 +85,9 @@ async fn open(hosts: &[Host; 2]) -> [Arc<LibvirtHypervisor>; 2] {
 impl MigrationExam for QemuMigrationExam {
     async fn sit(&self) -> Box<dyn PairUnderExam> {
         let hosts = [Host::new(), Host::new()];
-        let opened = Some(open(&hosts).await);
+        let opened = open(&hosts).await;
+        assert!(opened.iter().all(|h| h.capability().migration), "it is claimed");
+        let opened = Some(opened);
         Box::new(Pair { opened, hosts })
     }
     fn patience(&self) -> Duration {

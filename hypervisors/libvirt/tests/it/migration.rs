@@ -1,10 +1,12 @@
 //! Guests between two real session daemons, and what dies on the way.
 
+use std::net::Ipv4Addr;
+
 use rustix::process::Signal;
 use skyloom_hypervisor::{
     ErrorKind, Half, Hypervisor, Inspection, Migration, Seen, Stream, Truth, VmSpec, truth,
 };
-use skyloom_libvirt::LibvirtHypervisor;
+use skyloom_libvirt::{LibvirtConfig, LibvirtHypervisor, Moving};
 use skyloom_model::PowerState;
 
 use crate::guest::{GREETING, Mode};
@@ -15,11 +17,16 @@ const RUNNING: Inspection = Inspection::Found {
     power: PowerState::Running,
 };
 
+fn config(host: &Host) -> LibvirtConfig {
+    let moving = Moving::new(Ipv4Addr::LOCALHOST.into());
+    host.config().with_timeouts(quick()).with_migration(moving)
+}
+
 /// A guest that counts on the first host, on its way to the second.
 async fn on_its_way(hosts: &[Host; 2]) -> ([LibvirtHypervisor; 2], VmSpec) {
     let [a, b] = hosts;
-    let source = a.open_with(a.config().with_timeouts(quick())).await;
-    let destination = b.open_with(b.config().with_timeouts(quick())).await;
+    let source = a.open_with(config(a)).await;
+    let destination = b.open_with(config(b)).await;
     let mut spec = a.spec("counts", Mode::Flood);
     source.define(&spec).await.unwrap();
     source.start(spec.id, 1).await.unwrap();
@@ -145,7 +152,7 @@ async fn a_source_that_dies_before_the_switch_over_leaves_nothing_to_take_over()
 #[tokio::test]
 async fn where_nobody_waits_nothing_goes_and_the_guest_runs_on() {
     let host = Host::new();
-    let hypervisor = host.open().await;
+    let hypervisor = host.open_with(config(&host)).await;
     let spec = host.spec("stays", Mode::Idle);
     hypervisor.define(&spec).await.unwrap();
     hypervisor.start(spec.id, 1).await.unwrap();
