@@ -1,5 +1,6 @@
 //! What a [`crate::LibvirtHypervisor`] is made from.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,8 +29,34 @@ pub struct LibvirtConfig {
     pub log_bytes: u64,
     /// Events that a listener may be behind before it is told that it lost some.
     pub event_buffer: usize,
+    /// How guests go to other hosts; `None`: not at all.
+    pub migration: Option<Moving>,
     /// How long to wait for what.
     pub timeouts: Timeouts,
+}
+
+/// How guests go to other hosts.
+#[derive(Debug, Clone, Copy)]
+pub struct Moving {
+    /// Where this host waits for guests. Their memory comes as it is, from whoever connects first: a network of the
+    /// hosts' own.
+    pub listen: IpAddr,
+    /// Bytes sent in a second, at most; at most 1 GiB.
+    pub bytes_per_second: u64,
+    /// For how long a guest may be held, as far as that can be told.
+    pub downtime: Duration,
+}
+
+impl Moving {
+    /// As fast as can be, waiting for guests at this address.
+    #[must_use]
+    pub const fn new(listen: IpAddr) -> Self {
+        Self {
+            listen,
+            bytes_per_second: 1 << 30,
+            downtime: Duration::from_millis(300),
+        }
+    }
 }
 
 /// The user of an unprivileged libvirt daemon.
@@ -102,6 +129,7 @@ impl LibvirtConfig {
             qemu_img: "/usr/bin/qemu-img".into(),
             log_bytes: 1024 * 1024,
             event_buffer: 1024,
+            migration: None,
             timeouts: Timeouts::default(),
         }
     }
@@ -127,6 +155,12 @@ impl LibvirtConfig {
     #[must_use]
     pub const fn with_event_buffer(mut self, events: usize) -> Self {
         self.event_buffer = events;
+        self
+    }
+    /// With a way to other hosts.
+    #[must_use]
+    pub const fn with_migration(mut self, migration: Moving) -> Self {
+        self.migration = Some(migration);
         self
     }
     /// Other timeouts.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use skyloom_hypervisor::{Inspection, Recovered, VmSpec};
+use skyloom_hypervisor::{Half, Inspection, Recovered, Step, Stream, VmSpec};
 use skyloom_model::{PowerState, ServerId};
 use virt::connect::Connect;
 use virt::domain::Domain;
@@ -11,7 +11,7 @@ use virt_sys as sys;
 
 use crate::chain;
 use crate::errors::Fault;
-use crate::kept::{Crash, Kept, NAMESPACE, PREFIX};
+use crate::kept::{Crash, Kept, NAMESPACE, PREFIX, Way};
 use crate::state::{self, Seen};
 use crate::xml::{self, Around};
 
@@ -120,8 +120,8 @@ fn off(kept: &Kept, power: PowerState) -> PowerState {
     }
 }
 
-/// All domains of ours, in id order. One that is just ending cannot be told.
-pub(crate) fn all(conn: &Connect) -> Done<Vec<Recovered>> {
+/// All domains of ours with their halves of migrations, in id order. One that is just ending cannot be told.
+pub(crate) fn all(conn: &Connect) -> Done<Vec<(Recovered, Half)>> {
     let mut found = Vec::new();
     for domain in conn.list_all_domains(0)? {
         // The uuid is ours only together with the name.
@@ -135,17 +135,21 @@ pub(crate) fn all(conn: &Connect) -> Done<Vec<Recovered>> {
             continue;
         }
         let seen = kept(&domain, id).and_then(|kept| Ok((see(&domain)?, kept)));
+        let mut half = Half::Whole;
         let inspection = match there(seen) {
             Ok(None) | Err(Fault::Foreign) => continue,
-            Ok(Some((seen, kept))) => inspection(&kept, seen).unwrap_or(Inspection::CannotTell {
-                reason: "its process is being ended".to_owned(),
-            }),
+            Ok(Some((seen, kept))) => {
+                half = kept.way.half;
+                inspection(&kept, seen).unwrap_or(Inspection::CannotTell {
+                    reason: "its process is being ended".to_owned(),
+                })
+            }
             Err(Fault::Damaged(why)) => Inspection::CannotTell { reason: why },
             Err(other) => return Err(other),
         };
-        found.push(Recovered { id, inspection });
+        found.push((Recovered { id, inspection }, half));
     }
-    found.sort_unstable_by_key(|r| r.id);
+    found.sort_unstable_by_key(|(r, _)| r.id);
     Ok(found)
 }
 
@@ -193,6 +197,7 @@ pub(crate) fn ensure_defined(conn: &Connect, spec: &VmSpec, host: &Surroundings)
         if kept.spec.generation == spec.generation {
             return Ok(());
         }
+        allowed(&kept, Step::Other)?;
         new.crash = kept.crash;
     }
     // Disks that are not there yet come at the start.
@@ -200,14 +205,29 @@ pub(crate) fn ensure_defined(conn: &Connect, spec: &VmSpec, host: &Surroundings)
     define(conn, &new, host, below.as_deref()).map(drop)
 }
 
-/// The domain after it has taken on the order's generation, durably; `None` when there is none.
-pub(crate) fn ordered(conn: &Connect, id: ServerId, generation: u64) -> Done<Option<Kept>> {
+/// What a verb that has nothing to do with a stream makes of a domain's half of a migration.
+fn allowed(kept: &Kept, step: Step) -> Done<Half> {
+    kept.way.half.step(step, Stream::Waiting).map_err(Fault::Conflict)
+}
+
+/// The domain after it has taken on the order's generation, durably; `None` when there is none. Without a step nobody is
+/// asked whether it may be.
+pub(crate) fn ordered(
+    conn: &Connect,
+    id: ServerId,
+    generation: u64,
+    step: Option<Step>,
+) -> Done<Option<Kept>> {
     let Some(Ours { domain, mut kept }) = find(conn, id)? else {
         return Ok(None);
     };
     not_older(&kept, generation)?;
-    if kept.spec.generation < generation {
+    let half = step.map_or(Ok(kept.way.half), |step| allowed(&kept, step))?;
+    if kept.spec.generation < generation || kept.way.half != half {
         kept.spec.generation = generation;
+        if half == Half::Whole {
+            kept.way = Way::default();
+        }
         keep(&domain, &kept)?;
     }
     Ok(Some(kept))

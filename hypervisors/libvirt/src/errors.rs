@@ -45,6 +45,9 @@ pub(crate) enum Fault {
     /// libvirt refused.
     #[error(transparent)]
     Libvirt(#[from] virt::error::Error),
+    /// Nothing waits for a guest where it is to go.
+    #[error("nothing waits there")]
+    Nobody,
     /// There is no connection.
     #[error("libvirt cannot be reached: {0}")]
     Down(String),
@@ -87,7 +90,7 @@ impl Fault {
             Self::Libvirt(e) => kind(e),
             Self::Qemu(text) => words(text),
             Self::Monitor(_) => ErrorKind::Unavailable,
-            Self::Down(_) | Self::Closed => ErrorKind::Unavailable,
+            Self::Down(_) | Self::Closed | Self::Nobody => ErrorKind::Unavailable,
             Self::Late(_) => ErrorKind::Timeout,
             Self::Said(e) => e.kind(),
             Self::Unsupported(_) => ErrorKind::Unsupported,

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use skyloom_hypervisor::{
-    Capability, Console, GuestAgent, Hotplug, Hypervisor, Inspection, Pause, Recovered, Result, Screen,
-    Snapshots, StopMode, Stopped, Suspend, VmEvent, VmEventKind, VmSpec,
+    Capability, Console, GuestAgent, Hotplug, Hypervisor, Inspection, Migration, Pause, Recovered, Result,
+    Screen, Snapshots, StopMode, Stopped, Suspend, VmEvent, VmEventKind, VmSpec,
 };
 use skyloom_model::{HostFacts, ServerId};
 use skyloom_qemu::tasks::Tasks;
@@ -125,6 +125,7 @@ impl Drop for LibvirtHypervisor {
 impl Hypervisor for LibvirtHypervisor {
     fn capability(&self) -> Capability {
         match self.core.driver {
+            Driver::Qemu if self.core.config.migration.is_some() => Capability::full().with_migration(),
             Driver::Qemu => Capability::full(),
             Driver::Test => {
                 let mut capability = Capability::basic();
@@ -183,7 +184,8 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     async fn list(&self) -> Result<Vec<Recovered>> {
-        self.core.list("list").await
+        let found = self.core.list("list").await?;
+        Ok(found.into_iter().map(|(found, _)| found).collect())
     }
 
     fn events(&self) -> BoxStream<'static, VmEvent> {
@@ -218,6 +220,10 @@ impl Hypervisor for LibvirtHypervisor {
 
     fn as_hotplug(&self) -> Option<&dyn Hotplug> {
         (self.core.driver == Driver::Qemu).then_some(self)
+    }
+
+    fn as_migration(&self) -> Option<&dyn Migration> {
+        (self.core.driver == Driver::Qemu && self.core.config.migration.is_some()).then_some(self)
     }
 
     fn as_screen(&self) -> Option<&dyn Screen> {

@@ -11,7 +11,7 @@
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
-use skyloom_hypervisor::VmSpec;
+use skyloom_hypervisor::{Half, Stream, VmSpec};
 use skyloom_model::{ProjectId, ServerId};
 
 /// Our namespace: changes with the format.
@@ -26,6 +26,20 @@ pub(crate) struct Kept {
     pub(crate) spec: VmSpec,
     /// What there is to know of a crash since its last start.
     pub(crate) crash: Option<Crash>,
+    /// Its way to another host, or from one.
+    pub(crate) way: Way,
+}
+
+/// What is known of a migration.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Way {
+    pub(crate) half: Half,
+    /// Where it goes.
+    pub(crate) to: Option<String>,
+    /// For how many milliseconds it may be held, if that was ordered.
+    pub(crate) downtime: Option<u64>,
+    /// How it ended for a guest that is handed over and has no process any more.
+    pub(crate) ended: Option<Stream>,
 }
 
 /// A crash. Libvirt knows of it, too, until its daemon is restarted.
@@ -52,12 +66,24 @@ pub(crate) struct Element {
     project: ProjectId,
     #[serde(rename = "@crash", default, skip_serializing_if = "Option::is_none")]
     crash: Option<Crash>,
+    #[serde(rename = "@half", default, skip_serializing_if = "Option::is_none")]
+    half: Option<Half>,
+    #[serde(rename = "@to", default, skip_serializing_if = "Option::is_none")]
+    to: Option<String>,
+    #[serde(rename = "@downtime", default, skip_serializing_if = "Option::is_none")]
+    downtime: Option<u64>,
+    #[serde(rename = "@ended", default, skip_serializing_if = "Option::is_none")]
+    ended: Option<Stream>,
     spec: String,
 }
 
 impl Kept {
-    pub(crate) const fn new(spec: VmSpec) -> Self {
-        Self { spec, crash: None }
+    pub(crate) fn new(spec: VmSpec) -> Self {
+        Self {
+            spec,
+            crash: None,
+            way: Way::default(),
+        }
     }
 
     fn element(&self, namespace: Option<&str>) -> Result<Element, String> {
@@ -68,6 +94,10 @@ impl Kept {
             generation: self.spec.generation,
             project: self.spec.project,
             crash: self.crash,
+            half: (self.way.half != Half::Whole).then_some(self.way.half),
+            to: self.way.to.clone(),
+            downtime: self.way.downtime,
+            ended: self.way.ended,
             spec: ascii(&json),
         })
     }
@@ -101,6 +131,12 @@ impl Kept {
         Ok(Self {
             spec,
             crash: element.crash,
+            way: Way {
+                half: element.half.unwrap_or_default(),
+                to: element.to,
+                downtime: element.downtime,
+                ended: element.ended,
+            },
         })
     }
 }
@@ -152,7 +188,22 @@ mod tests {
     #[test]
     fn a_crash_is_kept() {
         for crash in [None, Some(Crash::Noted), Some(Crash::Seen)] {
-            let kept = Kept { spec: spec(), crash };
+            let mut kept = Kept::new(spec());
+            kept.crash = crash;
+            assert_eq!(Kept::read(kept.spec.id, &kept.alone().unwrap()).unwrap(), kept);
+        }
+    }
+
+    #[test]
+    fn a_way_is_kept() {
+        for half in [Half::Whole, Half::Sending, Half::HandedOver, Half::Receiving] {
+            let mut kept = Kept::new(spec());
+            kept.way = Way {
+                half,
+                to: Some("[::1]:7".to_owned()),
+                downtime: Some(3),
+                ended: Some(Stream::Complete),
+            };
             assert_eq!(Kept::read(kept.spec.id, &kept.alone().unwrap()).unwrap(), kept);
         }
     }

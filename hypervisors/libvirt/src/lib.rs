@@ -16,11 +16,12 @@ mod lifecycle;
 mod live;
 mod r#loop;
 mod monitor;
+mod moving;
 mod order;
 mod raw;
 mod state;
 mod threads;
 mod xml;
 
-pub use config::{DaemonUser, LibvirtConfig, Timeouts};
+pub use config::{DaemonUser, LibvirtConfig, Moving, Timeouts};
 pub use hypervisor::LibvirtHypervisor;

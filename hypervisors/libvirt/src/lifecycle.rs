@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skyloom_hypervisor::{
-    Error, ErrorKind, Inspection, Recovered, Result, StopMode, Stopped, VmEvent, VmEventKind, VmSpec,
+    Error, ErrorKind, Half, Inspection, Recovered, Result, Step, StopMode, Stopped, VmEvent, VmEventKind,
+    VmSpec,
 };
 use skyloom_model::{PowerState, ServerId, report};
 use skyloom_qemu::tasks::Tasks;
@@ -102,10 +103,11 @@ impl Core {
         slot: &Slot,
         id: ServerId,
         generation: u64,
+        step: Option<Step>,
     ) -> Result<Option<Kept>> {
         let record = slot.record().await;
         self.step(operation, id, record, move |conn| {
-            domain::ordered(conn, id, generation)
+            domain::ordered(conn, id, generation, step)
         })
         .await
     }
@@ -144,7 +146,7 @@ impl Core {
     ) -> Result<(Kept, Seen)> {
         let missing = || Fault::Absent.of(operation, id);
         let kept = self
-            .ordered(operation, slot, id, generation)
+            .ordered(operation, slot, id, generation, Some(Step::Other))
             .await?
             .ok_or_else(missing)?;
         let limit = self.config.timeouts.start;
@@ -211,7 +213,8 @@ impl Core {
     pub(crate) async fn stop(&self, id: ServerId, generation: u64, mode: StopMode) -> Result<Stopped> {
         let slot = self.slots.get(id);
         let op = slot.op().await;
-        if self.ordered("stop", &slot, id, generation).await?.is_none() {
+        let asked = self.ordered("stop", &slot, id, generation, Some(Step::Stop));
+        if asked.await?.is_none() {
             return Ok(Stopped::AlreadyOff);
         }
         let limits = self.config.timeouts;
@@ -264,7 +267,7 @@ impl Core {
         let slot = self.slots.get(id);
         let op = slot.op().await;
         // Cut short, it must not be followed by an older start.
-        self.ordered("undefine", &slot, id, generation).await?;
+        self.ordered("undefine", &slot, id, generation, None).await?;
         let hold = (slot.record().await, op);
         let nvram = self.driver == Driver::Qemu;
         let limit = self.config.timeouts.force;
@@ -329,18 +332,21 @@ impl Core {
         tokio::time::timeout(limit, look).await.unwrap_or_else(late)
     }
 
-    pub(crate) async fn list(&self, operation: &'static str) -> Result<Vec<Recovered>> {
+    pub(crate) async fn list(&self, operation: &'static str) -> Result<Vec<(Recovered, Half)>> {
         let listed = self.look.call(self.config.timeouts.list, (), domain::all);
         listed.await.map_err(|fault| fault.plain(operation))
     }
 
-    /// As `list`, and sweeps what removed domains left.
-    pub(crate) async fn recover(&self) -> Result<Vec<Recovered>> {
+    /// As `list`, sweeps what removed domains left, and watches again what is on its way.
+    pub(crate) async fn recover(self: Arc<Self>) -> Result<Vec<Recovered>> {
         let found = self.list("recover").await?;
-        let (logs, known) = (Arc::clone(&self.logs), found.iter().map(|r| r.id).collect());
+        let (logs, known) = (Arc::clone(&self.logs), found.iter().map(|(r, _)| r.id).collect());
         let swept = blocking(move || logs.sweep(&known)).await;
         swept.map_err(|e| errors::file("recover", e))?;
-        Ok(found)
+        for (on_its_way, _) in found.iter().filter(|(_, half)| *half == Half::Sending) {
+            self.tasks.spawn(Arc::clone(&self).watch(on_its_way.id));
+        }
+        Ok(found.into_iter().map(|(found, _)| found).collect())
     }
 }
 

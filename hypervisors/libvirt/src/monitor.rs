@@ -31,7 +31,7 @@ struct Job {
     error: String,
 }
 
-fn execute(domain: &Domain, command: &str, arguments: &Value) -> Result<Value, Fault> {
+pub(crate) fn execute(domain: &Domain, command: &str, arguments: &Value) -> Result<Value, Fault> {
     // Text of JSON has no NUL.
     let order = json!({ "execute": command, "arguments": arguments }).to_string();
     let answer = domain.qemu_monitor_command(&order, 0)?;

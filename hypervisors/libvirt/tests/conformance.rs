@@ -10,6 +10,8 @@ mod guest;
 #[path = "it/host.rs"]
 mod host;
 
+#[path = "exam/migration.rs"]
+mod migration;
 #[path = "exam/processes.rs"]
 mod processes;
 #[path = "exam/qemu.rs"]
@@ -33,6 +35,8 @@ fn main() -> ExitCode {
         .into_iter()
         .map(|trial| trial.with_kind("qemu"))
         .collect();
+    let migrations = conformance::migration_trials(Arc::new(migration::QemuMigrationExam));
+    all.extend(migrations.into_iter().map(|trial| trial.with_kind("qemu")));
     all.extend(test_driver::trials());
     all.extend(processes::trials());
     conformance::main(all)

@@ -3,6 +3,7 @@
 mod holding;
 mod hotplug;
 mod inside;
+mod moving;
 mod record;
 mod snapshots;
 

@@ -8,14 +8,14 @@ mod model;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use skyloom_hypervisor::{Boot, DiskSpec, Error, ErrorKind, NicSpec, Result, VmSpec};
+use skyloom_hypervisor::{Boot, DiskSpec, Error, ErrorKind, Half, NicSpec, Result, VmSpec};
 use skyloom_model::{DiskFormat, IoLimits, NicKind};
 use skyloom_qemu::accel::AcceleratorKind;
 
 use self::model::{
-    Address, Below, Channel, ChannelTarget, Clock, Controller, Devices, Disk, Domain, Driver, Empty, Enabled,
-    Features, FileSource, Interface, IoTune, Log, Machine, Memory, Metadata, Mode, Model, Named, Order, Os,
-    Serial, SerialTarget, Switch, Tap, Target, Typed, Video,
+    Address, Arg, Below, Channel, ChannelTarget, Clock, CommandLine, Controller, Devices, Disk, Domain,
+    Driver, Empty, Enabled, Features, FileSource, Interface, IoTune, Log, Machine, Memory, Metadata, Mode,
+    Model, Named, Order, Os, Serial, SerialTarget, Switch, Tap, Target, Typed, Video,
 };
 use crate::kept::Kept;
 
@@ -247,8 +247,11 @@ pub(crate) fn definition(kept: &Kept, around: &Around<'_>) -> Result<String, Str
         each.map(|(at, (d, below))| disk(d, target(at), below, at == 0 && first_disk))
             .collect()
     });
+    // libvirt has no word for a domain that waits for another host's QEMU to send its memory.
+    let waits = qemu && kept.way.half == Half::Receiving;
     let domain = Domain {
         kind,
+        qemu: waits.then_some("http://libvirt.org/schemas/domain/qemu/1.0"),
         name: id.clone(),
         uuid: id,
         metadata: Metadata { domain: kept.part()? },
@@ -311,6 +314,9 @@ pub(crate) fn definition(kept: &Kept, around: &Around<'_>) -> Result<String, Str
             memballoon: Model { model: "none" },
         },
         seclabel: (qemu && !around.confine).then_some(Typed { kind: "none" }),
+        commandline: waits.then(|| CommandLine {
+            args: ["-incoming", "defer"].map(|value| Arg { value }).into(),
+        }),
     };
     quick_xml::se::to_string(&domain).map_err(|e| e.to_string())
 }

@@ -24,6 +24,8 @@ pub(super) struct Typed {
 pub(super) struct Domain {
     #[serde(rename = "@type")]
     pub(super) kind: &'static str,
+    #[serde(rename = "@xmlns:qemu", skip_serializing_if = "Option::is_none")]
+    pub(super) qemu: Option<&'static str>,
     pub(super) name: String,
     pub(super) uuid: String,
     pub(super) metadata: Metadata,
@@ -40,6 +42,21 @@ pub(super) struct Domain {
     pub(super) devices: Devices,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) seclabel: Option<Typed>,
+    #[serde(rename = "qemu:commandline", skip_serializing_if = "Option::is_none")]
+    pub(super) commandline: Option<CommandLine>,
+}
+
+/// What QEMU is told beside what libvirt tells it.
+#[derive(Debug, Serialize)]
+pub(super) struct CommandLine {
+    #[serde(rename = "qemu:arg")]
+    pub(super) args: Vec<Arg>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Arg {
+    #[serde(rename = "@value")]
+    pub(super) value: &'static str,
 }
 
 #[derive(Debug, Serialize)]

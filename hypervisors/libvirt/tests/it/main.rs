@@ -7,3 +7,4 @@ mod domain;
 mod guest;
 mod host;
 mod linux;
+mod migration;
