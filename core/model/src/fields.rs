@@ -60,6 +60,13 @@ pub const FIELD_RULES: &[FieldRule] = &[
         "placement",
         Unseen::Absent,
     ),
+    of_hosts(
+        "server",
+        "status.migration",
+        "ServerStatus",
+        "migration",
+        Unseen::Absent,
+    ),
     of_hosts("volume", "status.host", "VolumeStatus", "host", Unseen::Absent),
     // That a step is a host's is shown, but not which host's.
     of_hosts("task", "plan.jobs.place.host", "Place", "host", Unseen::NoId),

@@ -1,6 +1,7 @@
 //! Clouds in memory to torture flows in.
 
 mod checks;
+mod moving;
 mod planting;
 mod resizing;
 mod volumes;
@@ -34,7 +35,7 @@ use crate::networks::{network, rule, subnet};
 use crate::world::{DISK, World, bytes, image, jobs_of, key, server};
 
 /// All cases. A flow without one fails `every_flow_is_tortured`.
-const CASES: [Case; 51] = [
+const CASES: [Case; 54] = [
     case("server.create", "with a config drive, on two hosts", Back::Before),
     case("server.create", "left off, on the only host", Back::Before),
     case("server.create", "with new volumes, on two hosts", Back::Before),
@@ -67,6 +68,9 @@ const CASES: [Case; 51] = [
     case("server.confirm-resize", "of one that runs", Back::Before),
     case("server.revert-resize", "of one that runs", Back::Before),
     case("server.revert-resize", "of one that is off", Back::Before),
+    case("server.migrate", "of one that runs", Back::Before),
+    case("server.migrate", "of one that is off", Back::Before),
+    case("server.live-migrate", "of one that runs", Back::Onward),
     case("server.delete", "of one that runs", Back::Between),
     case("server.delete", "of one that was never placed", Back::Between),
     case("server.delete", "with volumes", Back::Between),
@@ -115,8 +119,12 @@ impl Arena for Clouds {
         let mut world = World::over(store, ManualClock::new());
         let admin = world.admin().await;
         let caller = world.member(&admin, "shop").await;
+        let moves = case.flow.ends_with("migrate");
+        if moves {
+            world.share_disks();
+        }
         world.host(&admin, "h1").await;
-        if case.name.contains("two hosts") {
+        if moves || case.name.contains("two hosts") {
             world.host(&admin, "h2").await;
         }
         let mut cloud = CloudWorld {
@@ -329,7 +337,8 @@ impl harness::World for CloudWorld {
         self.world.hosts.keys().copied().collect()
     }
     fn host_jobs(&self, host: HostId, backend: DynBackend) -> JobRegistry {
-        jobs_of(host, &self.world.hosts[&host].fake, &self.world.repo, backend)
+        let fake = &self.world.hosts[&host].fake;
+        jobs_of(host, fake, self.world.pool(fake), &self.world.repo, backend)
     }
     fn companion(&self, host: HostId) -> Option<Arc<dyn Companion>> {
         Some(Arc::new(self.witness(host)))
@@ -397,6 +406,7 @@ impl harness::World for CloudWorld {
             ("server.resize" | "server.confirm-resize" | "server.revert-resize", _) => {
                 self.ask_of_resize(old()).await
             }
+            ("server.migrate" | "server.live-migrate", _) => self.ask_to_move(old()).await,
             ("server.stop-rescue", _) => cloud.stop_rescue(caller, old(), stop).await.unwrap().task,
             ("server.reboot", _) => cloud.reboot_server(caller, old(), stop).await.unwrap().task,
             ("server.delete", _) => cloud.delete_server(caller, old()).await.unwrap().task,
@@ -497,6 +507,12 @@ impl harness::World for CloudWorld {
             for (server, disks) in Self::disks(fake) {
                 let of = format!("disks of {}", named(server));
                 let disks: Vec<&str> = disks.iter().map(|name| unnumbered(name)).collect();
+                things.entry(of).or_default().push(format!("{disks:?}"));
+            }
+        }
+        if let Some(shared) = &self.world.shared {
+            for (server, disks) in Self::disks(&shared.pool) {
+                let of = format!("disks of {}", named(server));
                 things.entry(of).or_default().push(format!("{disks:?}"));
             }
         }
