@@ -29,6 +29,7 @@ use skyloom_model::{
 use skyloom_scheduler::{FilterScheduler, Scheduler};
 use skyloom_store::{DynBackend, MemoryConfig, MemoryStore, Txn, Value};
 
+use self::moving::unnumbered;
 use crate::engine::{Engine, FixedFetch, active_image};
 use crate::networked::{in_network, networked, under_way};
 use crate::networks::{network, rule, subnet};
@@ -504,15 +505,12 @@ impl harness::World for CloudWorld {
                 let of = format!("domains of {}", named(domain.spec.id));
                 things.entry(of).or_default().push(what);
             }
+        }
+        let shared = self.world.shared.iter().map(|shared| &shared.pool);
+        for fake in self.hosts().map(|(_, fake)| fake).chain(shared) {
             for (server, disks) in Self::disks(fake) {
                 let of = format!("disks of {}", named(server));
                 let disks: Vec<&str> = disks.iter().map(|name| unnumbered(name)).collect();
-                things.entry(of).or_default().push(format!("{disks:?}"));
-            }
-        }
-        if let Some(shared) = &self.world.shared {
-            for (server, disks) in Self::disks(&shared.pool) {
-                let of = format!("disks of {}", named(server));
                 things.entry(of).or_default().push(format!("{disks:?}"));
             }
         }
@@ -550,17 +548,6 @@ impl harness::World for CloudWorld {
         self.check_images(&mut left).await;
         self.check_volumes(&servers, &mut left).await;
         left
-    }
-}
-
-/// A disk's name without the number of the order that it was made by, or the id of its volume.
-fn unnumbered(disk: &str) -> &str {
-    if disk.starts_with("root-") {
-        "another root"
-    } else if disk.starts_with("vol-") {
-        "a volume"
-    } else {
-        disk
     }
 }
 

@@ -3,7 +3,9 @@
 use serde_json::json;
 use skyloom_cloud::{CreateServer, LiveMigrateServer, MigrateServer, ServerVolume, SweepHost};
 use skyloom_hypervisor::{ErrorKind, Fault, FaultPoint, Half, Hypervisor as _, Migration as _};
-use skyloom_model::{HostId, HostLedger, PowerState, Resource as _, Server, ServerAction, ServerId, Task, TaskState, paths};
+use skyloom_model::{
+    HostId, HostLedger, PowerState, Resource as _, Server, ServerAction, ServerId, Task, TaskState, paths,
+};
 
 use crate::engine::{Engine, Fate, active_image};
 use crate::server_actions::Site;
@@ -116,7 +118,12 @@ async fn a_server_that_boots_from_a_shared_pool_goes_where_that_is_seen() {
             volumes: vec![boots.clone()],
             ..server("web", site.image)
         };
-        let made = site.world.cloud.create_server(&site.member, request).await.unwrap();
+        let made = site
+            .world
+            .cloud
+            .create_server(&site.member, request)
+            .await
+            .unwrap();
         assert_eq!(site.carry(&made.task).await.state, TaskState::Done);
         let id = made.server.id();
         let from = home(&site.server(id).await);

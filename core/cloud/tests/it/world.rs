@@ -158,7 +158,10 @@ impl World {
 
     /// A host that reports and is reachable.
     pub(crate) async fn host(&mut self, admin: &Caller, name: &str) -> HostId {
-        let nfs = self.shared.iter().map(|_| ("pool.nfs".to_owned(), "yes".to_owned()));
+        let nfs = self
+            .shared
+            .iter()
+            .map(|_| ("pool.nfs".to_owned(), "yes".to_owned()));
         let request = CreateHost {
             name: name.to_owned(),
             labels: nfs.collect(),

@@ -24,3 +24,14 @@ impl CloudWorld {
         asked.unwrap().task
     }
 }
+
+/// A disk's name without the number of the order that it was made by, or the id of its volume.
+pub(super) fn unnumbered(disk: &str) -> &str {
+    if disk.starts_with("root-") {
+        "another root"
+    } else if disk.starts_with("vol-") {
+        "a volume"
+    } else {
+        disk
+    }
+}
