@@ -69,7 +69,7 @@ pub const FIELD_RULES: &[FieldRule] = &[
     ),
     of_hosts("volume", "status.host", "VolumeStatus", "host", Unseen::Absent),
     // What a flow knows beyond its subject: which host somebody wanted, which one has its volumes.
-    of_hosts("task", "params", "Task", "params", Unseen::Null),
+    of_hosts("task", "task.params", "Task", "params", Unseen::Null),
     // That a step is a host's is shown, but not which host's.
     of_hosts("task", "plan.jobs.place.host", "Place", "host", Unseen::NoId),
     // What a job needs and gives are words between engines and hosts: names, paths, ids.
