@@ -52,9 +52,9 @@ pub use facade::{
 pub use flows::{
     BaseImage, ClaimRelease, CreateParams, HostSweep, ImageDelete, ImageImport, ImportParams, NETWORKS,
     PortPlan, RebuildParams, RecycleParams, ReleaseParams, RescueParams, ServerConfirmResize, ServerCreate,
-    ServerDelete, ServerHold, ServerReboot, ServerRebuild, ServerRecycle, ServerResetState, ServerResize,
-    ServerRevertResize, ServerStart, ServerStartRescue, ServerStop, ServerStopRescue, ServerTidy, StopParams,
-    SweepParams, cloud_flows,
+    ServerDelete, ServerHold, ServerLiveMigrate, ServerMigrate, ServerReboot, ServerRebuild, ServerRecycle,
+    ServerResetState, ServerResize, ServerRevertResize, ServerStart, ServerStartRescue, ServerStop,
+    ServerStopRescue, ServerTidy, StopParams, SweepParams, cloud_flows,
 };
 pub use images::{
     ByteStream, DirImageRepo, ImageContent, ImageFetch, ImageRepo, Measured, NoFetch, PublishedContent,
@@ -76,8 +76,9 @@ pub use requests::{
 };
 pub use rescue::{Advice, FilesystemState, Finding, MAX_FINDINGS, RescueReport};
 pub use server_requests::{
-    BatchAnswer, BatchItem, BatchServers, CreateServers, DeleteServer, LockServer, RebuildServer,
-    ResizeServer, Selector, ServerChanged, ServerQuery, ServerSort, StartRescue, UpdateServer,
+    BatchAnswer, BatchItem, BatchServers, CreateServers, DeleteServer, LiveMigrateServer, LockServer,
+    MigrateServer, RebuildServer, ResizeServer, Selector, ServerChanged, ServerQuery, ServerSort,
+    StartRescue, UpdateServer,
 };
 pub use store_scope::StoreScope;
 pub use volume_requests::{

@@ -109,6 +109,31 @@ pub struct ResizeServer {
     pub timeout_seconds: Option<u32>,
 }
 
+/// How a server goes to another host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct MigrateServer {
+    /// Id or name of the only host that is wanted; by default the best one that can take it.
+    #[cfg_attr(feature = "openapi", schema(example = "rack1-08"))]
+    pub host: Option<String>,
+    /// Off at once, without asking the guest.
+    pub force: bool,
+    /// How long the guest may take before it is forced off; by default 60, at most 3600.
+    #[cfg_attr(feature = "openapi", schema(example = 60, minimum = 0, maximum = 3600))]
+    pub timeout_seconds: Option<u32>,
+}
+
+/// Where a server goes that runs on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LiveMigrateServer {
+    /// Id or name of the only host that is wanted; by default the best one that can take it.
+    #[cfg_attr(feature = "openapi", schema(example = "rack1-08"))]
+    pub host: Option<String>,
+}
+
 /// Why a server is locked.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

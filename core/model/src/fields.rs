@@ -60,7 +60,16 @@ pub const FIELD_RULES: &[FieldRule] = &[
         "placement",
         Unseen::Absent,
     ),
+    of_hosts(
+        "server",
+        "status.migration",
+        "ServerStatus",
+        "migration",
+        Unseen::Absent,
+    ),
     of_hosts("volume", "status.host", "VolumeStatus", "host", Unseen::Absent),
+    // What a flow knows beyond its subject: which host somebody wanted, which one has its volumes.
+    of_hosts("task", "task.params", "Task", "params", Unseen::Null),
     // That a step is a host's is shown, but not which host's.
     of_hosts("task", "plan.jobs.place.host", "Place", "host", Unseen::NoId),
     // What a job needs and gives are words between engines and hosts: names, paths, ids.

@@ -20,6 +20,7 @@ mod ids;
 mod job;
 mod mac;
 mod meta;
+mod migration;
 mod name;
 mod network;
 pub mod paths;
@@ -51,6 +52,7 @@ pub use ids::{
 pub use job::{JobRecord, JobState, JobWant, StepRecord, WorkerMark};
 pub use mac::MacAddr;
 pub use meta::{Meta, Resource, Scope};
+pub use migration::ServerMigration;
 pub use name::{Hostname, MAX_NAME_LEN, Name, NameError};
 pub use network::{
     AddressRange, Direction, Family, GroupMembers, Network, NetworkSpec, Protocol, Remote, Reserved,

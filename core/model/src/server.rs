@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Actor, Crashes, FlavorId, FlavorSpec, HostId, Hostname, ImageId, Lifecycle, Meta, Name, OnCrash, PortId,
-    PowerState, Reason, Rescue, Resize, Resource, Resources, TaskId, Timestamp, VolumeId,
+    PowerState, Reason, Rescue, Resize, Resource, Resources, ServerMigration, TaskId, Timestamp, VolumeId,
 };
 
 /// A virtual machine. Written out it also says `pending_restart`: what the next restart changes.
@@ -191,6 +191,9 @@ pub struct ServerStatus {
     /// The size that it had, while a resize is under way or waits to be confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resize: Option<Resize>,
+    /// Where it is going, while it migrates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<ServerMigration>,
     /// Who locked it and why, while it is locked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock: Option<Lock>,
@@ -219,6 +222,7 @@ impl ServerStatus {
             root_disk: None,
             spare_disks: Vec::new(),
             resize: None,
+            migration: None,
             lock: None,
             purge_at: None,
         }

@@ -7,7 +7,7 @@ use serde_json::json;
 use skyloom_model::{Resource as _, Server};
 
 use super::server::{Outcome, PowerArgs, act, power};
-use super::server_more::Many;
+use super::server_more::{Many, Names, at_once};
 use crate::app::App;
 use crate::args::WaitArgs;
 use crate::client::one;
@@ -35,6 +35,50 @@ pub(crate) enum Verb {
   skyloom server revert-resize web-1
   skyloom server revert-resize web-1 --force")]
     RevertResize(PowerArgs),
+    /// Move a server to another host that sees its disks; with --dry-run: which could take it, and why not (operators)
+    #[command(after_help = "Examples:
+  skyloom server migrate web-1 --wait
+  skyloom server migrate web-1 --live --host rack1-08
+  skyloom server migrate web-1 --live --dry-run")]
+    Migrate(MigrateArgs),
+    /// Move a server to another host while it runs, as `migrate --live` (operators)
+    #[command(after_help = "Examples:
+  skyloom server live-migrate web-1 --wait
+  skyloom server live-migrate web-1 --host rack1-08 --dry-run")]
+    LiveMigrate(LiveArgs),
+    /// Let live migrations complete, though their guests must be held for longer (operators)
+    #[command(after_help = "Examples:
+  skyloom server force-complete-migration web-1
+  skyloom server force-complete-migration web-1 web-2")]
+    ForceCompleteMigration(Names),
+}
+
+/// Where a server goes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct LiveArgs {
+    /// Name, id or beginning of an id
+    server: String,
+    /// Name or id of the only host that is wanted; without it the best one
+    #[arg(long)]
+    host: Option<String>,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+/// Where a server goes, and how.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MigrateArgs {
+    #[command(flatten)]
+    to: LiveArgs,
+    /// While it runs: its guest is held only for a moment
+    #[arg(long)]
+    live: bool,
+    /// Pull the plug: do not ask the guest
+    #[arg(long, conflicts_with = "live")]
+    force: bool,
+    /// How long the guest has before the plug is pulled
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with_all = ["force", "live"])]
+    guest_time: Option<Duration>,
 }
 
 /// Which size a server gets.
@@ -66,6 +110,12 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
         Verb::Resize(args) => resize(app, args).await,
         Verb::ConfirmResize(many) => act(app, "confirm-resize", &many.servers, None, &many.wait).await,
         Verb::RevertResize(args) => power(app, "revert-resize", args).await,
+        Verb::Migrate(args) if args.live => live_migrate(app, args.to).await,
+        Verb::Migrate(args) => migrate(app, args).await,
+        Verb::LiveMigrate(args) => live_migrate(app, args).await,
+        Verb::ForceCompleteMigration(names) => {
+            at_once(app, "force-complete-migration", &names.servers, None).await
+        }
     }
 }
 
@@ -89,6 +139,28 @@ async fn resize(app: &App, args: ResizeArgs) -> Result<()> {
         "timeout_seconds": seconds(args.guest_time, "--guest-time")?,
     });
     let target = one(Server::KIND, server.meta.id).then("actions").then("resize");
+    let accepted: ServerAccepted = client.post(target, &body).await?;
+    Outcome::of(app, &client, accepted, &args.wait).await?.print(app)
+}
+
+async fn migrate(app: &App, args: MigrateArgs) -> Result<()> {
+    let seconds = args.guest_time.map(|time| u32::try_from(time.as_secs()));
+    let seconds = seconds
+        .transpose()
+        .map_err(|_| CliError::usage("--guest-time is too long"))?;
+    let body = json!({ "host": args.to.host, "force": args.force, "timeout_seconds": seconds });
+    moved(app, "migrate", args.to, body).await
+}
+
+async fn live_migrate(app: &App, args: LiveArgs) -> Result<()> {
+    let body = json!({ "host": args.host });
+    moved(app, "live-migrate", args, body).await
+}
+
+async fn moved(app: &App, verb: &str, args: LiveArgs, body: serde_json::Value) -> Result<()> {
+    let client = app.client()?;
+    let server: Server = resolve::one(&client, &args.server).await?;
+    let target = one(Server::KIND, server.meta.id).then("actions").then(verb);
     let accepted: ServerAccepted = client.post(target, &body).await?;
     Outcome::of(app, &client, accepted, &args.wait).await?.print(app)
 }

@@ -196,7 +196,7 @@ fn server_action(def: &ActionDef) -> Action {
         refused_under: def.refused_under.to_vec(),
         while_busy: def.while_busy,
         needs: match def.guard {
-            Guard::None | Guard::Placed | Guard::Rescued | Guard::Resized => None,
+            Guard::None | Guard::Placed | Guard::Rescued | Guard::Resized | Guard::Migrating => None,
             Guard::Ability(ability) => Some(ability),
         },
     }

@@ -34,6 +34,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(protect))
         .routes(routes!(unprotect))
         .routes(routes!(restore))
+        .routes(routes!(force_complete_migration))
         .routes(routes!(update))
         .routes(routes!(batch))
         .routes(routes!(create_many))
@@ -87,6 +88,7 @@ at_once! {
     protect "/v1/servers/{id}/actions/protect" "protect_server" Protect;
     unprotect "/v1/servers/{id}/actions/unprotect" "unprotect_server" Unprotect;
     restore "/v1/servers/{id}/actions/restore" "restore_server" Restore;
+    force_complete_migration "/v1/servers/{id}/actions/force-complete-migration" "force_complete_server_migration" ForceCompleteMigration;
 }
 
 #[utoipa::path(post, path = "/v1/servers/{id}/actions/stop", operation_id = "stop_server", tag = "servers",

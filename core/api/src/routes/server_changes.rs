@@ -1,7 +1,8 @@
-//! `/v1/servers/{id}/actions/resize` with its confirmation and way back. What each action is stands in the table of actions.
+//! `/v1/servers/{id}/actions/resize` with its confirmation and way back, `migrate` and `live-migrate`. What each action is stands in the
+//! table of actions.
 
 use axum::extract::State;
-use skyloom_cloud::{ResizeServer, ServerTask, StopOptions};
+use skyloom_cloud::{LiveMigrateServer, MigrateServer, ResizeServer, ServerTask, StopOptions};
 use skyloom_model::ServerAction;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -16,6 +17,8 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(resize))
         .routes(routes!(confirm_resize))
         .routes(routes!(revert_resize))
+        .routes(routes!(migrate))
+        .routes(routes!(live_migrate))
 }
 
 #[utoipa::path(post, path = "/v1/servers/{id}/actions/resize", operation_id = "resize_server", tag = "servers",
@@ -53,5 +56,35 @@ async fn revert_resize(
 ) -> Result {
     let cloud = &state.parts.cloud;
     let asked = cloud.revert_resize(&caller, id.of("server")?, options).await?;
+    Ok(accepted(asked.task.id, asked))
+}
+
+#[utoipa::path(post, path = "/v1/servers/{id}/actions/migrate", operation_id = "migrate_server", tag = "servers",
+    request_body = Option<MigrateServer>,
+    responses((status = 202, description = "The server, and the task that moves it.", body = ServerTask)))]
+async fn migrate(
+    State(state): State<AppState>,
+    User(caller): User,
+    id: RawId,
+    OptionalJson(request): OptionalJson<MigrateServer>,
+) -> Result {
+    let cloud = &state.parts.cloud;
+    let asked = cloud.migrate_server(&caller, id.of("server")?, request).await?;
+    Ok(accepted(asked.task.id, asked))
+}
+
+#[utoipa::path(post, path = "/v1/servers/{id}/actions/live-migrate", operation_id = "live_migrate_server", tag = "servers",
+    request_body = Option<LiveMigrateServer>,
+    responses((status = 202, description = "The server, and the task that moves it.", body = ServerTask)))]
+async fn live_migrate(
+    State(state): State<AppState>,
+    User(caller): User,
+    id: RawId,
+    OptionalJson(request): OptionalJson<LiveMigrateServer>,
+) -> Result {
+    let cloud = &state.parts.cloud;
+    let asked = cloud
+        .live_migrate_server(&caller, id.of("server")?, request)
+        .await?;
     Ok(accepted(asked.task.id, asked))
 }

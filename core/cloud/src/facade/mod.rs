@@ -39,6 +39,7 @@ mod server_actions;
 mod server_batch;
 mod server_edits;
 mod server_lists;
+mod server_migrate;
 mod server_order;
 mod server_rebuild;
 mod server_resize;

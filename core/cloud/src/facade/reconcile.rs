@@ -141,6 +141,8 @@ impl Cloud {
                 found.spare += 1;
             }
             let host = status.placement.as_ref().map(|p| p.host);
+            // Of a migration that was abandoned nobody knows where it is.
+            let unsettled = unsettled || status.migration.is_some();
             homes.insert(id, Home { host, unsettled });
         }
         let elsewhere = |server: ServerId, host: HostId| {

@@ -78,6 +78,8 @@ impl Cloud {
             }
             ServerAction::Rebuild => self.rebuild_server(caller, id, read(options)?).await?,
             ServerAction::Resize => self.resize_server(caller, id, read(options)?).await?,
+            ServerAction::Migrate => self.migrate_server(caller, id, read(options)?).await?,
+            ServerAction::LiveMigrate => self.live_migrate_server(caller, id, read(options)?).await?,
             ServerAction::RevertResize => self.revert_resize(caller, id, read(options)?).await?,
             ServerAction::Reboot => self.reboot_server(caller, id, read(options)?).await?,
             ServerAction::Delete => self.remove_server(caller, id, read(options)?).await?,
@@ -88,7 +90,10 @@ impl Cloud {
             ServerAction::Unlock
             | ServerAction::Protect
             | ServerAction::Unprotect
-            | ServerAction::Restore => return Ok(done(self.edit_server(caller, id, action).await?)),
+            | ServerAction::Restore
+            | ServerAction::ForceCompleteMigration => {
+                return Ok(done(self.edit_server(caller, id, action).await?));
+            }
         };
         Ok(ServerChanged {
             server: by_task.server,
@@ -240,8 +245,13 @@ impl Cloud {
                             | ServerAction::Purge
                             | ServerAction::Rebuild
                             | ServerAction::RevertResize
+                            | ServerAction::Migrate
+                            | ServerAction::LiveMigrate
                     ) {
                         self.no_snapshots(caller, server).await?;
+                    }
+                    if matches!(ask.action, ServerAction::Migrate | ServerAction::LiveMigrate) {
+                        self.seen_elsewhere(server).await?;
                     }
                     if let Guard::Ability(ability) = def.guard {
                         self.able(server, ability).await?;

@@ -128,6 +128,15 @@ impl Cloud {
                 })
                 .await
             }
+            ServerAction::ForceCompleteMigration => {
+                self.edit(caller, id, action, request, |server| {
+                    if let Some(moving) = &mut server.status.migration {
+                        moving.forced = true;
+                    }
+                    Ok(())
+                })
+                .await
+            }
             _ => {
                 let reason = Reason::new(
                     "action.unknown",

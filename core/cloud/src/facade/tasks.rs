@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::FutureExt as _;
 use serde_json::json;
+use skyloom_flow::TaskFlow as _;
 use skyloom_model::{
     ActiveTask, JobId, JobRecord, JobState, Place, Plan, Reason, Run, Scope, StepRecord, Task, TaskId,
     TaskState, Timestamp, paths,
@@ -15,6 +16,7 @@ use super::list::PageOf;
 use super::once::Change;
 use super::records::{key, precondition, prefix};
 use crate::archive::Archived;
+use crate::flows::{ServerLiveMigrate, past_return};
 use crate::{Caller, CloudError, Listed, Result, TaskAccepted, TaskDetail, TaskQuery, preview};
 
 impl Cloud {
@@ -173,6 +175,8 @@ impl Cloud {
                     let found = self.task_for(caller, "task:cancel", id).await?;
                     precondition(caller, found.modified)?;
                     cancellable(&found.value)?;
+                    let plan = self.read::<Plan>(&paths::plan(id)).await?;
+                    not_past_return(&found.value, plan.as_ref().map(|plan| &plan.value))?;
                     let task = Task {
                         cancel: true,
                         ..found.value.clone()
@@ -182,6 +186,8 @@ impl Cloud {
                     let txn = found
                         .replace(&task)?
                         .put(key(&paths::active(id))?, Value::json(&mark)?);
+                    // A stage that is planned meanwhile may be the one with no way back.
+                    let txn = plan.iter().fold(txn, |txn, plan| txn.guard(plan.unchanged()));
                     let (id, scope) = (task.id.uuid(), task.scope);
                     Ok(Change::new(txn, TaskAccepted { task }).told_of("task:cancel", Some(id), scope))
                 }
@@ -264,6 +270,17 @@ fn cancellable(task: &Task) -> Result<()> {
         TaskState::Queued | TaskState::Waiting | TaskState::Running | TaskState::Unwinding => return Ok(()),
     };
     Err(CloudError::conflict(reason))
+}
+
+/// Whether a task can still go back.
+fn not_past_return(task: &Task, plan: Option<&Plan>) -> Result<()> {
+    if task.flow == ServerLiveMigrate.name() && plan.is_some_and(past_return) {
+        let message = "the guest is switching over: it may be on the other host already";
+        return Err(CloudError::conflict(
+            Reason::new("task.past_return", message).hint("wait for its end"),
+        ));
+    }
+    Ok(())
 }
 
 /// The steps of an engine that run: they have no record before they end, so whatever may run counts as running.

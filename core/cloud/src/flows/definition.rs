@@ -88,6 +88,14 @@ pub(super) fn root(server: &Server) -> String {
     server.status.root_disk.as_deref().unwrap_or(ROOT).to_owned()
 }
 
+/// Names of the disks that lie in the folder of the server's host: all but its volumes.
+pub(super) fn own_disks(server: &Server) -> Vec<String> {
+    let boots = server.spec.boot_volume.map(disk_of);
+    let mut own = disks(server);
+    own.retain(|disk| Some(disk) != boots.as_ref());
+    own
+}
+
 /// Names of the disks, in device order. A rescue's disk comes before the server's own, its config drive behind them.
 fn disks(server: &Server) -> Vec<String> {
     let mut disks = vec![root(server)];

@@ -1,8 +1,12 @@
 //! `host.sweep` and `claim.release`: what lies on a host, or is claimed there, and belongs to nobody.
 //!
 //! The proof: placing a server and claiming its share of the host are one commit, so whoever may have something on a host
-//! has a claim there. No flow brings a server back to a host that it has left, and ids are never used again; so what belongs to
-//! nobody once never belongs to anybody again.
+//! has a claim there; a server that migrates has one on both. Ids are never used again, so what belongs to nobody may only become
+//! somebody's again when its server comes back to the host, and then
+//!
+//! * its domain is of a newer generation than the one that was looked at: a host refuses to remove it (`removal` names the generation),
+//! * its disks are in a folder or pool that hosts share: only such a server migrates. Sweeping removes nothing from a shared folder,
+//! * its claim is there before anything else of it, and the commits here compare claim and record with what was read.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +20,7 @@ use skyloom_scheduler::release;
 use skyloom_store::{Key, Txn};
 
 use super::records::{claim_key, key, ledger_key, seen_key, subject_key};
-use super::{Outputs, ReleaseParams, Step, SweepParams, output, params};
+use super::{Outputs, ReleaseParams, STORAGE, Step, SweepParams, output, params};
 use crate::jobs::{Looked, ServerInput, Thing, UndefineInput};
 
 /// Orphans removed by one task: what its last commit can put away. For more there are more sweeps.
@@ -78,7 +82,13 @@ fn record(host: HostId, server: ServerId, have: &Records) -> Result<Option<Optio
 }
 
 fn lives_on(server: &Server, host: HostId) -> bool {
-    server.status.placement.as_ref().is_some_and(|p| p.host == host)
+    server.status.may_be_on(host)
+}
+
+/// Whether other hosts see the folder of the host's disks: what lies there may be a server's that is on any of them.
+fn shares_disks(host: &Host) -> bool {
+    let facts = host.status.facts.as_ref();
+    facts.is_some_and(|facts| facts.traits.iter().any(|name| name.starts_with(STORAGE)))
 }
 
 fn owner(host: HostId, thing: &Thing, have: &Records) -> Result<Owner, Reason> {
@@ -158,8 +168,9 @@ impl TaskFlow for HostSweep {
             generation: end.plan.last_stage().map_or(0, |stage| stage.generation),
             ..Planned::default()
         };
+        let shared = shares_disks(&cx.records.need(&subject_key(task)?)?);
         let mut orphans = 0;
-        for thing in &looked.things {
+        for thing in looked.things.iter().filter(|thing| concerns(thing, shared)) {
             if orphans == REMOVED || !matches!(owner(host, thing, cx.records)?, Owner::Nobody(_)) {
                 continue;
             }
@@ -168,7 +179,7 @@ impl TaskFlow for HostSweep {
             if let Some(scope) = scope_of(host, thing.server, cx.records)? {
                 next.changes = cx.records.guard(next.changes, &server_key(scope, thing.server)?);
             }
-            next.jobs.extend(removal(thing, place(task))?);
+            next.jobs.extend(removal(thing, place(task), shared)?);
         }
         Ok((orphans > 0).then_some(next))
     }
@@ -179,8 +190,10 @@ impl TaskFlow for HostSweep {
         };
         let host = host(task);
         let (mut orphans, mut unclear, mut removed) = (Vec::new(), Vec::new(), 0);
-        for thing in &looked.things {
-            let gone = cx.outputs.contains_key(&disks_job(thing.server));
+        let subject: Option<Host> = cx.records.get(&subject_key(task)?)?;
+        let shared = subject.is_some_and(|host| shares_disks(&host));
+        for thing in looked.things.iter().filter(|thing| concerns(thing, shared)) {
+            let gone = cx.outputs.contains_key(&last_job(thing.server, shared));
             removed += usize::from(gone);
             match owner(host, thing, cx.records)? {
                 Owner::Server => {}
@@ -216,12 +229,21 @@ fn place(task: &Task) -> Place {
     Place::Host(host(task))
 }
 
-fn disks_job(server: ServerId) -> JobId {
-    JobId::new(format!("disk.delete_all.{server}"))
+/// The last job of an orphan's removal.
+fn last_job(server: ServerId, shared: bool) -> JobId {
+    JobId::new(match shared {
+        true => format!("vm.undefine.{server}"),
+        false => format!("disk.delete_all.{server}"),
+    })
 }
 
-/// The jobs that remove an orphan.
-fn removal(thing: &Thing, place: Place) -> Result<Vec<JobSpec>, Reason> {
+/// Whether a thing is the host's own. Disks in a folder that others `share` say nothing of this host.
+fn concerns(thing: &Thing, shared: bool) -> bool {
+    !shared || thing.domain.is_some() || thing.unclear.is_some()
+}
+
+/// The jobs that remove an orphan: its domain, and its disks unless others `share` their folder.
+fn removal(thing: &Thing, place: Place, shared: bool) -> Result<Vec<JobSpec>, Reason> {
     let server = thing.server;
     let mut jobs = Vec::new();
     if let Some((generation, _)) = thing.domain {
@@ -233,12 +255,15 @@ fn removal(thing: &Thing, place: Place) -> Result<Vec<JobSpec>, Reason> {
         let id = JobId::new(format!("vm.undefine.{server}"));
         jobs.push(undefine.id(id).attempts(5, 1000).within(300).done());
     }
+    if shared {
+        return Ok(jobs);
+    }
     let input = ServerInput { server };
     let disks = Step::new("disk.delete_all", "delete disks of nobody", place, &input)?;
     let after: Vec<JobId> = jobs.iter().map(|job: &JobSpec| job.id.clone()).collect();
     jobs.push(
         disks
-            .id(disks_job(server))
+            .id(last_job(server, shared))
             .after(after)
             .attempts(5, 1000)
             .within(600)

@@ -3,6 +3,7 @@
 mod definition;
 mod host;
 mod image;
+mod moving;
 mod params;
 mod port_attach;
 mod port_rewire;
@@ -12,6 +13,8 @@ mod server_create;
 mod server_create_volumes;
 mod server_delete;
 mod server_hold;
+mod server_live_migrate;
+mod server_migrate;
 mod server_power;
 mod server_rebuild;
 mod server_recycle;
@@ -33,6 +36,7 @@ use skyloom_model::{JobId, JobSpec, Place, Reason, RetryPolicy};
 
 pub use host::{ClaimRelease, HostSweep};
 pub use image::{ImageDelete, ImageImport};
+pub(crate) use moving::{STORAGE, Sees};
 pub(crate) use params::NewVolume;
 pub use params::{
     BaseImage, CreateParams, ImportParams, PortPlan, RecycleParams, ReleaseParams, StopParams, SweepParams,
@@ -42,6 +46,10 @@ pub(crate) use port_rewire::RewireParams;
 pub use server_create::{NETWORKS, ServerCreate};
 pub use server_delete::ServerDelete;
 pub use server_hold::{ServerHold, ServerResetState};
+pub use server_live_migrate::ServerLiveMigrate;
+pub(crate) use server_live_migrate::{LiveParams, past_return};
+pub(crate) use server_migrate::MigrateParams;
+pub use server_migrate::ServerMigrate;
 pub use server_power::{ServerReboot, ServerStart, ServerStop};
 pub use server_rebuild::{RebuildParams, ServerRebuild, ServerTidy};
 pub use server_recycle::ServerRecycle;
@@ -75,6 +83,8 @@ pub fn cloud_flows() -> FlowRegistry {
         .with(ServerRevertResize)
         .with(ServerAttachPort)
         .with(ServerDetachPort)
+        .with(ServerMigrate)
+        .with(ServerLiveMigrate)
         .with(ImageImport)
         .with(ImageDelete)
         .with(VolumeCreate)

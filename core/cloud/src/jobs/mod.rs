@@ -28,6 +28,12 @@
 //! | `port.ensure` | host | ports are wired as the records say | nothing: the records say it |
 //! | `port.remove` | host | nothing is left of ports | nothing: the next start plugs them in |
 //! | `vm.undefine` | host | no domain exists | nothing: deleted is deleted |
+//! | `vm.receive` | host | a domain waits for a guest's memory | it is gone; with all of the memory the guest is here |
+//! | `vm.send` | host | a guest's memory goes out | it stays: the migration is cancelled |
+//! | `vm.pass`, `vm.force` | host | the passes go on, or are made to end | nothing: the guest is still its host's |
+//! | `vm.hand-over`, `vm.take-over` | host | the guest is the other host's; it runs there | none: both lead onward |
+//! | `vm.half` | host | none: what one side of a migration knows | nothing to undo |
+//! | `vm.leave` | host | nothing but disks is left of a server that has gone | it is there as before, if it can come back |
 //! | `host.look` | host | none: what there is on the host | nothing to undo |
 //! | `image.fetch` | engine | content is staged | nothing is staged |
 //! | `image.inspect` | engine | none: facts of what is staged | nothing is staged |
@@ -41,6 +47,7 @@ mod image_import;
 mod look;
 mod nic;
 mod plug;
+mod migration;
 mod port;
 mod seed;
 mod snapshot;
@@ -63,6 +70,7 @@ pub(crate) use image_cache::CacheInput;
 pub(crate) use image_import::{DeleteImageInput, FetchInput, InspectInput, Inspected, PublishInput};
 pub(crate) use look::{Looked, Thing};
 pub(crate) use nic::NicInput;
+pub(crate) use migration::{HalfSeen, HandedOver, LeaveInput, Passed, SendInput};
 pub(crate) use port::{EnsurePortsInput, PortGone, RemovePortsInput};
 pub(crate) use seed::{SeedInput, SeedOf};
 pub(crate) use snapshot::{SnapshotInput, Taken, Target};
@@ -112,6 +120,18 @@ pub fn host_jobs(parts: &HostParts) -> JobRegistry {
     ];
     let held = verbs.into_iter().fold(JobRegistry::new(), |jobs, verb| {
         jobs.with(vm_hold::HoldGuest {
+            verb,
+            hypervisor: parts.hypervisor.clone(),
+        })
+    });
+    let goes = [
+        migration::Verb::Send,
+        migration::Verb::Pass,
+        migration::Verb::Force,
+        migration::Verb::HandOver,
+    ];
+    let held = goes.into_iter().fold(held, |jobs, verb| {
+        jobs.with(migration::Go {
             verb,
             hypervisor: parts.hypervisor.clone(),
         })
@@ -166,11 +186,7 @@ pub fn host_jobs(parts: &HostParts) -> JobRegistry {
     .with(port::Remove {
         network: parts.network.clone(),
     })
-    .with(vm::Define {
-        hypervisor: parts.hypervisor.clone(),
-        storage: parts.storage.clone(),
-        network: parts.network.clone(),
-    })
+    .with(define(parts))
     .with(vm::Start {
         hypervisor: parts.hypervisor.clone(),
     })
@@ -183,17 +199,26 @@ pub fn host_jobs(parts: &HostParts) -> JobRegistry {
     .with(way_back::Halt(vm::Stop {
         hypervisor: parts.hypervisor.clone(),
     }))
-    .with(way_back::Switch(vm::Define {
-        hypervisor: parts.hypervisor.clone(),
-        storage: parts.storage.clone(),
-        network: parts.network.clone(),
-    }))
+    .with(way_back::Switch(define(parts)))
+    .with(migration::Receive(define(parts)))
+    .with(migration::TakeOver(parts.hypervisor.clone()))
+    .with(migration::LookAtHalf(parts.hypervisor.clone()))
+    .with(migration::Leave(define(parts)))
     .with(grow::GrowDisk {
         hypervisor: parts.hypervisor.clone(),
     })
     .with(way_back::DeleteDisk {
         storage: parts.storage.clone(),
     })
+}
+
+/// What makes domains of this host.
+fn define(parts: &HostParts) -> vm::Define {
+    vm::Define {
+        hypervisor: parts.hypervisor.clone(),
+        storage: parts.storage.clone(),
+        network: parts.network.clone(),
+    }
 }
 
 /// The jobs that an engine does.

@@ -393,7 +393,7 @@ impl Job for Undefine {
             .undefine(server, generation.unwrap_or(cx.record.generation))
             .await
             .map_err(host_error)?;
-        gone(&*self.hypervisor, server).await?;
+        proven_gone(&*self.hypervisor, server).await?;
         Ok(json!({}))
     }
 
@@ -409,7 +409,7 @@ pub(super) fn cannot_tell(reason: &str) -> JobError {
     )
 }
 
-async fn gone(hypervisor: &dyn Hypervisor, server: ServerId) -> Result<(), JobError> {
+pub(super) async fn proven_gone(hypervisor: &dyn Hypervisor, server: ServerId) -> Result<(), JobError> {
     match hypervisor.inspect(server).await.map_err(host_error)? {
         Inspection::Absent => Ok(()),
         Inspection::Found { .. } => Err(JobError::transient(
@@ -422,7 +422,7 @@ async fn gone(hypervisor: &dyn Hypervisor, server: ServerId) -> Result<(), JobEr
 
 async fn undefine(hypervisor: &dyn Hypervisor, server: ServerId, generation: u64) -> Result<Undo, JobError> {
     match hypervisor.undefine(server, generation).await {
-        Ok(()) => gone(hypervisor, server).await.map(|()| Undo::Undone),
+        Ok(()) => proven_gone(hypervisor, server).await.map(|()| Undo::Undone),
         Err(error) => newer_or(error),
     }
 }

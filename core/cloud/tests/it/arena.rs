@@ -1,6 +1,7 @@
 //! Clouds in memory to torture flows in.
 
 mod checks;
+mod moving;
 mod planting;
 mod ports;
 mod resizing;
@@ -29,6 +30,7 @@ use skyloom_model::{
 use skyloom_scheduler::{FilterScheduler, Scheduler};
 use skyloom_store::{DynBackend, MemoryConfig, MemoryStore, Txn, Value};
 
+use self::moving::unnumbered;
 use crate::engine::{Engine, FixedFetch, active_image};
 use crate::networked::{in_network, networked, under_way};
 use crate::networks::rule;
@@ -68,6 +70,9 @@ const CASES: [Case; 54] = [
     case("server.confirm-resize", "of one that runs", Back::Before),
     case("server.revert-resize", "of one that runs", Back::Before),
     case("server.revert-resize", "of one that is off", Back::Before),
+    case("server.migrate", "of one that runs", Back::Before),
+    case("server.migrate", "of one that is off", Back::Before),
+    case("server.live-migrate", "of one that runs", Back::Onward),
     case("server.delete", "of one that runs", Back::Between),
     case("server.delete", "of one that was never placed", Back::Between),
     case("server.delete", "with volumes", Back::Between),
@@ -119,8 +124,12 @@ impl Arena for Clouds {
         let mut world = World::over(store, ManualClock::new());
         let admin = world.admin().await;
         let caller = world.member(&admin, "shop").await;
+        let moves = case.flow.ends_with("migrate");
+        if moves {
+            world.share_disks();
+        }
         world.host(&admin, "h1").await;
-        if case.name.contains("two hosts") {
+        if moves || case.name.contains("two hosts") {
             world.host(&admin, "h2").await;
         }
         let mut cloud = CloudWorld {
@@ -328,7 +337,8 @@ impl harness::World for CloudWorld {
         self.world.hosts.keys().copied().collect()
     }
     fn host_jobs(&self, host: HostId, backend: DynBackend) -> JobRegistry {
-        jobs_of(host, &self.world.hosts[&host].fake, &self.world.repo, backend)
+        let fake = &self.world.hosts[&host].fake;
+        jobs_of(host, fake, self.world.pool(fake), &self.world.repo, backend)
     }
     fn companion(&self, host: HostId) -> Option<Arc<dyn Companion>> {
         Some(Arc::new(self.witness(host)))
@@ -397,6 +407,7 @@ impl harness::World for CloudWorld {
                 self.ask_of_resize(old()).await
             }
             ("server.attach-port" | "server.detach-port", _) => self.ask_of_ports(old()).await,
+            ("server.migrate" | "server.live-migrate", _) => self.ask_to_move(old()).await,
             ("server.stop-rescue", _) => cloud.stop_rescue(caller, old(), stop).await.unwrap().task,
             ("server.reboot", _) => cloud.reboot_server(caller, old(), stop).await.unwrap().task,
             ("server.delete", _) => cloud.delete_server(caller, old()).await.unwrap().task,
@@ -494,6 +505,9 @@ impl harness::World for CloudWorld {
                 let of = format!("domains of {}", named(domain.spec.id));
                 things.entry(of).or_default().push(what);
             }
+        }
+        let shared = self.world.shared.iter().map(|shared| &shared.pool);
+        for fake in self.hosts().map(|(_, fake)| fake).chain(shared) {
             for (server, disks) in Self::disks(fake) {
                 let of = format!("disks of {}", named(server));
                 let disks: Vec<&str> = disks.iter().map(|name| unnumbered(name)).collect();
@@ -536,17 +550,6 @@ impl harness::World for CloudWorld {
         self.check_volumes(&servers, &mut left).await;
         self.check_ports(&servers, &mut left).await;
         left
-    }
-}
-
-/// A disk's name without the number of the order that it was made by, or the id of its volume.
-fn unnumbered(disk: &str) -> &str {
-    if disk.starts_with("root-") {
-        "another root"
-    } else if disk.starts_with("vol-") {
-        "a volume"
-    } else {
-        disk
     }
 }
 

@@ -30,6 +30,7 @@ mod rescue;
 mod restart;
 mod server_actions;
 mod server_batches;
+mod server_migrate;
 mod server_resize;
 mod settle;
 mod sweeps;

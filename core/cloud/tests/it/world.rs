@@ -11,7 +11,7 @@ use skyloom_cloud::{
     DirImageRepo, HostParts, ImageRepo, ListQuery, RepoContent, host_jobs,
 };
 use skyloom_flow::JobRegistry;
-use skyloom_hypervisor::FakeWorld;
+use skyloom_hypervisor::{FakeOptions, FakeWire, FakeWorld};
 use skyloom_identity::{AuthScope, BuiltIn, Rights};
 use skyloom_model::{
     Actor, DiskFormat, Host, HostId, Ids, ImageId, ManualClock, ProjectId, Resource as _, Scope, SeededIds,
@@ -31,6 +31,17 @@ pub(crate) struct World {
     pub(crate) cloud: Cloud,
     pub(crate) dir: TempDir,
     pub(crate) hosts: BTreeMap<HostId, FakeHost>,
+    /// What all hosts that are made from then on share.
+    pub(crate) shared: Option<Sharing>,
+}
+
+/// What hosts share whose guests can go from one to the other.
+pub(crate) struct Sharing {
+    /// The folder of all disks, or the shared pool `nfs`.
+    pub(crate) pool: FakeWorld,
+    /// Which of both.
+    folder: bool,
+    wire: FakeWire,
 }
 
 /// A host of the cloud and what its agent would work with.
@@ -43,13 +54,14 @@ pub(crate) struct FakeHost {
 pub(crate) fn jobs_of(
     host: HostId,
     fake: &FakeWorld,
+    pool: &FakeWorld,
     repo: &Arc<dyn ImageRepo>,
     backend: DynBackend,
 ) -> JobRegistry {
     host_jobs(&HostParts {
         host,
         hypervisor: Arc::new(fake.hypervisor()),
-        storage: Arc::new(fake.storage()),
+        storage: Arc::new(pool.storage()),
         network: Some(Arc::new(fake.network())),
         content: Arc::new(RepoContent(repo.clone())),
         backend,
@@ -124,6 +136,7 @@ impl World {
             cloud,
             dir,
             hosts: BTreeMap::new(),
+            shared: None,
         }
     }
 
@@ -145,23 +158,62 @@ impl World {
 
     /// A host that reports and is reachable.
     pub(crate) async fn host(&mut self, admin: &Caller, name: &str) -> HostId {
+        let nfs = self
+            .shared
+            .iter()
+            .map(|_| ("pool.nfs".to_owned(), "yes".to_owned()));
         let request = CreateHost {
             name: name.to_owned(),
+            labels: nfs.collect(),
             ..CreateHost::default()
         };
         let host = self.cloud.create_host(admin, request).await.unwrap().host;
         let id = host.id();
-        let fake = FakeWorld::in_memory();
+        let mut options = FakeOptions::in_memory();
+        if let Some(shared) = &self.shared {
+            let tag = u32::try_from(self.hosts.len()).unwrap();
+            options = options.tag(tag).wire(&shared.wire);
+            let nfs = "nfs".to_owned().try_into().unwrap();
+            options = options.shared_pool(nfs, shared.pool.clone());
+        }
+        let fake = FakeWorld::open(options).unwrap();
+        let mut facts = skyloom_hypervisor::facts_of(&fake.hypervisor()).await.unwrap();
+        let folder = self.shared.iter().filter(|shared| shared.folder);
+        facts.traits.extend(folder.map(|_| "storage:one".to_owned()));
         let at = key(&paths::resource(Host::KIND, Scope::System, id.uuid()));
         let mut found: Versioned<Host> =
             Versioned::decode(&self.store.get(&at).await.unwrap().unwrap()).unwrap();
         found.value.status.reachable = true;
-        found.value.status.facts = Some(skyloom_hypervisor::facts_of(&fake.hypervisor()).await.unwrap());
+        found.value.status.facts = Some(facts);
         let txn = Txn::new().replace(at, found.modified, Value::json(&found.value).unwrap());
         assert!(self.store.commit(txn).await.unwrap().committed().is_some());
-        let jobs = jobs_of(id, &fake, &self.repo, self.store.clone());
+        let jobs = jobs_of(id, &fake, self.pool(&fake), &self.repo, self.store.clone());
         self.hosts.insert(id, FakeHost { fake, jobs });
         id
+    }
+
+    /// Hosts that are made from now on see one folder of disks, and send guests to each other.
+    pub(crate) fn share_disks(&mut self) {
+        self.share(true);
+    }
+
+    /// The same, with no more than a pool of volumes in common.
+    pub(crate) fn share_pool(&mut self) {
+        self.share(false);
+    }
+
+    fn share(&mut self, folder: bool) {
+        self.shared = Some(Sharing {
+            pool: FakeWorld::in_memory(),
+            folder,
+            wire: FakeWire::default(),
+        });
+    }
+
+    /// Where a host's disks are.
+    pub(crate) fn pool<'a>(&'a self, fake: &'a FakeWorld) -> &'a FakeWorld {
+        let shared = self.shared.as_ref().filter(|shared| shared.folder);
+        shared.map_or(fake, |shared| &shared.pool)
     }
 
     /// Every document below a path, as text.

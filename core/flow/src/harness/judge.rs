@@ -122,6 +122,14 @@ async fn one(arena: &dyn Arena, case: &Case, plain: &Plain, trouble: &Trouble) -
     let ran = run(&world, &clock, trouble.clone(), plain.turn()).await?;
     let state = ran.task.state;
     let allowed: &[TaskState] = match trouble {
+        Trouble::Fail(..)
+        | Trouble::UndoFails(..)
+        | Trouble::Stuck(_)
+        | Trouble::Crash { back: true, .. }
+            if case.back == Back::Onward =>
+        {
+            &[TaskState::Failed, TaskState::Done]
+        }
         Trouble::None | Trouble::Twice | Trouble::Crash { back: false, .. } => &[TaskState::Done],
         Trouble::Fail(Target::Job(_), ..) => &[TaskState::Failed, TaskState::Done],
         Trouble::Fail(Target::Kind(_), ..)
@@ -142,7 +150,7 @@ async fn one(arena: &dyn Arena, case: &Case, plain: &Plain, trouble: &Trouble) -
         return Ok(());
     }
     match case.back {
-        Back::Before => same(&ran.digest, &plain.before, "before")?,
+        Back::Before | Back::Onward => same(&ran.digest, &plain.before, "before")?,
         Back::Between => between(&ran.digest, plain)?,
     }
     if let Some(again) = world.ask_again().await {

@@ -66,6 +66,9 @@ pub enum Back {
     Before,
     /// Some effects cannot be taken back, such as a deletion: what is left is as it is at some point of the plain run.
     Between,
+    /// From some point on there is no way back: what fails there is made good, and the task may be done all the same. What fails before
+    /// is as [`Back::Before`].
+    Onward,
 }
 
 impl fmt::Display for Case {

@@ -54,6 +54,7 @@ pub const PERMISSIONS: &[PermissionSpec] = &[
     spec("server:rebuild", Operate, PS, "make the root disks of servers anew", "重装云主机系统盘"),
     spec("server:resize", Operate, PS, "change the size of servers, confirm and take it back", "调整云主机规格，确认或撤销"),
     spec("server:reset-state", Operate, S, "have a server's record say what its host says", "按宿主机实际情况校正云主机状态"),
+    spec("server:migrate", Operate, S, "move servers to other hosts", "迁移云主机"),
     spec("server:start-rescue", Operate, PS, "start servers in rescue mode", "进入救援模式"),
     spec("server:stop-rescue", Operate, PS, "leave rescue mode", "退出救援模式"),
     spec("server:console", Operate, PS, "read and use consoles of servers", "使用云主机控制台"),

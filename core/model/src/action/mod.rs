@@ -1,13 +1,14 @@
 //! What can be asked of a server: one row for each action, read by everybody who has to know.
 //!
 //! ```text
-//! ACTIONS (table.rs, changes.rs) ──> ServerAction::allowed: may it be asked now?   facade
+//! ACTIONS (table.rs, changes.rs, moves.rs) ──> ServerAction::allowed: may it be asked now?   facade
 //!                    ├─> /v1/kinds/server: states, labels, dialogs      web
 //!                    ├─> OpenAPI: method, path, permission, words       clients
 //!                    └─> names of verbs, checked by a test              command line
 //! ```
 
 mod changes;
+mod moves;
 mod table;
 
 use serde::{Deserialize, Serialize};
@@ -67,6 +68,12 @@ pub enum ServerAction {
     ConfirmResize,
     /// Back to the size before.
     RevertResize,
+    /// To another host, off meanwhile.
+    Migrate,
+    /// To another host, running on.
+    LiveMigrate,
+    /// Let the passes of a live migration end.
+    ForceCompleteMigration,
 }
 
 /// A condition over the other axes, by name.
@@ -120,6 +127,8 @@ pub enum Guard {
     Rescued,
     /// A resize waits to be confirmed or taken back.
     Resized,
+    /// It is on its way to another host, running on.
+    Migrating,
     /// It lives on a host whose hypervisor has this ability: one of the traits of the host's facts.
     Ability(&'static str),
 }
@@ -239,6 +248,12 @@ impl ServerAction {
             return Err(Reason::new(
                 "server.not_resized",
                 format!("no resize of the server waits for an answer: cannot {verb}"),
+            ));
+        }
+        if def.guard == Guard::Migrating && !status.migration.as_ref().is_some_and(|moving| moving.live) {
+            return Err(Reason::new(
+                "server.not_migrating",
+                format!("no live migration of the server is under way: cannot {verb}"),
             ));
         }
         if def.guard != Guard::None && status.placement.is_none() {

@@ -2,6 +2,7 @@
 
 use super::Overlay::{HostUnreachable, Locked, Protected, Rescued, Resized};
 use super::changes::{CONFIRM_RESIZE, RESIZE, REVERT_RESIZE};
+use super::moves::{FORCE_COMPLETE_MIGRATION, LIVE_MIGRATE, MIGRATE};
 use super::{ActionDef, Guard, ServerAction, Words};
 use crate::Lifecycle::{self, Active, Building, Error, Recycled};
 use crate::PowerState::{self, Crashed, Paused, Running, Stopped, Suspended, Unknown};
@@ -423,4 +424,7 @@ pub const ACTIONS: &[ActionDef] = &[
     RESIZE,
     CONFIRM_RESIZE,
     REVERT_RESIZE,
+    MIGRATE,
+    LIVE_MIGRATE,
+    FORCE_COMPLETE_MIGRATION,
 ];

@@ -100,6 +100,8 @@ pub(super) fn request(operation: &str) -> Option<Value> {
         "update_server" => json!({"name": "web-1", "labels": {"env": "test"}}),
         "start_server_rescue" => json!({"image": "rescue"}),
         "resize_server" => json!({"flavor": "m1.large", "confirm_after_seconds": 86400}),
+        "migrate_server" => json!({"host": "rack1-08", "timeout_seconds": 60}),
+        "live_migrate_server" => json!({"host": "rack1-08"}),
         "rebuild_server" => json!({"image": "debian-13", "timeout_seconds": 60}),
         "lock_server" => json!({"why": "month end: no restarts"}),
         "stop_server" | "reboot_server" => json!({"force": false, "timeout_seconds": 60}),
