@@ -37,6 +37,7 @@ pub use params::{
     BaseImage, CreateParams, ImportParams, PortPlan, RecycleParams, ReleaseParams, StopParams, SweepParams,
 };
 pub(crate) use port_rewire::RewireParams;
+pub(crate) use server_create::group_of;
 pub use server_create::{NETWORKS, ServerCreate};
 pub use server_delete::ServerDelete;
 pub use server_hold::{ServerHold, ServerResetState};

@@ -25,7 +25,7 @@ use skyloom_model::{
     Protocol, Resource as _, Server, ServerAction, ServerId, SnapshotId, Task, TaskId, TaskState, Timestamp,
     VmObservation, VolumeId, paths,
 };
-use skyloom_scheduler::{FilterScheduler, Scheduler};
+use skyloom_scheduler::{FleetScheduler, Scheduler};
 use skyloom_store::{DynBackend, MemoryConfig, MemoryStore, Txn, Value};
 
 use crate::engine::{Engine, FixedFetch, active_image};
@@ -335,7 +335,7 @@ impl harness::World for CloudWorld {
         Some(Arc::new(self.witness(host)))
     }
     fn scheduler(&self) -> Arc<dyn Scheduler> {
-        Arc::new(FilterScheduler::default())
+        Arc::new(FleetScheduler::default())
     }
     fn ids(&self) -> Arc<dyn Ids> {
         self.world.ids.clone()

@@ -474,7 +474,7 @@ async fn every_other_mutation_shows_its_records_and_does_nothing() {
 #[tokio::test]
 async fn a_flow_that_cannot_be_planned_here_is_said() {
     let (mut world, admin, _) = ready().await;
-    let scheduler = std::sync::Arc::new(skyloom_scheduler::FilterScheduler::default());
+    let scheduler = std::sync::Arc::new(skyloom_scheduler::FleetScheduler::default());
     world.cloud = world
         .cloud
         .with_planner(skyloom_flow::FlowRegistry::new(), scheduler);
