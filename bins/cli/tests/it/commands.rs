@@ -156,12 +156,12 @@ async fn console_placement_and_kinds_are_printed() {
     let stub = Stub::furnished().await;
     let of = |what: &str| format!("GET /v1/servers/{}/{what}", id(1));
     stub.on(&of("console"), Reply::Text(200, "boot\r\nlogin:".into()));
-    let rejected = json!({"filter": "memory", "complaint": "lack memory", "hosts": 1, "need": "4096 MiB", "best": "10 MiB"});
-    for placement in [
-        json!({"considered": 2, "fitting": 1, "omitted": 0, "rejected": [rejected]}),
-        json!({"own": ["words"]}),
-        Value::Null,
-    ] {
+    let report = json!({
+        "considered": 2, "fitting": 1, "chosen": null, "compared": [], "nearest": [],
+        "fallen": [{"reason": "fewer than 4096 MiB of memory left", "hosts": 1, "alone": 1}],
+        "for_tenant": [], "for_operator": [],
+    });
+    for placement in [report, json!({"own": ["words"]}), Value::Null] {
         stub.on(
             &of("placement"),
             Reply::Json(200, json!({"task": null, "placement": placement})),
@@ -183,19 +183,20 @@ async fn console_placement_and_kinds_are_printed() {
     assert_eq!(
         why,
         [
-            "web-1 is on host-a\n2 hosts considered: 1 fits, 1 lack memory (need 4096 MiB, best has 10 MiB)\n",
+            "web-1 is on host-a\n1 of 2 hosts fit\n  1: fewer than 4096 MiB of memory left\n",
             "web-1 is on host-a\nown:\n  - words\n",
             "web-1 is on host-a\nnothing is recorded of how its host was chosen\n",
         ]
     );
     let mut homeless = server(1, "web-1");
     homeless["status"]["placement"] = Value::Null;
-    homeless["status"]["fault"] = json!({"code": "placement.no_host", "message": "no host has room"});
+    homeless["status"]["fault"] =
+        json!({"code": "placement.no_host", "message": "no host has room", "hint": "ask for less"});
     stub.put("servers", vec![homeless]);
     let none = run(&stub, &["server", "why", "web-1"]).await.code(0).out;
     assert_eq!(
         none,
-        "web-1 is on no host\nno host has room [placement.no_host]\n"
+        "web-1 is on no host\nno host has room [placement.no_host]\nhint: ask for less\n"
     );
     let why = run(&stub, &["server", "why", "web-1", "-o", "json"])
         .await

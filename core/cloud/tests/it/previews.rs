@@ -103,7 +103,7 @@ async fn a_create_shows_its_steps_host_room_and_records_and_does_nothing() {
         preview.steps
     );
     let placement = preview.placement.as_ref().unwrap();
-    assert_eq!(placement["hosts"][0]["name"], room.name.as_str());
+    assert_eq!(placement["chosen"]["name"], room.name.as_str());
 
     let mut created = changed(&preview, ChangeKind::Created);
     created.sort_unstable();
