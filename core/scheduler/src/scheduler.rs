@@ -30,13 +30,8 @@ impl FleetScheduler {
 /// Who asks for one host wants to know of that one: the others are not counted.
 fn of_asked(mut report: Report) -> Report {
     let others = Lack::NotAsked.reason();
-    report.considered = report.considered
-        - report
-            .fallen
-            .iter()
-            .filter(|fallen| fallen.reason == others)
-            .map(|fallen| fallen.hosts)
-            .sum::<u64>();
+    let fell = report.fallen.iter().filter(|fallen| fallen.reason == others);
+    report.considered -= fell.map(|fallen| fallen.hosts).sum::<u64>();
     report.fallen.retain(|fallen| fallen.reason != others);
     report
         .nearest

@@ -350,3 +350,59 @@ async fn a_lost_answer_is_asked_for_again_with_the_same_key() {
     assert_eq!(run.code(0).out, "shop\n");
     assert_eq!(key, again);
 }
+
+#[tokio::test]
+async fn questions_about_placement_are_asked_and_printed() {
+    let stub = Stub::furnished().await;
+    let of = |verb: &str| format!("GET /v1/placement/{verb}");
+    let report = json!({
+        "considered": 2, "fitting": 0, "chosen": null, "compared": [], "nearest": [],
+        "fallen": [{"reason": "disabled", "hosts": 2, "alone": 2}], "for_tenant": [], "for_operator": [],
+    });
+    let explained = json!({"flavor": "large", "fits": false, "report": report, "fitting_flavors": ["small"]});
+    stub.on(&of("explain"), Reply::Json(200, explained));
+    let forecast = json!({"flavor": "large", "servers": 3, "hosts": 2, "by_label": {"a": 2, "b": 1}});
+    stub.on(
+        &of("forecast"),
+        Reply::Json(200, json!({"items": [forecast], "next": null})),
+    );
+    let share = json!({"host": id(9), "name": "host-a", "servers": 2});
+    let tested = json!({"flavor": "large", "servers": 3, "placed": 2, "hosts": [share], "report": report});
+    stub.on(&of("test"), Reply::Json(200, tested));
+    let asked = [
+        "placement",
+        "explain",
+        "large",
+        "--host-label",
+        "zone=a",
+        "--host-label",
+        "rack=b",
+        "--group",
+        "web",
+    ];
+    assert_eq!(
+        run(&stub, &asked).await.code(0).out,
+        "a server of large does not fit\n0 of 2 hosts fit\n  2: disabled (and nothing else for 2)\nflavors that fit: small\n"
+    );
+    assert_eq!(
+        stub.seen(&of("explain"))[0].query,
+        "host_labels=zone%3Da%2Crack%3Db&flavor=large&anti_affinity_group=web"
+    );
+    let counted = run(&stub, &["placement", "forecast", "--by", "zone"])
+        .await
+        .code(0)
+        .out;
+    assert!(counted.contains("a 2, b 1"), "{counted}");
+    assert_eq!(stub.seen(&of("forecast"))[0].query, "by=zone");
+    let placed = run(&stub, &["placement", "test", "large", "--count", "3"])
+        .await
+        .code(0)
+        .out;
+    for part in [
+        "2 of 3 servers of large fit\n",
+        "host-a",
+        "\nnot one more: 0 of 2 hosts fit\n",
+    ] {
+        assert!(placed.contains(part), "{placed}");
+    }
+}
