@@ -19,7 +19,7 @@ use skyloom::model::{
     ActiveTask, Clock as _, JobId, JobRecord, JobState, OsIds, Plan, Scope, SystemClock, Task, TaskId,
     TaskState, paths,
 };
-use skyloom::scheduler::FilterScheduler;
+use skyloom::scheduler::FleetScheduler;
 use skyloom::store::{
     DynBackend, Grant, LeaseMode, LeaseName, Leases as _, MemoryConfig, MemoryStore, Revision,
 };
@@ -84,7 +84,7 @@ fn driving(c: &mut Criterion) {
         backend: store.clone(),
         flows: ten::flows(),
         jobs: ten::jobs(),
-        scheduler: Arc::new(FilterScheduler::default()),
+        scheduler: Arc::new(FleetScheduler::default()),
         inventory,
         clock: Arc::new(clock),
         ids: Arc::new(OsIds::new(clock)),

@@ -15,7 +15,7 @@ use skyloom_hypervisor::{HostNetwork, HostStorage, Hypervisor};
 use skyloom_identity::{Identity, Rights};
 use skyloom_image::Limits;
 use skyloom_model::{Clock, HostId, Ids, Phase, Readiness, Resource as _};
-use skyloom_scheduler::FilterScheduler;
+use skyloom_scheduler::FleetScheduler;
 use skyloom_store::{DynBackend, Result};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -226,7 +226,7 @@ impl LocalCloud {
                 fetch,
                 limits,
             }),
-            scheduler: Arc::new(FilterScheduler::default()),
+            scheduler: Arc::new(FleetScheduler::default()),
             clock: clock.clone(),
             ids,
             readiness: readiness.clone(),

@@ -16,7 +16,7 @@ use futures::stream::BoxStream;
 use serde_json::json;
 use skyloom::engine::{Engine, EngineConfig, EngineParts};
 use skyloom::model::{Clock as _, OsIds, Readiness, Scope, SystemClock, Task, TaskId, TaskState, paths};
-use skyloom::scheduler::FilterScheduler;
+use skyloom::scheduler::FleetScheduler;
 use skyloom::store::{
     Capability, Change, DynBackend, Grant, Key, KeyValue, LeaseInfo, LeaseMode, LeaseName, Leases,
     ListOptions, MemoryConfig, MemoryStore, Outcome, Page, Prefix, Renewal, Result, Store, Txn, Watch,
@@ -148,7 +148,7 @@ impl Bench {
             backend,
             flows: ten::flows(),
             jobs: ten::jobs(),
-            scheduler: Arc::new(FilterScheduler::default()),
+            scheduler: Arc::new(FleetScheduler::default()),
             clock: Arc::new(clock),
             ids: Arc::new(OsIds::new(clock)),
             readiness: readiness.clone(),

@@ -11,7 +11,7 @@ use serde_json::json;
 use skyloom::engine::{Engine, EngineConfig, EngineParts};
 use skyloom::flow::{FlowRegistry, JobRegistry};
 use skyloom::model::{Clock as _, Ids, OsIds, Readiness, Scope, SystemClock, Task, TaskId, TaskState, paths};
-use skyloom::scheduler::FilterScheduler;
+use skyloom::scheduler::FleetScheduler;
 use skyloom::store::{Change, DynBackend, Key, ListOptions, Prefix, Txn, WatchEvent, WatchOptions};
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::oneshot;
@@ -53,7 +53,7 @@ impl Running {
             backend: store.clone(),
             flows,
             jobs,
-            scheduler: Arc::new(FilterScheduler::default()),
+            scheduler: Arc::new(FleetScheduler::default()),
             clock: Arc::new(clock),
             ids: Arc::new(OsIds::new(clock)),
             readiness: Readiness::new(),

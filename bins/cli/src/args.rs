@@ -11,8 +11,8 @@ use crate::dev::DevArgs;
 use crate::nouns::sim;
 use crate::nouns::{
     audit, context, credential, domain, event, flavor, grant, group, hold, host, image, keypair, kind, login,
-    network, plan, policy, port, project, quota, role, security_group, server, snapshot, store, task, token,
-    user, volume,
+    network, placement, plan, policy, port, project, quota, role, security_group, server, snapshot, store,
+    task, token, user, volume,
 };
 use crate::out::Format;
 use crate::text::{parse_duration, parse_pair};
@@ -105,6 +105,9 @@ pub(crate) enum Command {
     /// Sizes of servers
     #[command(subcommand)]
     Flavor(flavor::Verb),
+    /// Whether, where and how many more servers fit, and why
+    #[command(subcommand)]
+    Placement(placement::Verb),
     /// Public SSH keys
     #[command(subcommand)]
     Keypair(keypair::Verb),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use skyloom::cloud::{ChangeKind, Preview, Reservation, ShownPlan};
 use skyloom_model::{JobId, Timestamp};
-use skyloom_scheduler::Explanation;
+use skyloom_scheduler::fleet::Report;
 
 use crate::error::Result;
 use crate::out::{self, Format, Printer, Row};
@@ -115,8 +115,8 @@ fn why(preview: &Preview) -> Vec<String> {
     let Some(placement) = &preview.placement else {
         return Vec::new();
     };
-    let text = match serde_json::from_value::<Explanation>(placement.clone()) {
-        Ok(explanation) => explanation.operator_text(),
+    let text = match serde_json::from_value::<Report>(placement.clone()) {
+        Ok(report) => report.text(),
         Err(_) => out::to_yaml(placement),
     };
     clean_lines(&text).lines().map(str::to_owned).collect()

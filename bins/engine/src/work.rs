@@ -7,7 +7,7 @@ use skyloom::engine::{Engine, EngineConfig as Settings, EngineParts};
 use skyloom::image::Limits;
 use skyloom::image::fetch::{FetchPolicy, Fetcher};
 use skyloom::model::{OsIds, Readiness, SystemClock};
-use skyloom::scheduler::FilterScheduler;
+use skyloom::scheduler::FleetScheduler;
 use skyloom_bin::exit::MainError;
 use skyloom_bin::health;
 use skyloom_bin::telemetry::RenderMetrics;
@@ -56,7 +56,7 @@ pub(crate) async fn run(
             fetch: Arc::new(fetcher),
             limits,
         }),
-        scheduler: Arc::new(FilterScheduler::default()),
+        scheduler: Arc::new(FleetScheduler::default()),
         ids,
         clock,
         readiness: readiness.clone(),

@@ -4,9 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use skyloom_model::{
-    Hold, Host, Image, Incarnation, JobId, JobRecord, Plan, Port, PowerState, Project, Server, ServerId,
-    Task, TaskId, Token,
+    Hold, Host, HostId, Image, Incarnation, JobId, JobRecord, Name, Plan, Port, PowerState, Project, Server,
+    ServerId, Task, TaskId, Token,
 };
+use skyloom_scheduler::fleet::{Forecast, Report};
 use uuid::Uuid;
 
 use crate::custody::{Difference, SilentHost};
@@ -204,4 +205,57 @@ pub struct PlacementAnswer {
     /// The explanation, once there is one.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub placement: Option<serde_json::Value>,
+}
+
+/// Whether a server that is asked about fits now, and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PlacementExplained {
+    /// Its flavor.
+    pub flavor: Name,
+    /// Whether a host can take it.
+    pub fits: bool,
+    /// Why. Who may see hosts sees them, others counts and what to change.
+    pub report: Report,
+    /// When it does not fit: the flavors with which it would.
+    pub fitting_flavors: Vec<Name>,
+}
+
+/// How many more servers of a flavor fit, each reckoned as if nothing else were made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FlavorForecast {
+    /// The flavor.
+    pub flavor: Name,
+    /// How many, and where.
+    #[serde(flatten)]
+    pub forecast: Forecast,
+}
+
+/// Where several servers would go, one after the other.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PlacementTested {
+    /// Their flavor.
+    pub flavor: Name,
+    /// How many were asked for.
+    pub servers: u32,
+    /// How many of them fit.
+    pub placed: u32,
+    /// The hosts, those with most of them first.
+    pub hosts: Vec<HostShare>,
+    /// Why not one more, when not all fit.
+    pub report: Option<Report>,
+}
+
+/// How many of the servers a host would get.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HostShare {
+    /// The host.
+    pub host: HostId,
+    /// Its name.
+    pub name: Name,
+    /// How many.
+    pub servers: u32,
 }

@@ -38,8 +38,9 @@ mod volume_requests;
 
 pub use agent_scoped::AgentScoped;
 pub use answers::{
-    Adopted, AdoptedServer, Bootstrapped, HoldStatus, HostAccepted, ImageAccepted, Listed, PlacementAnswer,
-    PlanApplied, PortTask, ServerAccepted, ServerTask, ShownOnce, TaskAccepted, TaskDetail, TokenAccepted,
+    Adopted, AdoptedServer, Bootstrapped, FlavorForecast, HoldStatus, HostAccepted, HostShare, ImageAccepted,
+    Listed, PlacementAnswer, PlacementExplained, PlacementTested, PlanApplied, PortTask, ServerAccepted,
+    ServerTask, ShownOnce, TaskAccepted, TaskDetail, TokenAccepted,
 };
 pub use archive::{Archive, ArchiveConfig, ArchiveParts, Moved};
 pub use authority::{AuthorityParts, HostAuthority, ServerIdentity};
@@ -71,8 +72,8 @@ pub use preview::{
 pub use query::{Answer, MAX_CONSOLE_BYTES, Query, Question, ResponderParts, answer_queries};
 pub use requests::{
     CreateFlavor, CreateHost, CreateImage, CreateKeypair, CreateProject, CreateServer, CreateToken,
-    EventQuery, ListQuery, NetworkRequest, OrderTask, PatchHost, ReleaseHold, SetHold, StopOptions,
-    SweepHost, TaskQuery,
+    EventQuery, ListQuery, NetworkRequest, OrderTask, PatchHost, PlacementQuery, ReleaseHold, SetHold,
+    StopOptions, SweepHost, TaskQuery,
 };
 pub use rescue::{Advice, FilesystemState, Finding, MAX_FINDINGS, RescueReport};
 pub use server_requests::{

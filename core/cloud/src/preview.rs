@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use skyloom_model::{Actor, JobId, Name, Resources, RetryPolicy, Subject, TaskId, Timestamp};
-use skyloom_scheduler::Explanation;
+use skyloom_scheduler::fleet::Report;
 use uuid::Uuid;
 
 /// What a mutation would do. Nothing of it has happened.
@@ -192,6 +192,6 @@ pub(crate) const ENGINE: &str = "engine";
 
 /// A placement's explanation without anything of single hosts. One that cannot be read is not shown.
 pub(crate) fn for_tenant(placement: Option<serde_json::Value>) -> Option<serde_json::Value> {
-    let explanation: Explanation = serde_json::from_value(placement?).ok()?;
-    serde_json::to_value(explanation.for_tenant()).ok()
+    let report: Report = serde_json::from_value(placement?).ok()?;
+    serde_json::to_value(report.for_tenants()).ok()
 }

@@ -332,6 +332,27 @@ pub struct ListQuery {
     pub label: Option<String>,
 }
 
+/// A server that is asked about and not made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema, utoipa::IntoParams))]
+#[cfg_attr(feature = "openapi", into_params(parameter_in = Query))]
+pub struct PlacementQuery {
+    /// Its flavor, by name or id. A forecast without it is of all flavors.
+    pub flavor: Option<String>,
+    /// The architecture of its image; by default `x86_64`.
+    pub architecture: Option<String>,
+    /// Labels that its host must carry, as `key=value`, several with commas between them.
+    pub host_labels: Option<String>,
+    /// A group whose servers are on different hosts.
+    pub anti_affinity_group: Option<String>,
+    /// Of a test: how many servers, 1 to 1000; by default 1.
+    #[cfg_attr(feature = "openapi", param(minimum = 1, maximum = 1000))]
+    pub servers: Option<u32>,
+    /// Of a forecast: the label of hosts by whose values it is counted too, such as `zone`.
+    pub by: Option<String>,
+}
+
 /// Which tasks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -123,13 +123,17 @@ impl InventoryFeed {
                 all
             }
         };
-        let mut inventory = self.inventory.write();
+        let (mut views, mut gone) = (Vec::with_capacity(ids.len()), Vec::new());
         for id in ids {
             match self.view(id) {
-                Some(view) => inventory.insert(view),
-                None => inventory.remove(id),
-            };
+                Some(view) => views.push(view),
+                None => gone.push(id),
+            }
         }
+        let mut inventory = self.inventory.write();
+        gone.into_iter().for_each(|id| inventory.remove(id));
+        // Together: new hosts cost one rebuild of the index.
+        inventory.extend(views);
         drop(inventory);
         self.applied
             .send_if_modified(|r| std::mem::replace(r, revision.max(*r)) < revision);

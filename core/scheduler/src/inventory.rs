@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::fleet::{Fleet, Machine};
 use skyloom_model::{Host, HostFacts, HostId, HostLedger, HostSpec, Name, Resources};
 
 /// One host.
@@ -40,6 +41,18 @@ impl HostView {
             ledger,
             ledger_revision,
         }
+    }
+
+    /// Whether it is the same host, apart from its ledger.
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.name, &self.spec, self.reachable, &self.facts, &self.labels)
+            == (
+                &other.name,
+                &other.spec,
+                other.reachable,
+                &other.facts,
+                &other.labels,
+            )
     }
 
     /// What is there: the facts, cut at the operator's limit.
@@ -84,10 +97,11 @@ pub(crate) fn times(amount: u64, ratio: f64) -> u64 {
     (amount as f64 * ratio).floor() as u64
 }
 
-/// All hosts. Cloning shares the hosts.
+/// All hosts, indexed. Cloning shares the hosts, not the index.
 #[derive(Debug, Clone, Default)]
 pub struct Inventory {
     hosts: BTreeMap<HostId, Arc<HostView>>,
+    fleet: Fleet,
     revision: u64,
 }
 
@@ -99,21 +113,31 @@ impl Inventory {
     }
     /// Adds or replaces a host.
     pub fn insert(&mut self, host: HostView) {
-        self.hosts.insert(host.id, Arc::new(host));
+        self.extend([host]);
     }
     /// Removes a host.
     pub fn remove(&mut self, host: HostId) {
-        self.hosts.remove(&host);
+        if self.hosts.remove(&host).is_some() {
+            self.fleet.observe(host, &HostLedger::default());
+            // It is empty now, so it goes.
+            let _ = self.fleet.remove(host);
+        }
     }
     /// Replaces a host's ledger, and says whether the host is known.
     pub fn set_ledger(&mut self, host: HostId, ledger: HostLedger, revision: u64) -> bool {
         let Some(view) = self.hosts.get_mut(&host) else {
             return false;
         };
+        self.fleet.observe(host, &ledger);
         let view = Arc::make_mut(view);
         view.ledger = ledger;
         view.ledger_revision = revision;
         true
+    }
+    /// The index of the hosts.
+    #[must_use]
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
     }
     /// One host.
     #[must_use]
@@ -145,11 +169,24 @@ impl Inventory {
     }
 }
 
+impl Extend<HostView> for Inventory {
+    /// Adds or replaces hosts. Several new ones cost one rebuild of the index.
+    fn extend<T: IntoIterator<Item = HostView>>(&mut self, hosts: T) {
+        let hosts: Vec<Arc<HostView>> = hosts.into_iter().map(Arc::new).collect();
+        let changed = |host: &&Arc<HostView>| self.hosts.get(&host.id).is_none_or(|old| !old.is_same(host));
+        let machines: Vec<Machine> = hosts.iter().filter(changed).map(|h| Machine::of(h)).collect();
+        self.fleet.upsert(machines);
+        for host in hosts {
+            self.fleet.observe(host.id, &host.ledger);
+            self.hosts.insert(host.id, host);
+        }
+    }
+}
+
 impl FromIterator<HostView> for Inventory {
     fn from_iter<T: IntoIterator<Item = HostView>>(hosts: T) -> Self {
-        Self {
-            hosts: hosts.into_iter().map(|h| (h.id, Arc::new(h))).collect(),
-            revision: 0,
-        }
+        let mut inventory = Self::new();
+        inventory.extend(hosts);
+        inventory
     }
 }

@@ -1,38 +1,32 @@
 //! Where a server goes, and why: pure, synchronous, deterministic.
 //!
 //! ```text
-//!  Request ──┐                       ┌─> Placement { host, claim, ledger_after, explanation }
+//!  Request ──┐                       ┌─> Placement { host, claim, ledger_after, report }
 //!            ├─ Scheduler::place ────┤
-//!  Inventory ┘  (filters, weighers)  └─> NoFit { explanation }
-//!      └── one HostView per host: its record, facts and ledger, kept up to date from a mirror
+//!  Inventory ┘  (a fleet's policy)   └─> NoFit { report }
+//!      └── one HostView per host: its record, facts and ledger, kept up to date from a mirror, and the fleet's index of them
 //! ```
 //!
 //! * No clock, no chance, no store: the same request and inventory give the same answer. Hosts that are equally good are
 //!   told apart by a hash of (server, host), so that servers spread and schedulers side by side rarely collide.
 //! * A [`Placement`] is an offer: it holds once its `ledger_after` is committed under a compare of the ledger's revision.
-//! * Every answer explains itself ([`Explanation`]): counts for all hosts, verdicts for the most telling ones.
+//! * Every answer explains itself ([`fleet::Report`]): counts for all hosts, and a bounded number of hosts by name.
 //!
-//! Another policy: give [`FilterScheduler`] other [`Filter`]s and [`Weigher`]s, or implement [`Scheduler`].
+//! Another policy: give [`FleetScheduler`] another [`fleet::Policy`], or implement [`Scheduler`].
 
-mod explain;
-mod filter;
 pub mod fleet;
 mod inventory;
 mod ledger;
 mod ranking;
 mod request;
 mod scheduler;
-mod weigh;
 
 use std::fmt::Debug;
 
-pub use explain::{Explanation, HostVerdict, Miss, Nearest, NoFit, Rejections, ScorePart, Verdict};
-pub use filter::{Amount, BuiltinFilter, Filter, Refusal};
 pub use inventory::{HostView, Inventory};
 pub use ledger::{claim, release};
-pub use request::{Placement, Request};
-pub use scheduler::FilterScheduler;
-pub use weigh::{BuiltinWeigher, Weigher};
+pub use request::{NoFit, Placement, Request};
+pub use scheduler::FleetScheduler;
 
 /// Finds a host for a server.
 pub trait Scheduler: Send + Sync + Debug + 'static {
@@ -41,4 +35,7 @@ pub trait Scheduler: Send + Sync + Debug + 'static {
     /// # Errors
     /// [`NoFit`] says why no host can take it.
     fn place(&self, request: &Request, inventory: &Inventory) -> Result<Placement, NoFit>;
+
+    /// The policy that it goes by, for questions beside placing one server: how many more fit, and whether several do.
+    fn policy(&self) -> &fleet::Policy;
 }

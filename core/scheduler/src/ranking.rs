@@ -30,12 +30,6 @@ impl<K: Ord, T> Best<K, T> {
     pub(crate) fn into_iter(self) -> impl Iterator<Item = T> {
         self.kept.into_iter().map(|(_, value)| value)
     }
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.kept.iter().map(|(_, value)| value)
-    }
-    pub(crate) fn first(&self) -> Option<&T> {
-        self.kept.first().map(|(_, value)| value)
-    }
 }
 
 /// A number that looks random but is the same for the same pair: tells equally good hosts apart.

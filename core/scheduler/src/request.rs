@@ -1,11 +1,12 @@
 //! What is asked, and what is offered.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use skyloom_model::{Claim, HostId, HostLedger, Name, Resources, Scope, ServerId};
+use skyloom_model::{Claim, HostId, HostLedger, Name, Reason, Resources, Scope, ServerId};
 
-use crate::Explanation;
+use crate::fleet::Report;
 
 /// What a server asks of a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,5 +84,31 @@ pub struct Placement {
     /// Revision of the ledger that this was reckoned from: compare it when committing.
     pub ledger_revision: u64,
     /// Why this host.
-    pub explanation: Explanation,
+    pub report: Report,
 }
+
+/// No host can take the server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NoFit {
+    /// Why.
+    pub report: Box<Report>,
+}
+
+impl NoFit {
+    /// As the reason of a task's failure: the hosts by what they lack, and the fewest changes. Names no host.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        let remedy = self.report.remedy();
+        Reason::new("placement.no_host", self.to_string())
+            .retryable()
+            .hint(remedy.unwrap_or_else(|| "add a host".to_owned()))
+    }
+}
+
+impl fmt::Display for NoFit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no host can run this server: {}", self.report.summary())
+    }
+}
+
+impl std::error::Error for NoFit {}

@@ -5,10 +5,8 @@ use skyloom_model::{
     Host, HostFacts, HostId, HostLedger, HostSpec, HostStatus, Id, Ids, ManualClock, Meta, Name, Resources,
     Scope, SeededIds,
 };
-use skyloom_scheduler::{
-    Amount, Explanation, Filter, FilterScheduler, HostView, Inventory, NoFit, Refusal, Request, Scheduler,
-    Verdict, Weigher, claim,
-};
+use skyloom_scheduler::fleet::{Demand, HostFilter, HostWeigher, Policy, Report, View};
+use skyloom_scheduler::{FleetScheduler, HostView, Inventory, NoFit, Request, Scheduler, claim};
 
 fn id<K: ?Sized>(seed: u64) -> Id<K> {
     Id::from_uuid(SeededIds::new(ManualClock::new(), seed).uuid())
@@ -64,7 +62,7 @@ fn cloud(hosts: impl IntoIterator<Item = HostView>) -> Inventory {
 }
 
 fn refused(request: &Request, cloud: &Inventory) -> NoFit {
-    FilterScheduler::default()
+    FleetScheduler::default()
         .place(request, cloud)
         .expect_err("no host fits")
 }
@@ -78,8 +76,8 @@ fn spread_takes_the_emptiest_and_pack_the_fullest_that_fits() {
         using(4, 65_000),
     ]);
     let r = request(2_048);
-    assert_eq!(FilterScheduler::spread().place(&r, &c).unwrap().host, id(2));
-    assert_eq!(FilterScheduler::pack().place(&r, &c).unwrap().host, id(3));
+    assert_eq!(FleetScheduler::spread().place(&r, &c).unwrap().host, id(2));
+    assert_eq!(FleetScheduler::pack().place(&r, &c).unwrap().host, id(3));
 }
 
 #[test]
@@ -87,7 +85,7 @@ fn placement_carries_what_must_be_committed() {
     let c = cloud([using(7, 1_000)]);
     let mut r = request(2_048);
     r.anti_affinity_group = Some("db".into());
-    let placed = FilterScheduler::default().place(&r, &c).unwrap();
+    let placed = FleetScheduler::default().place(&r, &c).unwrap();
     assert_eq!((placed.host, placed.ledger_revision), (id(7), 7));
     assert_eq!(
         placed.ledger_after,
@@ -105,13 +103,12 @@ fn placement_carries_what_must_be_committed() {
         (placed.ledger_after.servers, placed.ledger_after.groups["db"]),
         (1, 1)
     );
-    let Verdict::Fit { score, parts } = &placed.explanation.hosts[0].verdict else {
-        panic!("the chosen host fits")
-    };
-    assert_eq!(
-        (parts[0].weigher.as_str(), parts[0].value),
-        ("free_memory", *score)
-    );
+    let chosen = placed.report.chosen.unwrap();
+    assert_eq!(chosen.host, id(7));
+    let parts: Vec<_> = chosen.parts.iter().map(|part| part.weigher.as_str()).collect();
+    assert_eq!(parts, ["groups", "free"]);
+    let sum: f64 = chosen.parts.iter().map(|part| part.value * part.weight).sum();
+    assert_eq!(chosen.score, sum);
 }
 
 #[test]
@@ -124,7 +121,7 @@ fn equal_hosts_share_the_servers_evenly() {
             ..request(1_024)
         };
         *counts
-            .entry(FilterScheduler::default().place(&r, &c).unwrap().host)
+            .entry(FleetScheduler::default().place(&r, &c).unwrap().host)
             .or_default() += 1;
     }
     assert_eq!(counts.len(), 10, "every host is chosen");
@@ -142,12 +139,14 @@ fn refusal_says_what_is_missing_without_naming_hosts() {
     assert_eq!(reason.code, "placement.no_host");
     assert_eq!(
         reason.message,
-        "no host can run this server: 4 hosts considered: 1 disabled, 1 unreachable, \
-         2 lack memory (need 65000 MiB, best has 41984 MiB)"
+        "no host can run this server: 4 hosts considered: 2 (fewer than 65000 MiB of memory left), \
+         1 (disabled), 1 (unreachable)"
     );
     assert_eq!(
         reason.hint.as_deref(),
-        Some("the nearest host would fit but for enabled: enable a host")
+        Some(
+            "it would fit if you ask for at most 41984 MiB of memory; an operator could open a host that is disabled"
+        )
     );
     assert!(reason.retryable);
 }
@@ -159,15 +158,18 @@ fn hint_names_the_fewest_changes() {
     far.reachable = false;
     let c = cloud([far, using(2, 60_000), using(3, 50_000)]);
     let no_fit = refused(&request(20_000), &c);
-    let nearest = no_fit.explanation.nearest.as_ref().unwrap();
+    let nearest = &no_fit.report.nearest[0];
     assert_eq!(nearest.host, id(3));
     assert_eq!(
-        nearest.misses[0].to_string(),
-        "memory (need 20000 MiB, has 15536 MiB)"
+        nearest.lacks[0].to_string(),
+        "needs 20000 MiB of memory, has 15536"
     );
-    assert_eq!(
-        no_fit.reason().hint.unwrap(),
-        "the nearest host would fit but for memory (need 20000 MiB): choose a flavor with less memory, or add a host"
+    let asked = request(15_536);
+    assert_eq!(FleetScheduler::default().place(&asked, &c).unwrap().host, id(3));
+    let hint = no_fit.reason().hint.unwrap();
+    assert!(
+        hint.starts_with("it would fit if you ask for at most 15536 MiB of memory"),
+        "{hint}"
     );
 }
 
@@ -183,40 +185,49 @@ fn tenants_see_no_host_and_operators_see_them_by_name() {
     let mut labelled = request(1_024);
     labelled.labels.insert("zone".into(), "z9".into());
     let no_fit = refused(&labelled, &cloud([host(1), host(2)]));
-    let operator = no_fit.explanation.operator_text();
-    assert!(
-        operator.contains("rack-1-host-1") && operator.contains("zone=z1"),
-        "{operator}"
+    let operator = no_fit.report.operator_text();
+    assert!(operator.contains("rack-1-host-1"), "{operator}");
+    let tenant = no_fit.report.tenant_text();
+    assert_eq!(
+        tenant,
+        "0 of 2 hosts fit\n  2: label zone=z9 is missing (and nothing else for 2)\n  \
+         it would fit if you: require label zone=z9 no more"
     );
-    let tenant = no_fit.explanation.tenant_text();
-    assert_eq!(tenant, "2 hosts considered: 2 lack a label (need zone=z9)");
-    let json = serde_json::to_string(&no_fit.explanation.for_tenant()).unwrap();
+    let json = serde_json::to_string(&no_fit.report.for_tenants()).unwrap();
     let reason = serde_json::to_string(&no_fit.reason()).unwrap();
-    for text in [json, reason, tenant] {
+    let mut closed = host(1);
+    closed.spec.enabled = false;
+    let closed = refused(&request(1), &cloud([closed])).reason();
+    assert_eq!(
+        closed.hint.as_deref(),
+        Some("an operator could open a host that is disabled")
+    );
+    let closed = serde_json::to_string(&closed).unwrap();
+    for text in [json, reason, tenant, closed] {
         for secret in ["rack-1", "z1", "z2", &id::<Host>(1).to_string()] {
             assert!(!text.contains(secret), "{secret} in {text}");
         }
     }
-    let fits = FilterScheduler::default()
+    let fits = FleetScheduler::default()
         .place(&request(1), &cloud([host(1)]))
         .unwrap()
-        .explanation;
-    assert!(fits.operator_text().contains("rack-1-host-1") && fits.operator_text().contains("fits, score"));
-    assert_eq!(fits.tenant_text(), "1 host considered: 1 fits");
+        .report;
+    assert!(fits.operator_text().contains("chosen: rack-1-host-1, score"));
+    assert_eq!(fits.tenant_text(), "1 of 1 hosts fit");
 }
 
 #[test]
-fn explanations_survive_json() {
+fn reports_survive_json() {
     let c = cloud([host(1), using(2, 65_536)]);
-    for explanation in [
-        FilterScheduler::default()
+    for report in [
+        FleetScheduler::default()
             .place(&request(1_024), &c)
             .unwrap()
-            .explanation,
-        *refused(&request(99_999), &c).explanation,
+            .report,
+        *refused(&request(99_999), &c).report,
     ] {
-        let json = serde_json::to_string(&explanation).unwrap();
-        assert_eq!(serde_json::from_str::<Explanation>(&json).unwrap(), explanation);
+        let json = serde_json::to_string(&report).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
     }
 }
 
@@ -227,13 +238,21 @@ fn only_looks_at_one_host() {
         only: Some(id(2)),
         ..request(1_024)
     };
-    let placed = FilterScheduler::default().place(&asked, &c).unwrap();
-    assert_eq!((placed.host, placed.explanation.considered), (id(2), 1));
+    let placed = FleetScheduler::default().place(&asked, &c).unwrap();
+    assert_eq!((placed.host, placed.report.considered), (id(2), 1));
+    let large = Request {
+        only: Some(id(2)),
+        ..request(10_000)
+    };
+    assert_eq!(
+        refused(&large, &c).reason().message,
+        "no host can run this server: 1 host considered: 1 (fewer than 10000 MiB of memory left)"
+    );
     let unknown = Request {
         only: Some(id(5)),
         ..request(1_024)
     };
-    assert_eq!(refused(&unknown, &c).explanation.considered, 0);
+    assert_eq!(refused(&unknown, &c).report.considered, 0);
 }
 
 #[test]
@@ -257,7 +276,7 @@ fn attack_76_a_host_that_claims_too_much_draws_nothing() {
     for capacity in [million, all] {
         let held = claim(capacity, Some(CAPACITY));
         assert_eq!(held.effective(), host(1).effective(), "cut at the limit");
-        let placed = FilterScheduler::spread()
+        let placed = FleetScheduler::spread()
             .place(&request(2_048), &cloud([held.clone(), using(2, 10_000)]))
             .unwrap();
         assert_eq!(placed.host, id(2), "the emptier by what is believed");
@@ -335,70 +354,56 @@ fn view_of_a_record_takes_its_fields() {
 
 #[derive(Debug)]
 struct EvenName;
-impl Filter for EvenName {
+impl HostFilter for EvenName {
     fn name(&self) -> &'static str {
         "even"
     }
-    fn complaint(&self) -> &'static str {
-        "odd"
-    }
-    fn advice(&self) -> &'static str {
-        "rename a host"
-    }
-    fn check<'a>(&self, _: &'a Request, host: &'a HostView) -> Result<(), Refusal<'a>> {
-        let even = host.name.as_str().ends_with(['0', '2', '4', '6', '8']);
-        if even {
-            Ok(())
-        } else {
-            Err(Refusal {
-                need: Amount::Nothing,
-                have: Amount::Nothing,
-            })
-        }
+    fn check(&self, _: &Demand, host: &View<'_>) -> Result<(), String> {
+        let even = host.machine().name.as_str().ends_with(['0', '2', '4', '6', '8']);
+        if even { Ok(()) } else { Err("odd".to_owned()) }
     }
 }
 #[derive(Debug)]
 struct Number;
-impl Weigher for Number {
+impl HostWeigher for Number {
     fn name(&self) -> &'static str {
         "number"
     }
-    fn weigh(&self, _: &Request, host: &HostView) -> f64 {
-        if host.id == id(8) {
+    fn weigh(&self, _: &Demand, host: &View<'_>) -> f64 {
+        if host.machine().id == id(8) {
             f64::NAN
         } else {
-            host.ledger_revision as f64 / 10.0
+            let name = host.machine().name.as_str();
+            name.rsplit('-').next().unwrap().parse::<f64>().unwrap() / 10.0
         }
     }
 }
 
 #[test]
 fn own_filters_and_weighers_join_in() {
-    let s = FilterScheduler::any()
-        .with_filter(EvenName)
-        .with_weigher(Number, 1.0);
-    let placed = s.place(&request(1_024), &cloud((1..=9).map(host))).unwrap();
+    let with = |weight| {
+        let policy = Policy::any().with_filter(EvenName).with_weigher(Number, weight);
+        FleetScheduler::new(policy)
+    };
+    let placed = with(1.0)
+        .place(&request(1_024), &cloud((1..=9).map(host)))
+        .unwrap();
     assert_eq!(placed.host, id(6), "8 weighs no number, odd ones are refused");
-    assert_eq!(
-        placed.explanation.tenant_text(),
-        "9 hosts considered: 4 fit, 5 odd"
-    );
-    let turned = FilterScheduler::any()
-        .with_filter(EvenName)
-        .with_weigher(Number, -1.0);
+    assert_eq!(placed.report.summary(), "9 hosts considered: 4 fit, 5 (even)");
     let c = cloud((1..=7).map(host));
-    assert_eq!(turned.place(&request(1_024), &c).unwrap().host, id(2));
+    assert_eq!(with(-1.0).place(&request(1_024), &c).unwrap().host, id(2));
 }
 
 #[test]
 fn ten_thousand_hosts_are_explained_in_few_words() {
     let c = cloud((0..10_000).map(|n| using(n, 60_000 + n % 5_000)));
-    let no_fit = refused(&request(60_000), &c);
-    assert_eq!(no_fit.explanation.considered, 10_000);
-    assert_eq!(
-        (no_fit.explanation.hosts.len(), no_fit.explanation.omitted),
-        (50, 9_950)
-    );
-    assert!(serde_json::to_string(&no_fit.explanation).unwrap().len() < 16_384);
-    assert_eq!(no_fit.explanation.rejected[0].best.as_deref(), Some("5536 MiB"));
+    let refused = *refused(&request(60_000), &c).report;
+    let mut grouped = request(1_000);
+    grouped.anti_affinity_group = Some("g".into());
+    let placed = FleetScheduler::default().place(&grouped, &c).unwrap().report;
+    assert_eq!((placed.fitting, placed.compared.len()), (9_074, 7));
+    for report in [refused, placed] {
+        assert_eq!(report.considered, 10_000);
+        assert!(serde_json::to_string(&report).unwrap().len() < 4_096);
+    }
 }

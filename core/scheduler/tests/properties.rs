@@ -7,9 +7,8 @@ use proptest::prelude::*;
 use skyloom_model::{
     HostFacts, HostId, HostLedger, HostSpec, Id, Ids, ManualClock, Name, Resources, SeededIds, ServerId,
 };
-use skyloom_scheduler::{
-    BuiltinFilter, Filter, FilterScheduler, HostView, Inventory, Request, Scheduler, Verdict, claim, release,
-};
+use skyloom_scheduler::fleet::{Demand, Fleet, Machine, Policy, Report};
+use skyloom_scheduler::{FleetScheduler, HostView, Inventory, Request, Scheduler, claim, release};
 
 fn id<K: ?Sized>(seed: u64) -> Id<K> {
     Id::from_uuid(SeededIds::new(ManualClock::new(), seed).uuid())
@@ -95,62 +94,44 @@ fn cloud() -> impl Strategy<Value = Inventory> {
     prop::collection::vec(host(), 0..60).prop_map(|hosts| hosts.into_iter().collect())
 }
 
-fn scheduler() -> impl Strategy<Value = FilterScheduler> {
-    (
-        prop::sample::select(vec![
-            FilterScheduler::spread(),
-            FilterScheduler::pack(),
-            FilterScheduler::any(),
-        ]),
-        0_usize..60,
-    )
-        .prop_map(|(scheduler, kept)| scheduler.keep_verdicts(kept))
+fn policy() -> impl Strategy<Value = Policy> {
+    prop::sample::select(vec![Policy::spread(), Policy::pack(), Policy::any()])
 }
 
-/// The host, changed so that one filter has nothing to refuse any more.
-fn cured(filter: BuiltinFilter, request: &Request, host: &HostView) -> (Request, HostView) {
-    let (mut request, mut host) = (request.clone(), host.clone());
-    match filter {
-        BuiltinFilter::Enabled => host.spec.enabled = true,
-        BuiltinFilter::Reachable => host.reachable = true,
-        BuiltinFilter::Reported => {
-            host.facts = Some(HostFacts {
-                capacity: Resources::default(),
-                architecture: String::new(),
-                hypervisor: String::new(),
-                hypervisor_version: String::new(),
-                accelerator: String::new(),
-                accelerator_reason: String::new(),
-                traits: vec![],
-            });
-        }
-        BuiltinFilter::NotExcluded => {
-            request.exclude.remove(&host.id);
-        }
-        BuiltinFilter::Architecture => {
-            request.architecture = host.facts.as_ref().unwrap().architecture.clone()
-        }
-        BuiltinFilter::Hypervisor => request.hypervisor = None,
-        BuiltinFilter::Traits => request.traits.clear(),
-        BuiltinFilter::Labels => request.labels.clear(),
-        BuiltinFilter::AntiAffinity => request.anti_affinity_group = None,
-        BuiltinFilter::Cpu => request.resources.vcpus = host.free().vcpus,
-        BuiltinFilter::Memory => request.resources.memory_mib = host.free().memory_mib,
-        BuiltinFilter::Disk => request.resources.disk_gib = host.free().disk_gib,
+/// Whether a host can take a server, reckoned apart from the fleet.
+fn fits(r: &Request, h: &HostView) -> bool {
+    let (free, asked) = (h.free(), r.resources);
+    h.spec.enabled
+        && h.reachable
+        && r.only.is_none_or(|only| only == h.id)
+        && !r.exclude.contains(&h.id)
+        && h.facts.as_ref().is_some_and(|facts| {
+            facts.architecture == r.architecture
+                && r.hypervisor.as_ref().is_none_or(|v| *v == facts.hypervisor)
+                && r.traits.iter().all(|t| facts.traits.contains(t))
+        })
+        && r.labels.iter().all(|(k, v)| h.labels.get(k) == Some(v))
+        && r.anti_affinity_group
+            .as_ref()
+            .is_none_or(|g| h.ledger.groups.get(g).copied().unwrap_or(0) == 0)
+        && asked.vcpus <= free.vcpus
+        && asked.memory_mib <= free.memory_mib
+        && asked.disk_gib <= free.disk_gib
+}
+
+fn report(s: &FleetScheduler, r: &Request, c: &Inventory) -> Report {
+    match s.place(r, c) {
+        Ok(placed) => placed.report,
+        Err(no_fit) => *no_fit.report,
     }
-    (request, host)
-}
-
-fn builtin(name: &str) -> BuiltinFilter {
-    BuiltinFilter::ALL.into_iter().find(|f| f.name() == name).unwrap()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn placement_fulfils_every_condition_and_never_overcommits(s in scheduler(), r in request(), c in cloud()) {
-        let Ok(placed) = s.place(&r, &c) else { return Ok(()) };
+    fn placement_fulfils_every_condition_and_never_overcommits(p in policy(), r in request(), c in cloud()) {
+        let Ok(placed) = FleetScheduler::new(p).place(&r, &c) else { return Ok(()) };
         let host = c.get(placed.host).unwrap();
         let facts = host.facts.as_ref().unwrap();
         prop_assert!(host.spec.enabled && host.reachable);
@@ -184,94 +165,89 @@ proptest! {
     }
 
     #[test]
-    fn same_arguments_same_answer(s in scheduler(), r in request(), hosts in prop::collection::vec(host(), 0..40)) {
+    fn same_arguments_same_answer(p in policy(), r in request(), hosts in prop::collection::vec(host(), 0..40)) {
         // Names are unique, so that a later host replaces an earlier one of the same id in either order.
         let unique: BTreeMap<HostId, HostView> = hosts.into_iter().map(|h| (h.id, h)).collect();
         let forwards: Inventory = unique.values().cloned().collect();
         let mut backwards = Inventory::new();
         unique.values().rev().cloned().for_each(|h| backwards.insert(h));
+        let s = FleetScheduler::new(p);
         prop_assert_eq!(s.place(&r, &forwards), s.place(&r, &backwards));
     }
 
     #[test]
-    fn no_fit_is_true(s in scheduler(), r in request(), c in cloud()) {
-        let fits = |h: &HostView| {
-            r.only.is_none_or(|only| only == h.id) && BuiltinFilter::ALL.iter().all(|f| f.check(&r, h).is_ok())
-        };
-        prop_assert_eq!(s.place(&r, &c).is_ok(), c.hosts().any(|h| fits(h)));
+    fn no_fit_is_true(p in policy(), r in request(), c in cloud()) {
+        prop_assert_eq!(FleetScheduler::new(p).place(&r, &c).is_ok(), c.hosts().any(|h| fits(&r, h)));
     }
 
     #[test]
-    fn explanations_add_up_and_are_bounded(r in request(), c in cloud(), kept in 0_usize..60) {
-        let s = FilterScheduler::spread().keep_verdicts(kept);
-        let explanation = match s.place(&r, &c) {
-            Ok(placed) => {
-                if let Some(first) = placed.explanation.hosts.first() {
-                    prop_assert_eq!(first.host, placed.host, "the chosen one comes first");
+    fn an_inventory_that_changes_is_one_that_was_so_from_the_beginning(
+        p in policy(), r in request(), before in prop::collection::vec(host(), 0..30), after in prop::collection::vec(host(), 0..30),
+    ) {
+        let after: BTreeMap<HostId, HostView> = after.into_iter().map(|h| (h.id, h)).collect();
+        let mut changed: Inventory = before.iter().cloned().collect();
+        for old in &before {
+            match after.get(&old.id) {
+                // Only its ledger.
+                Some(new) if old.ledger_revision % 2 == 0 => {
+                    changed.insert(HostView { ledger: old.ledger.clone(), ledger_revision: 1, ..new.clone() });
+                    prop_assert!(changed.set_ledger(old.id, new.ledger.clone(), new.ledger_revision));
                 }
-                placed.explanation
+                Some(_) => {}
+                None => changed.remove(old.id),
             }
-            Err(no_fit) => {
-                prop_assert_eq!(no_fit.explanation.fitting, 0);
-                *no_fit.explanation
-            }
-        };
-        let rejected: u64 = explanation.rejected.iter().map(|r| r.hosts).sum();
-        prop_assert_eq!(explanation.fitting + rejected, explanation.considered);
-        let expected = match r.only { Some(only) => usize::from(c.get(only).is_some()), None => c.len() };
-        prop_assert_eq!(explanation.considered, expected as u64);
-        prop_assert_eq!(explanation.hosts.len(), kept.min(expected));
-        prop_assert_eq!(explanation.hosts.len() as u64 + explanation.omitted, explanation.considered);
-        let unique: BTreeSet<HostId> = explanation.hosts.iter().map(|h| h.host).collect();
-        prop_assert_eq!(unique.len(), explanation.hosts.len());
-        // Every outcome is shown before any is shown twice.
-        let kinds = explanation.rejected.len() + usize::from(explanation.fitting > 0);
-        let shown: BTreeSet<_> = explanation.hosts.iter().map(|h| match &h.verdict {
-            Verdict::Fit { .. } => "fit",
-            Verdict::Rejected(miss) => builtin(&miss.filter).name(),
-        }).collect();
-        prop_assert_eq!(shown.len(), kinds.min(kept));
+        }
+        changed.extend(after.values().cloned());
+        let fresh: Inventory = after.into_values().collect();
+        let s = FleetScheduler::new(p);
+        prop_assert_eq!(s.place(&r, &changed), s.place(&r, &fresh));
     }
 
     #[test]
-    fn every_rejection_is_true(r in request(), c in cloud()) {
-        let explanation = match FilterScheduler::spread().keep_verdicts(100).place(&r, &c) {
-            Ok(placed) => placed.explanation,
-            Err(no_fit) => *no_fit.explanation,
-        };
-        for verdict in &explanation.hosts {
-            let host = c.get(verdict.host).unwrap();
-            let failing: Vec<BuiltinFilter> =
-                BuiltinFilter::ALL.into_iter().filter(|f| f.check(&r, host).is_err()).collect();
-            match &verdict.verdict {
-                Verdict::Fit { .. } => prop_assert_eq!(failing, vec![]),
-                Verdict::Rejected(miss) => {
-                    let filter = builtin(&miss.filter);
-                    prop_assert_eq!(failing.first(), Some(&filter), "the first filter that refuses is named");
-                    let (r, host) = cured(filter, &r, host);
-                    prop_assert!(filter.check(&r, &host).is_ok(), "without that it passes: {}", miss);
-                }
-            }
+    fn reports_are_true_and_add_up(p in policy(), r in request(), c in cloud()) {
+        let report = report(&FleetScheduler::new(p), &r, &c);
+        let asked = c.hosts().filter(|h| r.only.is_none_or(|only| only == h.id));
+        prop_assert_eq!(report.considered, asked.count() as u64);
+        prop_assert_eq!(report.fitting, c.hosts().filter(|h| fits(&r, h)).count() as u64);
+        let fallen: u64 = report.fallen.iter().map(|f| f.hosts).sum();
+        prop_assert_eq!(report.fitting + fallen, report.considered);
+        for refused in &report.nearest {
+            prop_assert!(!refused.lacks.is_empty() && !fits(&r, c.get(refused.host).unwrap()));
+        }
+        for scored in report.chosen.iter().chain(&report.compared) {
+            prop_assert!(fits(&r, c.get(scored.host).unwrap()));
+            prop_assert!(scored.score <= report.chosen.as_ref().unwrap().score);
         }
     }
 
     #[test]
-    fn nearest_host_fits_once_its_misses_are_cured(r in request(), c in cloud()) {
-        let Err(no_fit) = FilterScheduler::spread().place(&r, &c) else { return Ok(()) };
-        let Some(nearest) = &no_fit.explanation.nearest else {
-            prop_assert_eq!(no_fit.explanation.considered, 0);
-            return Ok(());
-        };
-        // Without facts there is nothing to reckon with: curing would invent a host.
-        let host = c.get(nearest.host).unwrap();
-        prop_assume!(host.facts.is_some());
-        prop_assert!(!nearest.misses.is_empty() && nearest.advice.len() == nearest.misses.len());
-        let (mut r, mut host) = (r, HostView::clone(host));
-        for miss in &nearest.misses {
-            (r, host) = cured(builtin(&miss.filter), &r, &host);
+    fn what_the_index_counts_is_what_a_look_at_every_host_counts(p in policy(), r in request(), hosts in prop::collection::vec(host(), 0..60)) {
+        let mut fleet = Fleet::new();
+        let unique: BTreeMap<HostId, HostView> = hosts.into_iter().map(|h| (h.id, h)).collect();
+        fleet.upsert(unique.values().map(Machine::of));
+        for host in unique.values() {
+            prop_assert!(fleet.observe(host.id, &host.ledger));
         }
-        let alone: Inventory = [host].into_iter().collect();
-        prop_assert!(FilterScheduler::spread().place(&r, &alone).is_ok());
+        let demand = Demand::of(&r);
+        let (offer, quick) = fleet.decide_with_reasons(&p, &demand);
+        prop_assert_eq!(&offer, &fleet.decide(&p, &demand));
+        let full = fleet.explain(&p, &demand);
+        let counted = |report: &Report| (report.considered, report.fitting, report.fallen.clone(), report.chosen.clone());
+        prop_assert_eq!(counted(&quick), counted(&full));
+        prop_assert_eq!(quick.chosen.map(|chosen| chosen.host), offer.map(|offer| offer.host));
+    }
+
+    #[test]
+    fn the_remedy_of_a_refusal_is_one(r in request(), c in cloud()) {
+        let s = FleetScheduler::default();
+        let Err(no_fit) = s.place(&r, &c) else { return Ok(()) };
+        for remedy in &no_fit.report.for_tenant {
+            let mut demand = Demand::of(&r);
+            for change in &remedy.changes {
+                prop_assert!(change.apply(&mut demand), "{change}");
+            }
+            prop_assert!(c.fleet().decide(s.policy(), &demand).is_some());
+        }
     }
 
     #[test]
@@ -285,7 +261,7 @@ proptest! {
     fn filling_a_cloud_never_overcommits_and_keeps_groups_apart(
         hosts in prop::collection::vec(host(), 1..8), size in resources(8), pack in any::<bool>(),
     ) {
-        let s = if pack { FilterScheduler::pack() } else { FilterScheduler::spread() };
+        let s = if pack { FleetScheduler::pack() } else { FleetScheduler::spread() };
         let mut c: Inventory = hosts.into_iter().map(|h| HostView { ledger: HostLedger::default(), ..h }).collect();
         let mut group: BTreeSet<HostId> = BTreeSet::new();
         for n in 0..60 {

@@ -7,11 +7,10 @@ use std::collections::BTreeSet;
 
 use clouds::{Dice, cloud, demand, host_id, id, policy};
 use proptest::prelude::*;
-use skyloom_model::{HostLedger, Name, Resources};
+use skyloom_model::Name;
 use skyloom_scheduler::fleet::{
     Amounts, Change, Class, Closed, Counterfactual, Demand, Feature, Fleet, Lack, Machine, Policy, Report,
 };
-use skyloom_scheduler::{FilterScheduler, HostView, Inventory, Request, Scheduler};
 
 /// A fleet in which servers have claimed.
 fn busy(hosts: u64, dice: &mut Dice) -> Fleet {
@@ -201,79 +200,4 @@ fn smaller_flavors_that_fit_are_named() {
         fleet.fitting_sizes(&Policy::spread(), &asked, &sizes),
         ["m8", "m16"]
     );
-}
-
-/// The same world for both: an inventory, and a fleet that follows it.
-fn both(hosts: u64, dice: &mut Dice) -> (Inventory, Fleet) {
-    let (mut inventory, mut fleet) = (Inventory::new(), Fleet::new());
-    for number in 0..hosts {
-        let amount = |dice: &mut Dice| Resources {
-            vcpus: dice.below(32) as u32,
-            memory_mib: dice.below(32),
-            disk_gib: dice.below(32),
-        };
-        let mut view = HostView {
-            id: host_id(number),
-            name: Name::new(format!("host-{number}")).unwrap(),
-            spec: skyloom_model::HostSpec::default(),
-            reachable: !dice.once_in(8),
-            facts: (!dice.once_in(8)).then(|| skyloom_model::HostFacts {
-                capacity: amount(dice),
-                architecture: dice.pick(&["a", "b"]).into(),
-                hypervisor: dice.pick(&["h", "i"]).into(),
-                hypervisor_version: "1".into(),
-                accelerator: "fake".into(),
-                accelerator_reason: "test".into(),
-                traits: (0..3)
-                    .filter(|_| dice.once_in(2))
-                    .map(|n| format!("t{n}"))
-                    .collect(),
-            }),
-            labels: [("zone".to_owned(), format!("z{}", dice.below(2)))].into(),
-            ledger: HostLedger {
-                used: amount(dice),
-                servers: 1,
-                ..HostLedger::default()
-            },
-            ledger_revision: number,
-        };
-        view.spec.enabled = !dice.once_in(8);
-        view.spec.reserved.memory_mib = dice.below(4);
-        view.spec.limit = dice.once_in(4).then(|| amount(dice));
-        view.spec.memory_ratio = dice.pick(&[1.0, 2.0, 1.3, f64::NAN]);
-        if dice.once_in(3) {
-            view.ledger.groups.insert("g".into(), dice.below(2) as u32);
-        }
-        fleet.upsert([Machine::of(&view)]);
-        assert!(fleet.observe(view.id, &view.ledger));
-        inventory.insert(view);
-    }
-    (inventory, fleet)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
-
-    #[test]
-    fn fleet_and_filter_scheduler_agree_on_what_fits(seed in any::<u64>(), hosts in 0_u64..40) {
-        let mut dice = Dice(seed);
-        let (inventory, fleet) = both(hosts, &mut dice);
-        for number in 0..30 {
-            let size = Resources { vcpus: dice.below(16) as u32, memory_mib: dice.below(16), disk_gib: dice.below(8) };
-            let mut request = Request::new(id(70_000 + number), size, dice.pick(&["a", "b"]));
-            request.hypervisor = dice.once_in(3).then(|| "h".into());
-            request.traits = (0..2).filter(|_| dice.once_in(2)).map(|n| format!("t{n}")).collect();
-            request.anti_affinity_group = dice.once_in(2).then(|| "g".into());
-            if dice.once_in(2) { request.labels.insert("zone".into(), "z1".into()); }
-            request.only = dice.once_in(6).then(|| host_id(dice.below(hosts + 1)));
-            request.exclude = (0..dice.below(3)).map(|_| host_id(dice.below(hosts + 1))).collect();
-            let old = FilterScheduler::spread().place(&request, &inventory).map(|p| p.host);
-            let new = fleet.decide(&Policy::spread().whole(), &Demand::of(&request)).map(|o| o.host);
-            prop_assert_eq!(old.is_ok(), new.is_some());
-            if let Some(host) = new {
-                let only = Request { only: Some(host), ..request };
-                prop_assert!(FilterScheduler::spread().place(&only, &inventory).is_ok());
-            }
-        }
-    }
 }

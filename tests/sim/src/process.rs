@@ -13,7 +13,7 @@ use skyloom_engine::{Engine, EngineConfig, EngineParts};
 use skyloom_flow::journal::{Journal, MemoryDisk, MemoryJournal};
 use skyloom_image::Limits;
 use skyloom_model::{Clock, Ids, Readiness, SeededIds};
-use skyloom_scheduler::FilterScheduler;
+use skyloom_scheduler::FleetScheduler;
 use skyloom_store::DynBackend;
 use skyloom_store::layer::{Retry, RetryConfig, Timeout, TimeoutConfig};
 use tokio::task::{AbortHandle, JoinSet};
@@ -249,7 +249,7 @@ fn engine(ground: &Ground, name: &str, parts: Parts, ended: Ended) -> impl Futur
         backend: parts.backend,
         flows: work::flows(parts.poison.clone()),
         jobs: work::jobs(jobs, &ground.marks, &parts.poison, None),
-        scheduler: Arc::new(FilterScheduler::default()),
+        scheduler: Arc::new(FleetScheduler::default()),
         clock: parts.clock,
         ids: parts.ids,
         readiness: Readiness::new(),

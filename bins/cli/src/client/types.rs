@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use skyloom_model::{Host, HostId, Image, JobId, JobRecord, OnCrash, Plan, Server, Task, TaskId, Timestamp};
+use skyloom_model::{
+    Host, HostId, Image, JobId, JobRecord, Name, OnCrash, Plan, Server, Task, TaskId, Timestamp,
+};
+use skyloom_scheduler::fleet::Report;
 use uuid::Uuid;
 
 /// One page of a list.
@@ -98,9 +101,28 @@ pub(crate) struct PlacementAnswer {
     /// The task that placed it.
     #[serde(default)]
     pub(crate) task: Option<TaskId>,
-    /// A scheduler's [`skyloom_scheduler::Explanation`], or another scheduler's own.
+    /// A scheduler's [`Report`], or another scheduler's own.
     #[serde(default)]
     pub(crate) placement: Option<Value>,
+}
+
+/// Whether a server would fit.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PlacementExplained {
+    pub(crate) flavor: Name,
+    pub(crate) fits: bool,
+    pub(crate) report: Report,
+    pub(crate) fitting_flavors: Vec<Name>,
+}
+
+/// Where several servers would go.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PlacementTested {
+    pub(crate) flavor: Name,
+    pub(crate) servers: u32,
+    pub(crate) placed: u32,
+    pub(crate) hosts: Vec<Value>,
+    pub(crate) report: Option<Report>,
 }
 
 /// What changed, from `/v1/watch`.

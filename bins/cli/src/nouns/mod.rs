@@ -20,6 +20,7 @@ pub(crate) mod kind;
 pub(crate) mod login;
 mod logs;
 pub(crate) mod network;
+pub(crate) mod placement;
 pub(crate) mod plan;
 pub(crate) mod policy;
 pub(crate) mod port;
@@ -62,6 +63,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result<()> {
         Command::Server(verb) => server::run(app, verb).await,
         Command::Image(verb) => image::run(app, verb).await,
         Command::Flavor(verb) => flavor::run(app, verb).await,
+        Command::Placement(verb) => placement::run(app, verb).await,
         Command::Keypair(verb) => keypair::run(app, verb).await,
         Command::Host(verb) => host::run(app, verb).await,
         Command::Port(verb) => port::run(app, verb).await,

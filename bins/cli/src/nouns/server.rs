@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use reqwest::Method;
 use skyloom_model::{Resource as _, Server};
-use skyloom_scheduler::Explanation;
+use skyloom_scheduler::fleet::Report;
 
 use super::create::{self, CreateArgs};
 use super::server_changes;
@@ -475,12 +475,17 @@ async fn why(app: &App, name: &str) -> Result<()> {
     };
     match &answer.placement {
         None => match &server.status.fault {
-            Some(fault) => text.push_str(&format!("{}\n", clean_lines(&fault.to_string()))),
+            Some(fault) => {
+                text.push_str(&format!("{}\n", clean_lines(&fault.to_string())));
+                if let Some(hint) = &fault.hint {
+                    text.push_str(&format!("hint: {}\n", clean_lines(hint)));
+                }
+            }
             None => text.push_str("nothing is recorded of how its host was chosen\n"),
         },
-        Some(placement) => match serde_json::from_value::<Explanation>(placement.clone()) {
-            Ok(explanation) => {
-                text.push_str(&clean_lines(&explanation.operator_text()));
+        Some(placement) => match serde_json::from_value::<Report>(placement.clone()) {
+            Ok(report) => {
+                text.push_str(&clean_lines(&report.text()));
                 text.push('\n');
             }
             Err(_) => text.push_str(&out::to_yaml(placement)),

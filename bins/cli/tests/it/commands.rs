@@ -156,12 +156,12 @@ async fn console_placement_and_kinds_are_printed() {
     let stub = Stub::furnished().await;
     let of = |what: &str| format!("GET /v1/servers/{}/{what}", id(1));
     stub.on(&of("console"), Reply::Text(200, "boot\r\nlogin:".into()));
-    let rejected = json!({"filter": "memory", "complaint": "lack memory", "hosts": 1, "need": "4096 MiB", "best": "10 MiB"});
-    for placement in [
-        json!({"considered": 2, "fitting": 1, "omitted": 0, "rejected": [rejected]}),
-        json!({"own": ["words"]}),
-        Value::Null,
-    ] {
+    let report = json!({
+        "considered": 2, "fitting": 1, "chosen": null, "compared": [], "nearest": [],
+        "fallen": [{"reason": "fewer than 4096 MiB of memory left", "hosts": 1, "alone": 1}],
+        "for_tenant": [], "for_operator": [],
+    });
+    for placement in [report, json!({"own": ["words"]}), Value::Null] {
         stub.on(
             &of("placement"),
             Reply::Json(200, json!({"task": null, "placement": placement})),
@@ -183,19 +183,20 @@ async fn console_placement_and_kinds_are_printed() {
     assert_eq!(
         why,
         [
-            "web-1 is on host-a\n2 hosts considered: 1 fits, 1 lack memory (need 4096 MiB, best has 10 MiB)\n",
+            "web-1 is on host-a\n1 of 2 hosts fit\n  1: fewer than 4096 MiB of memory left\n",
             "web-1 is on host-a\nown:\n  - words\n",
             "web-1 is on host-a\nnothing is recorded of how its host was chosen\n",
         ]
     );
     let mut homeless = server(1, "web-1");
     homeless["status"]["placement"] = Value::Null;
-    homeless["status"]["fault"] = json!({"code": "placement.no_host", "message": "no host has room"});
+    homeless["status"]["fault"] =
+        json!({"code": "placement.no_host", "message": "no host has room", "hint": "ask for less"});
     stub.put("servers", vec![homeless]);
     let none = run(&stub, &["server", "why", "web-1"]).await.code(0).out;
     assert_eq!(
         none,
-        "web-1 is on no host\nno host has room [placement.no_host]\n"
+        "web-1 is on no host\nno host has room [placement.no_host]\nhint: ask for less\n"
     );
     let why = run(&stub, &["server", "why", "web-1", "-o", "json"])
         .await
@@ -348,4 +349,60 @@ async fn a_lost_answer_is_asked_for_again_with_the_same_key() {
     let (run, (key, again)) = tokio::join!(child, server);
     assert_eq!(run.code(0).out, "shop\n");
     assert_eq!(key, again);
+}
+
+#[tokio::test]
+async fn questions_about_placement_are_asked_and_printed() {
+    let stub = Stub::furnished().await;
+    let of = |verb: &str| format!("GET /v1/placement/{verb}");
+    let report = json!({
+        "considered": 2, "fitting": 0, "chosen": null, "compared": [], "nearest": [],
+        "fallen": [{"reason": "disabled", "hosts": 2, "alone": 2}], "for_tenant": [], "for_operator": [],
+    });
+    let explained = json!({"flavor": "large", "fits": false, "report": report, "fitting_flavors": ["small"]});
+    stub.on(&of("explain"), Reply::Json(200, explained));
+    let forecast = json!({"flavor": "large", "servers": 3, "hosts": 2, "by_label": {"a": 2, "b": 1}});
+    stub.on(
+        &of("forecast"),
+        Reply::Json(200, json!({"items": [forecast], "next": null})),
+    );
+    let share = json!({"host": id(9), "name": "host-a", "servers": 2});
+    let tested = json!({"flavor": "large", "servers": 3, "placed": 2, "hosts": [share], "report": report});
+    stub.on(&of("test"), Reply::Json(200, tested));
+    let asked = [
+        "placement",
+        "explain",
+        "large",
+        "--host-label",
+        "zone=a",
+        "--host-label",
+        "rack=b",
+        "--group",
+        "web",
+    ];
+    assert_eq!(
+        run(&stub, &asked).await.code(0).out,
+        "a server of large does not fit\n0 of 2 hosts fit\n  2: disabled (and nothing else for 2)\nflavors that fit: small\n"
+    );
+    assert_eq!(
+        stub.seen(&of("explain"))[0].query,
+        "host_labels=zone%3Da%2Crack%3Db&flavor=large&anti_affinity_group=web"
+    );
+    let counted = run(&stub, &["placement", "forecast", "--by", "zone"])
+        .await
+        .code(0)
+        .out;
+    assert!(counted.contains("a 2, b 1"), "{counted}");
+    assert_eq!(stub.seen(&of("forecast"))[0].query, "by=zone");
+    let placed = run(&stub, &["placement", "test", "large", "--count", "3"])
+        .await
+        .code(0)
+        .out;
+    for part in [
+        "2 of 3 servers of large fit\n",
+        "host-a",
+        "\nnot one more: 0 of 2 hosts fit\n",
+    ] {
+        assert!(placed.contains(part), "{placed}");
+    }
 }

@@ -18,7 +18,8 @@ fn preview(plan: Value) -> Value {
         "subject": {"kind": "servers", "id": id(1), "name": "web-1"},
         "steps": [step("disk.root", "make the root disk", json!([])),
             step("vm.start", "start the virtual machine", json!(["disk.root"]))],
-        "placement": {"considered": 3, "fitting": 2, "rejected": [], "hosts": [], "omitted": 3},
+        "placement": {"considered": 3, "fitting": 2, "fallen": [], "chosen": null, "compared": [], "nearest": [],
+            "for_tenant": [], "for_operator": []},
         "reservation": {"resources": size(1), "host": {"name": "host-a", "capacity": size(8),
             "used_before": size(0), "used_after": size(1), "nearly_full": ["95 % of its disk would be taken"]}},
         "changes": [{"change": "created", "kind": "servers", "id": null, "name": "web-1"},
@@ -56,7 +57,7 @@ async fn a_dry_run_prints_the_plan_and_how_to_apply_it() {
              Room\n  1 vCPU, 1 GiB, 10 GiB disk\n  \
              on host-a: then 1 of 8 vCPU, 1 GiB of 8 GiB, 10 of 80 GiB disk are taken\n  \
              nearly full: 95 % of its disk would be taken\n\n\
-             Why there\n  3 hosts considered: 2 fit\n    and 3 more\n\n\
+             Why there\n  2 of 3 hosts fit\n\n\
              Records\n  make    servers   web-1\n  change  ledgers   {HOST}\n\n\
              Then\n  the next best host is tried\n\n\
              Risks\n  the step vm.start is risky\n"

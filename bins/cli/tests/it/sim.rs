@@ -40,7 +40,7 @@ async fn a_day_is_told_and_summed_up() {
     for part in [
         "08:01:00.000 > create 3 × m1.medium as web-{n}\n",
         "server.create failed: web-",
-        "2 lack memory",
+        "2 (fewer than ",
         "hint: ",
         "= create: 3 asked, 2 done, 1 failed; from request to active p50 ",
         "> power loss of n2 for 1m\n",

@@ -27,6 +27,7 @@ use skyloom_cloud::Preview;
     components(schemas(Problem, Preview)),
     tags(
         (name = "servers", description = "Virtual machines."),
+        (name = "placement", description = "Whether servers that are not made would fit, why, and how many."),
         (name = "flavors", description = "Sizes of servers."),
         (name = "images", description = "What root disks are made from."),
         (name = "keypairs", description = "Public SSH keys."),

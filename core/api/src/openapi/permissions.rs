@@ -26,7 +26,7 @@ fn needed(operation: &str) -> Option<&'static str> {
         // Beside it each server takes what the action takes.
         "batch_servers" => "server:batch",
         "get_server_console" | "get_server_rescue_report" => "server:console",
-        "get_server_placement" => "server:placement",
+        "get_server_placement" | "explain_placement" => "server:placement",
         "list_flavors" | "get_flavor" => "flavor:read",
         "create_flavor" => "flavor:create",
         "delete_flavor" => "flavor:delete",
@@ -69,7 +69,7 @@ fn needed(operation: &str) -> Option<&'static str> {
             "security-group:update"
         }
         "delete_security_group" => "security-group:delete",
-        "list_hosts" | "get_host" => "host:read",
+        "list_hosts" | "get_host" | "forecast_placement" | "test_placement" => "host:read",
         "create_host" => "host:create",
         "patch_host" => "host:update",
         "delete_host" => "host:delete",

@@ -11,6 +11,7 @@ mod images;
 mod keypairs;
 pub(crate) mod kinds;
 mod networks;
+mod placement;
 mod plans;
 mod ports;
 mod projects;
@@ -44,6 +45,7 @@ pub(crate) fn timed() -> OpenApiRouter<AppState> {
         .merge(server_actions::router())
         .merge(server_changes::router())
         .merge(rescue::router())
+        .merge(placement::router())
         .merge(flavors::router())
         .merge(images::router())
         .merge(keypairs::router())

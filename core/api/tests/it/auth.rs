@@ -137,7 +137,12 @@ async fn readers_read_and_members_do_not_operate() {
     let reader = api.token(Role::Reader { project: api.project }).await;
     let member = api.member().await;
     // Whoever may not know of something is told that there is none: so it is with all of one host, and never with all of a kind.
-    let operators = ["/v1/hosts", "/v1/hold"];
+    let operators = [
+        "/v1/hosts",
+        "/v1/hold",
+        "/v1/placement/forecast",
+        "/v1/placement/test",
+    ];
     // What of identity each role may is in the matrix.
     let of_identity = |path: &str| {
         let kinds = [

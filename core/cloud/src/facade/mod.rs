@@ -23,6 +23,7 @@ mod networks;
 mod once;
 mod orders;
 mod placement;
+mod placement_questions;
 mod plans;
 mod plugging;
 mod port_plugs;
@@ -62,7 +63,7 @@ use std::time::Duration;
 use skyloom_flow::FlowRegistry;
 use skyloom_identity::{AuditSink, Directory, Limits, Rights, Snapshot};
 use skyloom_model::{Clock, Ids};
-use skyloom_scheduler::{FilterScheduler, Scheduler};
+use skyloom_scheduler::{FleetScheduler, Scheduler};
 use skyloom_store::DynBackend;
 
 use self::admission::Admission;
@@ -127,7 +128,7 @@ impl Cloud {
         let admission = Admission::new(TaskLimits::default(), parts.clock.clone());
         let planner = Planner {
             flows: cloud_flows(),
-            scheduler: Arc::new(FilterScheduler::default()),
+            scheduler: Arc::new(FleetScheduler::default()),
         };
         let archive = Archive::within(parts.backend.clone(), parts.clock.clone());
         Self {

@@ -43,6 +43,7 @@ pub use params::{
 };
 pub(crate) use port_attach::{PlugParams, ServerAttachPort, ServerDetachPort};
 pub(crate) use port_rewire::RewireParams;
+pub(crate) use server_create::group_of;
 pub use server_create::{NETWORKS, ServerCreate};
 pub use server_delete::ServerDelete;
 pub use server_hold::{ServerHold, ServerResetState};

@@ -11,6 +11,7 @@ use skyloom_model::{
     Scope, Server, StageOutcome, Task, TaskEnd, paths,
 };
 use skyloom_scheduler::Request;
+use skyloom_scheduler::fleet::Report;
 use skyloom_store::{Guard, Key, Revision, Txn, Value as Document};
 
 use super::definition::{applied, definition};
@@ -184,8 +185,7 @@ fn on_a_host(task: &Task, cx: &PlanContext<'_>, tried: BTreeSet<HostId>) -> Resu
         document(&placed.claim)?,
     );
     let changes = cx.records.put(changes, &at, &server)?;
-    let explanation = serde_json::to_value(&placed.explanation)
-        .map_err(|e| Reason::new("placement.unencodable", e.to_string()))?;
+    let report = told(&placed.report)?;
     let lend = if server.spec.config_drive {
         vec![(project, server.id(), placed.host)]
     } else {
@@ -198,7 +198,7 @@ fn on_a_host(task: &Task, cx: &PlanContext<'_>, tried: BTreeSet<HostId>) -> Resu
             format!("host-{attempt}")
         },
         jobs: jobs(task, cx, &server, &params, attempt)?,
-        placement: Some(explanation),
+        placement: Some(report),
         changes,
         generation: server.meta.generation,
         lend,
@@ -207,6 +207,11 @@ fn on_a_host(task: &Task, cx: &PlanContext<'_>, tried: BTreeSet<HostId>) -> Resu
 
 fn document<T: serde::Serialize>(value: &T) -> Result<Document, Reason> {
     Document::json(value).map_err(|e| Reason::new("record.unencodable", skyloom_model::report(&e)))
+}
+
+/// A decision's report as it stands in the plan.
+pub(super) fn told(report: &Report) -> Result<Value, Reason> {
+    serde_json::to_value(report).map_err(|e| Reason::new("placement.unencodable", e.to_string()))
 }
 
 fn request(server: &Server, params: &CreateParams, scope: Scope, exclude: BTreeSet<HostId>) -> Request {
@@ -232,8 +237,13 @@ fn request(server: &Server, params: &CreateParams, scope: Scope, exclude: BTreeS
         .spec
         .anti_affinity_group
         .as_ref()
-        .map(|g| format!("{scope}:{g}"));
+        .map(|g| group_of(scope, g));
     request
+}
+
+/// A group's name in ledgers.
+pub(crate) fn group_of(scope: Scope, group: &str) -> String {
+    format!("{scope}:{group}")
 }
 
 /// The jobs of the `attempt`th host; job names are unique over all stages.

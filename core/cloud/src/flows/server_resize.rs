@@ -18,11 +18,13 @@ use skyloom_model::{
     Claim, FlavorRef, JobId, JobSpec, Lifecycle, Place, PowerState, Reason, Resource as _, Server, ServerId,
     Task, TaskEnd,
 };
-use skyloom_scheduler::Request;
+use skyloom_scheduler::fleet::Report;
+use skyloom_scheduler::{NoFit, Request};
 use skyloom_store::{Guard, Key, Revision, Txn};
 
 use super::definition::{definition, root};
 use super::records::{claim_key, give_back, ledger_key, quota_reads, server_reads, size_claim, subject_key};
+use super::server_create::told;
 use super::server_power::{beside, planned, settled, start, started};
 use super::server_rescue::halt;
 use super::{Outputs, Step, StopParams, params};
@@ -73,7 +75,7 @@ impl TaskFlow for ServerResize {
         let how: ResizeParams = params(task)?;
         let server: Server = cx.records.need(&subject_key(task)?)?;
         let former = with_flavor(&server, former(&server)?);
-        let claimed = claimed(&server, &how.architecture, cx)?;
+        let (claimed, report) = claimed(&server, &how.architecture, cx)?;
         let mut planned = planned(task, cx, |server, place| {
             let mut jobs = switched(task, cx, (&former, server), place, how.stop)?;
             let disk_of = |server: &Server| server.spec.flavor.spec.resources.disk_gib;
@@ -91,6 +93,7 @@ impl TaskFlow for ServerResize {
             Ok(jobs)
         })?;
         planned.changes = planned.changes.and(claimed);
+        planned.placement = Some(told(&report)?);
         Ok(planned)
     }
 
@@ -216,8 +219,8 @@ fn take_back(server: &mut Server, grown: bool) {
     }
 }
 
-/// What the plan's commit takes of the host: what the new flavor has more than the server's claim.
-fn claimed(server: &Server, architecture: &str, cx: &PlanContext<'_>) -> Result<Txn, Refusal> {
+/// What the plan's commit takes of the host (what the new flavor has more than the server's claim), and why it can.
+fn claimed(server: &Server, architecture: &str, cx: &PlanContext<'_>) -> Result<(Txn, Report), Refusal> {
     let Some(placement) = &server.status.placement else {
         return Err(Reason::new("server.not_placed", "the server is on no host").into());
     };
@@ -231,7 +234,7 @@ fn claimed(server: &Server, architecture: &str, cx: &PlanContext<'_>) -> Result<
     let placed = cx
         .scheduler
         .place(&request, cx.inventory)
-        .map_err(|no| Refusal::Fail(no.reason()))?;
+        .map_err(|no| Refusal::Fail(no_room(&no)))?;
     // It is one server, as before.
     let mut ledger = placed.ledger_after;
     ledger.servers = ledger.servers.saturating_sub(1);
@@ -246,7 +249,18 @@ fn claimed(server: &Server, architecture: &str, cx: &PlanContext<'_>) -> Result<
             Revision(placed.ledger_revision),
         ));
     }
-    Ok(txn.put(ledger_at, ledger))
+    Ok((txn.put(ledger_at, ledger), placed.report))
+}
+
+/// That the host cannot take the difference of the flavors. Names no host.
+fn no_room(no: &NoFit) -> Reason {
+    let message = format!(
+        "the server's host cannot take what the new flavor has more: {}",
+        no.report.summary()
+    );
+    Reason::new("placement.no_host", message)
+        .retryable()
+        .hint("choose another flavor, or make a new server with it: that may be on another host")
 }
 
 /// Off, and made another way.

@@ -27,7 +27,7 @@ use skyloom_model::{
     Protocol, Resource as _, Server, ServerAction, ServerId, SnapshotId, Task, TaskId, TaskState, Timestamp,
     VmObservation, VolumeId, paths,
 };
-use skyloom_scheduler::{FilterScheduler, Scheduler};
+use skyloom_scheduler::{FleetScheduler, Scheduler};
 use skyloom_store::{DynBackend, MemoryConfig, MemoryStore, Txn, Value};
 
 use self::moving::unnumbered;
@@ -37,7 +37,7 @@ use crate::networks::rule;
 use crate::world::{DISK, World, bytes, image, jobs_of, key, server};
 
 /// All cases. A flow without one fails `every_flow_is_tortured`.
-const CASES: [Case; 54] = [
+const CASES: [Case; 57] = [
     case("server.create", "with a config drive, on two hosts", Back::Before),
     case("server.create", "left off, on the only host", Back::Before),
     case("server.create", "with new volumes, on two hosts", Back::Before),
@@ -344,7 +344,7 @@ impl harness::World for CloudWorld {
         Some(Arc::new(self.witness(host)))
     }
     fn scheduler(&self) -> Arc<dyn Scheduler> {
-        Arc::new(FilterScheduler::default())
+        Arc::new(FleetScheduler::default())
     }
     fn ids(&self) -> Arc<dyn Ids> {
         self.world.ids.clone()

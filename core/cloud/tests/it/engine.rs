@@ -14,7 +14,7 @@ use skyloom_image::Limits;
 use skyloom_model::{
     ActiveTask, Clock as _, HostId, JobRecord, JobState, JobWant, Place, Reason, Task, paths,
 };
-use skyloom_scheduler::FilterScheduler;
+use skyloom_scheduler::FleetScheduler;
 use skyloom_store::{
     Grant, LeaseMode, LeaseName, ListOptions, Outcome, Prefix, Revision, Txn, Value, Versioned,
 };
@@ -183,7 +183,7 @@ impl<'w> Engine<'w> {
             backend: world.store.clone(),
             flows: cloud_flows(),
             jobs,
-            scheduler: Arc::new(FilterScheduler::default()),
+            scheduler: Arc::new(FleetScheduler::default()),
             inventory,
             clock: Arc::new(world.clock.clone()),
             ids: world.ids.clone(),

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use skyloom_cloud::{
-    Caller, CreateFlavor, CreateKeypair, CreateServer, ErrorKind, NetworkRequest, StopOptions,
+    Caller, CreateFlavor, CreateKeypair, CreateServer, ErrorKind, NetworkRequest, PlacementQuery, StopOptions,
 };
 use skyloom_model::{ImageId, Lifecycle, Resource as _, Secret, ServerId, ServerSecrets, TaskState, paths};
+use skyloom_scheduler::fleet::Lack;
 use skyloom_store::{ListOptions, Prefix, Revision};
 use uuid::Uuid;
 
@@ -478,6 +479,95 @@ async fn without_a_host_the_server_says_why() {
         .unwrap()
         .value;
     assert_eq!(failed.status.lifecycle, Lifecycle::Error);
-    assert_eq!(failed.status.fault.unwrap().code, "placement.no_host");
+    let fault = failed.status.fault.unwrap();
+    assert_eq!(fault.code, "placement.no_host");
+    assert_eq!(fault.message, "no host can run this server: 0 hosts considered");
+    assert_eq!(fault.hint.as_deref(), Some("add a host"));
     assert_eq!(failed.status.activity, None);
+}
+
+#[tokio::test]
+async fn questions_about_placement_are_answered_and_name_hosts_to_nobody_but_operators() {
+    let mut world = World::new();
+    let admin = world.admin().await;
+    let member = world.member(&admin, "shop").await;
+    let image = active_image(&world, &member).await;
+    let host = world.host(&admin, "rack-7").await.to_string();
+    let huge = CreateFlavor {
+        name: "huge".into(),
+        vcpus: 1,
+        memory_mib: 1 << 21,
+        disk_gib: 1,
+        host_labels: BTreeMap::new(),
+    };
+    world.cloud.create_flavor(&admin, huge).await.unwrap();
+    let of = |flavor: &str| PlacementQuery {
+        flavor: Some(flavor.into()),
+        ..PlacementQuery::default()
+    };
+    let tenant = world.cloud.explain_placement(&member, &of("huge")).await.unwrap();
+    assert!(!tenant.fits);
+    let tiny = server("s", image).flavor;
+    let flavors: Vec<&str> = tenant.fitting_flavors.iter().map(|f| f.as_str()).collect();
+    assert!(flavors.contains(&tiny.as_str()) && !flavors.contains(&"huge"));
+    assert_eq!(
+        tenant.report.fallen[0].reason,
+        "fewer than 2097152 MiB of memory left"
+    );
+    assert_eq!(tenant.report.for_tenant.len(), 1, "ask for less memory");
+    let fits = world.cloud.explain_placement(&member, &of(&tiny)).await.unwrap();
+    assert!(fits.fits && fits.fitting_flavors.is_empty());
+    for answer in [&tenant, &fits] {
+        let told = serde_json::to_string(answer).unwrap();
+        assert!(!told.contains(&host) && !told.contains("rack-7"), "{told}");
+    }
+    let operator = world.cloud.explain_placement(&admin, &of("huge")).await.unwrap();
+    assert_eq!(operator.report.nearest[0].name.as_str(), "rack-7");
+    let Lack::Short { have, .. } = operator.report.nearest[0].lacks[0] else {
+        panic!("{:?}", operator.report.nearest)
+    };
+    let half = CreateFlavor {
+        name: "half".into(),
+        vcpus: 1,
+        memory_mib: u64::from(have) / 2,
+        disk_gib: 1,
+        host_labels: BTreeMap::new(),
+    };
+    world.cloud.create_flavor(&admin, half).await.unwrap();
+    let missing = world
+        .cloud
+        .explain_placement(&member, &PlacementQuery::default())
+        .await;
+    assert_eq!(missing.unwrap_err().code(), "flavor.missing");
+
+    let forecast = world
+        .cloud
+        .forecast_placement(&admin, &PlacementQuery::default())
+        .await
+        .unwrap();
+    let counted: BTreeMap<&str, u64> = forecast
+        .iter()
+        .map(|f| (f.flavor.as_str(), f.forecast.servers))
+        .collect();
+    assert_eq!((counted["huge"], counted["half"]), (0, 2));
+    let several = |servers| PlacementQuery {
+        servers: Some(servers),
+        ..of("half")
+    };
+    let tested = world.cloud.test_placement(&admin, &several(3)).await.unwrap();
+    assert_eq!((tested.placed, tested.hosts[0].servers), (2, 2));
+    assert_eq!(tested.report.unwrap().fitting, 0);
+    let one = world.cloud.test_placement(&admin, &several(1)).await.unwrap();
+    assert_eq!((one.placed, one.report), (1, None));
+    for servers in [0, 1001] {
+        let refused = world.cloud.test_placement(&admin, &several(servers)).await;
+        assert_eq!(refused.unwrap_err().code(), "servers.out_of_range");
+    }
+    let ask = world
+        .cloud
+        .forecast_placement(&member, &PlacementQuery::default())
+        .await;
+    assert_eq!(ask.unwrap_err().kind(), ErrorKind::Forbidden);
+    let ask = world.cloud.test_placement(&member, &several(1)).await;
+    assert_eq!(ask.unwrap_err().kind(), ErrorKind::Forbidden);
 }

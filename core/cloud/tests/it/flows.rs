@@ -143,7 +143,7 @@ async fn a_create_that_a_host_cannot_do_goes_to_another() {
         assert!(site.world.documents(below).await.is_empty(), "{below}");
     }
     let explained = plan.placement.unwrap();
-    assert_eq!(explained["rejected"][0]["complaint"], "excluded");
+    assert_eq!(explained["fallen"][0]["reason"], "excluded");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use skyloom_cloud::{
     Caller, Cloud, CloudError, CreateHost, CreateProject, CreateServer, CreateToken, ErrorKind, EventQuery,
-    PatchHost, StopOptions, SweepHost, TaskQuery,
+    PatchHost, PlacementQuery, StopOptions, SweepHost, TaskQuery,
 };
 use skyloom_identity::{
     AuthScope, BuiltIn, Object, PERMISSIONS, Place, Policy, Registry, Rights, RoleId, RoleSpec, RuleSpec,
@@ -65,6 +65,13 @@ macro_rules! call {
     };
 }
 
+fn of_flavor(flavor: FlavorId) -> PlacementQuery {
+    PlacementQuery {
+        flavor: Some(flavor.to_string()),
+        ..PlacementQuery::default()
+    }
+}
+
 /// Each call with the permissions that it takes.
 const CALLS: &[(&[&str], Call)] = &[
     (
@@ -117,6 +124,33 @@ const CALLS: &[(&[&str], Call)] = &[
     (
         &["server:placement"],
         call!(cloud, caller, made, cloud.server_placement(caller, made.server)),
+    ),
+    (
+        &["server:placement", "flavor:read"],
+        call!(
+            cloud,
+            caller,
+            made,
+            cloud.explain_placement(caller, &of_flavor(made.flavor))
+        ),
+    ),
+    (
+        &["host:read", "flavor:read"],
+        call!(
+            cloud,
+            caller,
+            made,
+            cloud.forecast_placement(caller, &of_flavor(made.flavor))
+        ),
+    ),
+    (
+        &["host:read", "flavor:read"],
+        call!(
+            cloud,
+            caller,
+            made,
+            cloud.test_placement(caller, &of_flavor(made.flavor))
+        ),
     ),
     (
         &["flavor:read"],

@@ -103,7 +103,7 @@ async fn a_create_shows_its_steps_host_room_and_records_and_does_nothing() {
         preview.steps
     );
     let placement = preview.placement.as_ref().unwrap();
-    assert_eq!(placement["hosts"][0]["name"], room.name.as_str());
+    assert_eq!(placement["chosen"]["name"], room.name.as_str());
 
     let mut created = changed(&preview, ChangeKind::Created);
     created.sort_unstable();
@@ -474,7 +474,7 @@ async fn every_other_mutation_shows_its_records_and_does_nothing() {
 #[tokio::test]
 async fn a_flow_that_cannot_be_planned_here_is_said() {
     let (mut world, admin, _) = ready().await;
-    let scheduler = std::sync::Arc::new(skyloom_scheduler::FilterScheduler::default());
+    let scheduler = std::sync::Arc::new(skyloom_scheduler::FleetScheduler::default());
     world.cloud = world
         .cloud
         .with_planner(skyloom_flow::FlowRegistry::new(), scheduler);

@@ -17,7 +17,7 @@ use skyloom_flow::journal::NoJournal;
 use skyloom_hypervisor::{FakeOptions, FakeWorld};
 use skyloom_image::Limits;
 use skyloom_model::{Clock, HostId, Ids, Readiness, Reason, SeededIds, paths};
-use skyloom_scheduler::FilterScheduler;
+use skyloom_scheduler::FleetScheduler;
 use skyloom_store::{DynBackend, Key, ListOptions, MemoryConfig, MemoryStore, Prefix, Txn, Value};
 use tempfile::TempDir;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
@@ -80,7 +80,7 @@ impl Site {
                     ..Limits::default()
                 },
             }),
-            scheduler: Arc::new(FilterScheduler::default()),
+            scheduler: Arc::new(FleetScheduler::default()),
             clock: self.clock.clone(),
             ids: self.ids.clone(),
             readiness: Readiness::new(),

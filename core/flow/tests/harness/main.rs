@@ -17,7 +17,7 @@ use skyloom_model::{
     ActiveTask, Actor, Clock, FORMAT, HostId, Id, Ids, JobId, JobSpec, Name, OrderVerb, Place, Priority,
     Progress, Reason, RetryPolicy, Scope, SeededIds, Subject, Task, TaskEnd, TaskId, TaskState, paths,
 };
-use skyloom_scheduler::{FilterScheduler, Scheduler};
+use skyloom_scheduler::{FleetScheduler, Scheduler};
 use skyloom_store::{DynBackend, Key, MemoryConfig, MemoryStore, Txn, Value as Stored};
 
 /// What is wrong with a flow.
@@ -227,7 +227,7 @@ impl World for Workshop {
         None
     }
     fn scheduler(&self) -> Arc<dyn Scheduler> {
-        Arc::new(FilterScheduler::default())
+        Arc::new(FleetScheduler::default())
     }
     fn ids(&self) -> Arc<dyn Ids> {
         self.ids.clone()

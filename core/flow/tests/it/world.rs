@@ -17,7 +17,7 @@ use skyloom_model::{
     ActiveTask, Actor, Clock, FORMAT, Id, Ids, JobId, JobSpec, Name, Place, Progress, Reason, RetryPolicy,
     Scope, SeededIds, StageOutcome, Subject, SystemClock, Task, TaskState, paths,
 };
-use skyloom_scheduler::FilterScheduler;
+use skyloom_scheduler::FleetScheduler;
 use skyloom_store::{
     DynBackend, Key, LeaseName, MemoryConfig, MemoryStore, Outcome, Revision, Txn, Value as Stored, latest,
 };
@@ -360,7 +360,7 @@ impl World {
             backend: self.store.clone(),
             flows: FlowRegistry::new().with(TestFlow),
             jobs,
-            scheduler: Arc::new(FilterScheduler::default()),
+            scheduler: Arc::new(FleetScheduler::default()),
             inventory: inventory.clone(),
             clock: self.clock.clone(),
             ids: self.ids.clone(),

@@ -13,6 +13,7 @@ use super::report::NAMED;
 
 /// Changes that together make the server fit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = PlacementCounterfactual))]
 pub struct Counterfactual {
     /// All of these.
     pub changes: Vec<Change>,
@@ -23,6 +24,7 @@ pub struct Counterfactual {
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "type")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = PlacementChange))]
 pub enum Change {
     /// Require this no more.
     Drop {
@@ -101,6 +103,22 @@ impl Change {
             self,
             Self::Anywhere | Self::Include { .. } | Self::Open { .. } | Self::Admit { .. }
         )
+    }
+
+    /// What it is, without a host's name: for tenants.
+    #[must_use]
+    pub fn classed(&self) -> String {
+        match self {
+            Self::Include { .. } => "exclude fewer hosts".to_owned(),
+            Self::Open { state, .. } => match state {
+                Closed::Disabled | Closed::Maintenance => format!("open a host that is {}", state.name()),
+                Closed::Unreachable | Closed::Unreported => {
+                    format!("look after a host that is {}", state.name())
+                }
+            },
+            Self::Admit { .. } => "keep a host for this tenant too".to_owned(),
+            other => other.to_string(),
+        }
     }
 
     /// Makes the change in a demand; `false` when it is one of the host.

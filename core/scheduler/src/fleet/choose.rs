@@ -85,9 +85,19 @@ impl Fleet {
     /// Chooses a host; `None` says that none fits, [`Fleet::explain`] why.
     #[must_use]
     pub fn decide(&self, policy: &Policy, demand: &Demand) -> Option<Offer> {
-        let places = self.places(demand);
-        let query = Query::new(self, demand, &places)?;
-        self.search(policy, demand, &places, |start, end, visit| {
+        self.compare(policy, demand, &self.places(demand), |_, _| {})
+    }
+
+    /// Decides, and shows each host that was compared with its score.
+    pub(super) fn compare(
+        &self,
+        policy: &Policy,
+        demand: &Demand,
+        places: &[Places<'_>],
+        compared: impl FnMut(usize, f64),
+    ) -> Option<Offer> {
+        let query = Query::new(self, demand, places)?;
+        let visit_range = |start, end, visit: &mut dyn FnMut(usize, bool) -> ControlFlow<()>| {
             if let Some(within) = &query.within {
                 let from = within.partition_point(|at| (*at as usize) < start);
                 let inside = within[from..]
@@ -105,16 +115,23 @@ impl Fleet {
             self.tree.walk(start..end, &|sum| query.may(sum), &mut |at| {
                 visit(at, query.admits(self, demand, at))
             })
-        })
+        };
+        self.search(policy, demand, places, compared, visit_range)
     }
 
     /// The same answer from looking at every host in full, without the index.
     #[must_use]
     pub fn scan(&self, policy: &Policy, demand: &Demand) -> Option<Offer> {
         let places = self.places(demand);
-        self.search(policy, demand, &places, |start, end, visit| {
-            (start..end).try_for_each(|at| visit(at, self.misses(demand, &places, at).is_empty()))
-        })
+        self.search(
+            policy,
+            demand,
+            &places,
+            |_, _| {},
+            |start, end, visit| {
+                (start..end).try_for_each(|at| visit(at, self.misses(demand, &places, at).is_empty()))
+            },
+        )
     }
 
     /// `visit_range` calls its visitor with hosts of a range in order and whether they fit; it may leave out those that do not.
@@ -123,6 +140,7 @@ impl Fleet {
         policy: &Policy,
         demand: &Demand,
         places: &[Places<'_>],
+        mut compared: impl FnMut(usize, f64),
         visit_range: impl Fn(usize, usize, &mut dyn FnMut(usize, bool) -> ControlFlow<()>) -> ControlFlow<()>,
     ) -> Option<Offer> {
         let hosts = self.len();
@@ -161,6 +179,7 @@ impl Fleet {
                     best.until = way.saturating_add(policy.window).saturating_add(1);
                 }
                 let score = self.score(policy, demand, &view);
+                compared(at, score);
                 best.offer(at, score, tie);
                 if best.seen >= policy.candidates {
                     ControlFlow::Break(())

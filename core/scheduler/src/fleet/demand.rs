@@ -35,6 +35,7 @@ pub struct Demand {
 
 /// How a server wants to stand to the members of a group.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct GroupRule {
     /// The group.
     pub group: String,
@@ -49,6 +50,7 @@ pub struct GroupRule {
 /// Near or away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = PlacementStand))]
 pub enum Stand {
     /// Where a member is already. The first member goes anywhere.
     Together,
@@ -62,6 +64,7 @@ pub enum Stand {
 /// What counts as one place.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = PlacementTopology))]
 pub enum Topology {
     /// A host.
     Host,

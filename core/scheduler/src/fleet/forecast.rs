@@ -12,6 +12,7 @@ use super::state::Fleet;
 
 /// How many more.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = PlacementForecast))]
 pub struct Forecast {
     /// Servers in all.
     pub servers: u64,

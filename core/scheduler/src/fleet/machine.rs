@@ -11,9 +11,31 @@ use crate::inventory::times;
 /// How many classes of resources there are: three that all hosts have and five for an operator's own.
 pub const CLASSES: usize = 8;
 
-/// A class of resources.
+/// A class of resources; in JSON its name: `vcpus`, `memory`, `disk`, `own-0` to `own-4`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = PlacementClass, value_type = String))]
 pub struct Class(u8);
+
+impl From<Class> for String {
+    fn from(class: Class) -> Self {
+        match class {
+            Class::VCPUS => "vcpus".to_owned(),
+            Class::MEMORY => "memory".to_owned(),
+            Class::DISK => "disk".to_owned(),
+            Class(own) => format!("own-{}", own - 3),
+        }
+    }
+}
+
+impl TryFrom<String> for Class {
+    type Error = String;
+    fn try_from(name: String) -> Result<Self, String> {
+        Self::all()
+            .find(|class| String::from(*class) == name)
+            .ok_or_else(|| format!("{name} is no class of resources"))
+    }
+}
 
 impl Class {
     /// Virtual CPUs.
@@ -84,6 +106,7 @@ impl Amounts {
 /// What a host is or has, and what a server can ask for or refuse.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = PlacementFeature))]
 pub enum Feature {
     /// CPU architecture.
     Architecture(String),
@@ -112,6 +135,7 @@ impl std::fmt::Display for Feature {
 /// Why a host takes no new servers at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = PlacementClosed))]
 pub enum Closed {
     /// The operator does not want new servers there.
     Disabled,

@@ -4,6 +4,7 @@
 //!  Machine, HostLedger ─> Fleet ── decide(Policy, Demand) ─> Offer ── claim ─> taken, or Conflict: decide again
 //!                           │                                          release <─┘
 //!                           ├── place(demands): a batch, all or as many as fit
+//!                           ├── decide_with_reasons: the same decision, with a Report to keep
 //!                           ├── explain ─> Report: counts, score parts, the fewest changes that would make it fit
 //!                           ├── forecast: how many more, and where
 //!                           └── scan: the same answer as decide, from every host in full
@@ -15,6 +16,7 @@
 //!   [`Policy::whole`] compares all.
 //! * **Truth.** The same fleet, policy and demand give the same answer: no thread, no clock, no order of a map takes part.
 
+mod account;
 mod change;
 mod choose;
 mod demand;
@@ -33,5 +35,5 @@ pub use forecast::Forecast;
 pub use machine::{Amounts, CLASSES, Class, Closed, Feature, Machine};
 pub use policy::{HostFilter, HostWeigher, Policy, Weigh};
 pub use query::Lack;
-pub use report::{Fallen, Refused, Report, Scored};
+pub use report::{Fallen, Refused, Report, ScorePart, Scored};
 pub use state::{Conflict, Fleet, Occupied};

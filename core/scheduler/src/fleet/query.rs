@@ -217,6 +217,46 @@ impl Query {
     }
 }
 
+/// What the index alone says of a host.
+pub(super) enum Glance {
+    /// It can take the server.
+    Fits,
+    /// It is short of this first; whether that is all that it lacks.
+    Short(Lack, bool),
+    /// It lacks what hosts of the same bits lack; whether it is short of something too.
+    Same(Bits, bool),
+    /// It takes a look at the host itself.
+    Unclear,
+}
+
+impl Query {
+    /// What the index says of a host, as [`Fleet::misses`] would.
+    pub(super) fn glance(&self, fleet: &Fleet, at: usize) -> Glance {
+        let leaf = fleet.tree.leaf(at);
+        let known = self.within.is_none()
+            && self.rare_all.is_empty()
+            && self.rare_none.is_empty()
+            && self.one_of.is_empty()
+            && !leaf.bits.has(KEPT)
+            && self.avoid.binary_search(&(at as u32)).is_err();
+        if !known {
+            return Glance::Unclear;
+        }
+        let mut short = Class::all().filter(|class| leaf.free[class.index()] < self.need.of(*class));
+        if !leaf.bits.has_all(&self.all) || leaf.bits.has_any(&self.none) {
+            let asked = self.all.or(&self.none);
+            return Glance::Same(leaf.bits.and(&asked), short.next().is_some());
+        }
+        match short.next() {
+            None => Glance::Fits,
+            Some(class) => {
+                let (need, have) = (self.need.of(class), leaf.free[class.index()]);
+                Glance::Short(Lack::Short { class, need, have }, short.next().is_none())
+            }
+        }
+    }
+}
+
 fn sorted<'a>(fleet: &Fleet, hosts: impl IntoIterator<Item = &'a HostId>) -> Vec<u32> {
     let mut all: Vec<u32> = hosts
         .into_iter()
@@ -230,6 +270,7 @@ fn sorted<'a>(fleet: &Fleet, hosts: impl IntoIterator<Item = &'a HostId>) -> Vec
 /// A condition that a host does not fulfil.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "type")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = PlacementLack))]
 pub enum Lack {
     /// It takes no servers.
     Closed {
@@ -282,11 +323,7 @@ impl Fleet {
     pub(super) fn misses(&self, demand: &Demand, places: &[Places<'_>], at: usize) -> Vec<Lack> {
         let seat = &self.seats[at];
         let machine = &seat.machine;
-        let mut lacks: Vec<Lack> = machine
-            .closed
-            .iter()
-            .map(|state| Lack::Closed { state: *state })
-            .collect();
+        let mut lacks: Vec<Lack> = Vec::new();
         if demand
             .only
             .as_ref()
@@ -294,6 +331,7 @@ impl Fleet {
         {
             lacks.push(Lack::NotAsked);
         }
+        lacks.extend(machine.closed.iter().map(|state| Lack::Closed { state: *state }));
         if demand.exclude.contains(&machine.id) {
             lacks.push(Lack::Excluded);
         }

@@ -7,20 +7,20 @@ use serde::{Deserialize, Serialize};
 use skyloom_model::{HostId, Name, ServerId};
 
 use super::change::{Change, Counterfactual, Fewest, far};
-use super::choose::{View, finite};
+use super::choose::View;
 use super::demand::Demand;
 use super::machine::{Amounts, Class};
 use super::policy::Policy;
 use super::query::{Lack, Places};
 use super::state::Fleet;
-use crate::ScorePart;
 use crate::ranking::Best;
 
 /// How many hosts, and how many changes, a report names.
 pub(super) const NAMED: usize = 8;
 
-/// Why.
+/// Why. Bounded: no list of hosts or changes is longer than eight, and there are no more reasons than what the server asks for.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = PlacementReport))]
 pub struct Report {
     /// All hosts.
     pub considered: u64,
@@ -30,7 +30,9 @@ pub struct Report {
     pub fallen: Vec<Fallen>,
     /// The chosen host, when one fits. For operators.
     pub chosen: Option<Scored>,
-    /// The hosts that lack least. For operators.
+    /// The others that were compared with it, best first. For operators.
+    pub compared: Vec<Scored>,
+    /// When none fits the hosts that lack least, else one of each kind of those that fell. For operators.
     pub nearest: Vec<Refused>,
     /// The fewest changes of the request that make it fit; empty when it fits, or when no change of the request helps.
     pub for_tenant: Vec<Counterfactual>,
@@ -40,6 +42,7 @@ pub struct Report {
 
 /// Hosts that fell for the same reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = PlacementFallen))]
 pub struct Fallen {
     /// What they lack, without a host's own numbers: `trait avx2 is missing`.
     pub reason: String,
@@ -51,6 +54,7 @@ pub struct Fallen {
 
 /// The chosen host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = PlacementScored))]
 pub struct Scored {
     /// Which host.
     pub host: HostId,
@@ -62,8 +66,21 @@ pub struct Scored {
     pub parts: Vec<ScorePart>,
 }
 
+/// One weigher's part of a score.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ScorePart {
+    /// The weigher.
+    pub weigher: String,
+    /// What it said, 0 to 1.
+    pub value: f64,
+    /// How much that counts.
+    pub weight: f64,
+}
+
 /// A host that does not fit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = PlacementRefused))]
 pub struct Refused {
     /// Which host.
     pub host: HostId,
@@ -149,25 +166,22 @@ impl Fleet {
             .sort_by_key(|fallen| std::cmp::Reverse(fallen.hosts));
         report.nearest = nearest
             .into_iter()
-            .map(|(at, lacks)| {
-                let machine = &self.seats[at].machine;
-                Refused {
-                    host: machine.id,
-                    name: machine.name.clone(),
-                    lacks,
-                }
-            })
+            .map(|(at, lacks)| self.refused(at, lacks))
             .collect();
-        report.chosen = self
-            .decide(policy, demand)
-            .and_then(|offer| self.scored(policy, demand, &places, offer.host));
+        (_, report.chosen, report.compared) = self.compared(policy, demand, &places);
         if report.fitting == 0 {
             (report.for_tenant, report.for_operator) = (tenants.told(), operators.told());
         }
         report
     }
 
-    fn lacks(&self, policy: &Policy, demand: &Demand, places: &[Places<'_>], at: usize) -> Vec<Lack> {
+    pub(super) fn lacks(
+        &self,
+        policy: &Policy,
+        demand: &Demand,
+        places: &[Places<'_>],
+        at: usize,
+    ) -> Vec<Lack> {
         let mut lacks = self.misses(demand, places, at);
         let view = View {
             fleet: self,
@@ -183,32 +197,6 @@ impl Fleet {
             }
         }
         lacks
-    }
-
-    fn scored(
-        &self,
-        policy: &Policy,
-        demand: &Demand,
-        places: &[Places<'_>],
-        host: HostId,
-    ) -> Option<Scored> {
-        let at = self.position(host)?;
-        let view = View {
-            fleet: self,
-            at,
-            places,
-        };
-        let part = |(weigher, weight): &(std::sync::Arc<dyn super::HostWeigher>, f64)| ScorePart {
-            weigher: weigher.name().to_owned(),
-            value: finite(weigher.weigh(demand, &view)),
-            weight: *weight,
-        };
-        Some(Scored {
-            host,
-            name: view.machine().name.clone(),
-            score: self.score(policy, demand, &view),
-            parts: policy.weighers.iter().map(part).collect(),
-        })
     }
 
     /// Of other sizes those with which the server would fit.
@@ -279,6 +267,7 @@ impl Report {
     pub fn for_tenants(&self) -> Self {
         Self {
             chosen: None,
+            compared: Vec::new(),
             nearest: Vec::new(),
             for_operator: Vec::new(),
             ..self.clone()
@@ -293,20 +282,32 @@ impl Report {
         text
     }
 
+    /// A paragraph of all that is in it: for whoever it was made for.
+    #[must_use]
+    pub fn text(&self) -> String {
+        if self.chosen.is_none() && self.nearest.is_empty() && self.for_operator.is_empty() {
+            self.tenant_text()
+        } else {
+            self.operator_text()
+        }
+    }
+
     /// A paragraph for operators, with the names of hosts.
     #[must_use]
     pub fn operator_text(&self) -> String {
         let mut text = self.counts();
         // Writing to a string cannot fail.
-        if let Some(Scored {
-            name, score, parts, ..
-        }) = &self.chosen
-        {
-            let _ = write!(text, "\n  chosen: {name}, score {score:.3}");
+        let mut score = |how: &str,
+                         Scored {
+                             name, score, parts, ..
+                         }: &Scored| {
+            let _ = write!(text, "\n  {how}: {name}, score {score:.3}");
             for part in parts {
                 let _ = write!(text, "; {} {:.3} x {}", part.weigher, part.value, part.weight);
             }
-        }
+        };
+        self.chosen.iter().for_each(|chosen| score("chosen", chosen));
+        self.compared.iter().for_each(|other| score("compared", other));
         for refused in &self.nearest {
             let lacks: Vec<String> = refused.lacks.iter().map(ToString::to_string).collect();
             let _ = write!(text, "\n  {}: {}", refused.name, lacks.join("; "));
@@ -314,6 +315,37 @@ impl Report {
         tell(&mut text, "the tenant could", &self.for_tenant);
         tell(&mut text, "an operator could", &self.for_operator);
         text
+    }
+
+    /// One line of what the hosts lack, without anything of single hosts: `4 hosts considered: 3 (disabled), 1 (unreachable)`.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let hosts = if self.considered == 1 { "host" } else { "hosts" };
+        let fell = self.fallen.iter().map(|f| format!("{} ({})", f.hosts, f.reason));
+        let fit = (self.fitting > 0).then(|| format!("{} fit", self.fitting));
+        let parts: Vec<String> = fit.into_iter().chain(fell).collect();
+        let colon = if parts.is_empty() { "" } else { ": " };
+        format!(
+            "{} {hosts} considered{colon}{}",
+            self.considered,
+            parts.join(", ")
+        )
+    }
+
+    /// The fewest changes that would help, in one line, without anything of single hosts; `None` when none is known.
+    #[must_use]
+    pub fn remedy(&self) -> Option<String> {
+        let told = |who: &str, all: &[Counterfactual]| {
+            let fewest = all.first()?;
+            let changes: Vec<String> = fewest.changes.iter().map(Change::classed).collect();
+            Some(format!("{who} {}", changes.join(", and ")))
+        };
+        let tenant = told("it would fit if you", &self.for_tenant);
+        let operator = told("an operator could", &self.for_operator);
+        match (tenant, operator) {
+            (Some(tenant), Some(operator)) => Some(format!("{tenant}; {operator}")),
+            (tenant, operator) => tenant.or(operator),
+        }
     }
 
     fn counts(&self) -> String {

@@ -14,7 +14,7 @@ pub(super) const WORDS: usize = 3;
 pub(super) const BITS: u32 = WORDS as u32 * 64;
 
 /// A set of features.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Bits([u64; WORDS]);
 
 impl Bits {
@@ -23,6 +23,12 @@ impl Bits {
     }
     pub(super) fn has(&self, bit: u32) -> bool {
         self.0[bit as usize / 64] & (1 << (bit % 64)) != 0
+    }
+    pub(super) fn and(&self, other: &Self) -> Self {
+        Self(std::array::from_fn(|word| self.0[word] & other.0[word]))
+    }
+    pub(super) fn or(&self, other: &Self) -> Self {
+        Self(std::array::from_fn(|word| self.0[word] | other.0[word]))
     }
     pub(super) fn has_all(&self, other: &Self) -> bool {
         self.0.iter().zip(other.0).all(|(a, b)| a & b == b)

@@ -193,7 +193,17 @@ pub(super) fn answer(operation: &str) -> Option<Value> {
         "get_server" => json!(r::server()),
         "list_servers" => list(json!(r::server())),
         "get_server_console" => json!("skyloom-guest ready hostname=web-1\n"),
-        "get_server_placement" => json!({"task": ID, "placement": {"chosen": "rack1-07"}}),
+        "get_server_placement" => json!({"task": ID, "placement": r::placement_report()}),
+        "explain_placement" => json!({
+            "flavor": "m1.large", "fits": false, "report": r::placement_report(), "fitting_flavors": ["m1.small"],
+        }),
+        "forecast_placement" => list(json!({
+            "flavor": "m1.large", "servers": 42, "hosts": 7, "by_label": {"a": 30, "b": 12},
+        })),
+        "test_placement" => json!({
+            "flavor": "m1.large", "servers": 3, "placed": 3, "report": null,
+            "hosts": [{"host": ID, "name": "rack1-07", "servers": 3}],
+        }),
         "create_flavor" | "get_flavor" => json!(r::flavor()),
         "list_flavors" => list(json!(r::flavor())),
         "create_image" | "upload_image" => json!({"image": r::image(), "task": r::task("image.import")}),
@@ -359,6 +369,9 @@ mod tests {
         read::<c::ServerAccepted>("create_server", answer("create_server"));
         read::<c::ServerTask>("stop_server", answer("stop_server"));
         read::<c::PlacementAnswer>("get_server_placement", answer("get_server_placement"));
+        read::<c::PlacementExplained>("explain_placement", answer("explain_placement"));
+        read::<c::Listed<c::FlavorForecast>>("forecast_placement", answer("forecast_placement"));
+        read::<c::PlacementTested>("test_placement", answer("test_placement"));
         read::<c::ImageAccepted>("create_image", answer("create_image"));
         read::<c::HostAccepted>("create_host", answer("create_host"));
         read::<c::JoinTokenAccepted>("create_join_token", answer("create_join_token"));

@@ -119,6 +119,23 @@ pub(super) fn flavor() -> Flavor {
     }
 }
 
+/// What a scheduler says when no host can take a server.
+pub(super) fn placement_report() -> serde_json::Value {
+    json!({
+        "considered": 4,
+        "fitting": 0,
+        "fallen": [
+            {"reason": "fewer than 8192 MiB of memory left", "hosts": 3, "alone": 3},
+            {"reason": "disabled", "hosts": 1, "alone": 1},
+        ],
+        "chosen": null,
+        "compared": [],
+        "nearest": [],
+        "for_tenant": [{"changes": [{"type": "shrink", "class": "memory", "to": 6144}], "hosts": 3}],
+        "for_operator": [],
+    })
+}
+
 pub(super) fn image() -> Image {
     Image {
         meta: meta(3, "debian-13", own()),
