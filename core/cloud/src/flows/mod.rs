@@ -3,6 +3,7 @@
 mod definition;
 mod host;
 mod image;
+mod image_save;
 mod params;
 mod port_rewire;
 mod ports;
@@ -32,6 +33,7 @@ use skyloom_model::{JobId, JobSpec, Place, Reason, RetryPolicy};
 
 pub use host::{ClaimRelease, HostSweep};
 pub use image::{ImageDelete, ImageImport};
+pub(crate) use image_save::{ImageSave, SaveOf, SaveParams};
 pub(crate) use params::NewVolume;
 pub use params::{
     BaseImage, CreateParams, ImportParams, PortPlan, RecycleParams, ReleaseParams, StopParams, SweepParams,
@@ -73,6 +75,7 @@ pub fn cloud_flows() -> FlowRegistry {
         .with(ServerRevertResize)
         .with(ImageImport)
         .with(ImageDelete)
+        .with(ImageSave)
         .with(VolumeCreate)
         .with(VolumeDelete)
         .with(VolumeGrow)
