@@ -236,6 +236,7 @@ async fn a_copied_disk_is_read_as_an_image_that_passes() {
     let temp = tempfile::tempdir().unwrap();
     let pool = open(temp.path()).await;
     let mut boots = vec![7; 1 << 20];
+    boots[446..510].fill(0);
     boots[510..512].copy_from_slice(&[0x55, 0xaa]);
     let base = image(DiskFormat::Raw, boots);
     cache(&pool, &base).await.unwrap();
