@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
-use skyloom_cloud::{ByteStream, ImageContent};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use skyloom_cloud::{ByteStream, ImageContent, Measured, Sending};
 use skyloom_hypervisor::ImageSpec;
 use skyloom_model::{Clock, Secret};
 use skyloom_pki::{Oldest, ReloadingClient, client_config};
@@ -57,7 +58,7 @@ impl HttpContentConfig {
     }
 }
 
-/// Reads images from `GET /v1/images/{id}/data`.
+/// Reads images from `GET /v1/images/{id}/data`, and sends saved disks to `PUT` there.
 pub struct HttpContent {
     client: reqwest::Client,
     api: String,
@@ -129,5 +130,28 @@ impl ImageContent for HttpContent {
             .bytes_stream()
             .map(|chunk| chunk.map_err(io::Error::other))
             .boxed())
+    }
+
+    async fn send(&self, what: &Sending, content: ByteStream) -> io::Result<Measured> {
+        let Sending { image, size, .. } = *what;
+        let url = format!("{}/v1/images/{image}/data", self.api);
+        let mut request = self
+            .client
+            .put(url)
+            .header(CONTENT_TYPE, "application/octet-stream")
+            .header(CONTENT_LENGTH, size)
+            .body(reqwest::Body::wrap_stream(content));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.expose());
+        }
+        let answer = request.send().await.map_err(io::Error::other)?;
+        let status = answer.status();
+        if !status.is_success() {
+            return Err(io::Error::other(format!(
+                "the API answered {status} to the content of image {image}"
+            )));
+        }
+        let text = answer.bytes().await.map_err(io::Error::other)?;
+        serde_json::from_slice(&text).map_err(io::Error::other)
     }
 }

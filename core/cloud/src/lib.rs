@@ -59,7 +59,7 @@ pub use flows::{
 };
 pub use images::{
     ByteStream, DirImageRepo, ImageContent, ImageFetch, ImageRepo, Measured, NoFetch, PublishedContent,
-    ReadSeek, RepoContent, RepoError, StagedFile,
+    ReadSeek, RepoContent, RepoError, Sending, StagedFile,
 };
 pub use jobs::{EngineParts, HostParts, engine_jobs, host_jobs};
 pub use network_requests::{

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use skyloom_model::{
-    DiskFormat, EventKind, OnCrash, PortId, Resources, Secret, SubnetId, TaskId, TaskState, Timestamp,
-    TokenHolder,
+    DiskFormat, EventKind, OnCrash, PortId, Resources, Secret, ServerId, SnapshotId, SubnetId, TaskId,
+    TaskState, Timestamp, TokenHolder, VolumeId,
 };
 use uuid::Uuid;
 
@@ -167,6 +167,19 @@ pub struct CreateImage {
         schema(example = "https://images.example.org/debian-13.qcow2")
     )]
     pub url: Option<String>,
+    /// The server whose root disk it becomes, running or not. It is as after a power cut where the guest does not stand still.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerId>,
+    /// The volume that it becomes. No server may have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<VolumeId>,
+    /// The snapshot of which it becomes one disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotId>,
+    /// Which disk of the snapshot; by default its first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(example = "root"))]
+    pub disk: Option<String>,
     /// The SHA-256 that the content must have, in hex.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[0-9a-fA-F]{64}$"))]
     pub sha256: Option<String>,
@@ -195,6 +208,10 @@ impl CreateImage {
             name: name.into(),
             format,
             url: None,
+            server: None,
+            volume: None,
+            snapshot: None,
+            disk: None,
             sha256: None,
             architecture: None,
             min_disk_gib: 0,

@@ -50,7 +50,9 @@ pub use network::{
 };
 pub use spec::{Boot, DiskSpec, NicSpec, VmSpec};
 pub use storage::{CachedImage, DiskInfo, HostStorage, ImageSpec, OverlaySpec, ProgressFn, is_seed};
-pub use volume::{DiskAt, HostVolumes, VolumeAt, VolumeContent, VolumeInfo, VolumeOrder, VolumeSnapshot};
+pub use volume::{
+    DiskAt, HostVolumes, VolumeAt, VolumeContent, VolumeFile, VolumeInfo, VolumeOrder, VolumeSnapshot,
+};
 
 /// A host's facts with what its hypervisor can do among their traits.
 ///

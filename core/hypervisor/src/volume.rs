@@ -13,6 +13,7 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use skyloom_model::{DiskFormat, Pool, ServerId, SnapshotId, VolumeId};
 
@@ -32,6 +33,12 @@ pub trait HostVolumes: Send + Sync + Debug {
 
     /// The volume, if it is there.
     async fn volume(&self, at: &VolumeAt) -> Result<Option<VolumeInfo>>;
+
+    /// The bytes of the volume's file, as many as it has now. Nothing may have it open.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound).
+    async fn read_volume(&self, at: &VolumeAt) -> Result<VolumeFile>;
 
     /// Ensures that the volume has at least `bytes`. Nothing may have it open.
     async fn grow_volume(&self, at: &VolumeAt, bytes: u64) -> Result<VolumeInfo>;
@@ -132,6 +139,22 @@ pub struct VolumeInfo {
     pub size_bytes: u64,
     /// Bytes that the file takes.
     pub allocated_bytes: u64,
+}
+
+/// A volume's file to read.
+pub struct VolumeFile {
+    /// Its bytes.
+    pub content: BoxStream<'static, std::io::Result<bytes::Bytes>>,
+    /// How many.
+    pub size_bytes: u64,
+}
+
+impl Debug for VolumeFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VolumeFile")
+            .field("size_bytes", &self.size_bytes)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A snapshot that a volume has.

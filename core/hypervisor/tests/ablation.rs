@@ -16,7 +16,8 @@ use skyloom_hypervisor::conformance::{cases, storage_cases};
 use skyloom_hypervisor::{
     CachedImage, Capability, Console, DiskInfo, Error, ErrorKind, FakeHypervisor, FakeStorage, FakeWorld,
     HostStorage, HostVolumes, Hypervisor, ImageSpec, Inspection, OverlaySpec, ProgressFn, Recovered, Result,
-    StopMode, Stopped, VmEvent, VmEventKind, VmSpec, VolumeAt, VolumeInfo, VolumeOrder, VolumeSnapshot,
+    StopMode, Stopped, VmEvent, VmEventKind, VmSpec, VolumeAt, VolumeFile, VolumeInfo, VolumeOrder,
+    VolumeSnapshot,
 };
 use skyloom_model::{HostFacts, PowerState, ServerId, SnapshotId};
 
@@ -363,6 +364,9 @@ impl HostVolumes for Leaky {
     }
     async fn volume(&self, at: &VolumeAt) -> Result<Option<VolumeInfo>> {
         self.0.volume(at).await
+    }
+    async fn read_volume(&self, at: &VolumeAt) -> Result<VolumeFile> {
+        self.0.read_volume(at).await
     }
     async fn grow_volume(&self, at: &VolumeAt, bytes: u64) -> Result<VolumeInfo> {
         self.0.grow_volume(at, bytes).await

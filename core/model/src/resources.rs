@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     HostId, MacAddr, Meta, NetworkId, PowerState, ProjectId, Reason, Resource, Scope, SecurityGroupId,
-    ServerId, SubnetId, Timestamp,
+    ServerId, SnapshotId, SubnetId, Timestamp, VolumeId,
 };
 
 macro_rules! resource {
@@ -171,6 +171,23 @@ pub enum ImageSource {
         /// `http` or `https`, without credentials.
         url: String,
     },
+    /// The root disk of a server, as it was when the image was asked for.
+    Server {
+        /// Whose.
+        server: ServerId,
+    },
+    /// A volume that no server had.
+    Volume {
+        /// Which.
+        volume: VolumeId,
+    },
+    /// A disk of a snapshot.
+    Snapshot {
+        /// Which.
+        snapshot: SnapshotId,
+        /// Name of the disk.
+        disk: String,
+    },
 }
 
 /// How far an image is.
@@ -182,6 +199,8 @@ pub enum ImageState {
     Queued,
     /// Content is being fetched, inspected and published.
     Importing,
+    /// A host copies a disk and sends it; then it is inspected and published.
+    Saving,
     /// Usable.
     Active,
     /// Refused or failed; see `status.fault`.

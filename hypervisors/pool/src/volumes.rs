@@ -10,17 +10,19 @@
 //! a temporary file, named by the host, and is renamed when it is whole.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{self, StreamExt as _};
 use rustix::fs::FlockOperation;
 use skyloom_hypervisor::{
-    DiskAt, Error, ErrorKind, HostVolumes, Result, VolumeAt, VolumeContent, VolumeInfo, VolumeOrder,
-    VolumeSnapshot,
+    DiskAt, Error, ErrorKind, HostVolumes, Result, VolumeAt, VolumeContent, VolumeFile, VolumeInfo,
+    VolumeOrder, VolumeSnapshot,
 };
 use skyloom_model::{DiskFormat, Name, Pool, SnapshotId, VolumeId};
 
@@ -34,6 +36,8 @@ const MARK: &str = "skyloom-pool";
 const VOLUMES: &str = "volumes";
 const FORMATS: [DiskFormat; 2] = [DiskFormat::Qcow2, DiskFormat::Raw];
 const SECTOR: u64 = 512;
+/// Bytes that are read at once.
+const PIECE: u64 = 256 << 10;
 /// How often a lock that another one holds is tried again, and how soon.
 const LOCK_TRIES: usize = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
@@ -333,6 +337,25 @@ impl Core {
     }
 }
 
+/// The first `size` bytes of a file, read off the runtime's threads.
+fn pieces(mut file: File, size: u64) -> io::Result<stream::BoxStream<'static, io::Result<Bytes>>> {
+    file.rewind()?;
+    let next = |(mut file, left): (File, u64)| async move {
+        let length = left.min(PIECE);
+        if length == 0 {
+            return Ok(None);
+        }
+        let read = move || {
+            let mut piece = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+            file.read_exact(&mut piece)?;
+            io::Result::Ok((piece, file))
+        };
+        let (piece, file) = blocking(read).await?;
+        Ok(Some((Bytes::from(piece), (file, left - length))))
+    };
+    Ok(stream::try_unfold((file, size), next).boxed())
+}
+
 impl DirPool {
     fn tool(&self) -> Tool {
         Tool {
@@ -414,6 +437,17 @@ impl HostVolumes for DirPool {
     async fn volume(&self, at: &VolumeAt) -> Result<Option<VolumeInfo>> {
         let look = |_: &Core, shelf: &Shelf, at: &VolumeAt| Ok(shelf.find(at.volume)?.map(|(info, _)| info));
         self.at("look up volume", at, look).await
+    }
+
+    async fn read_volume(&self, at: &VolumeAt) -> Result<VolumeFile> {
+        let operation = "read volume";
+        let open = move |_: &Core, shelf: &Shelf, at: &VolumeAt| {
+            let (_, file) = shelf.find(at.volume)?.ok_or_else(|| missing(operation, at))?;
+            let size_bytes = file.metadata()?.len();
+            let content = pieces(file, size_bytes)?;
+            Ok(VolumeFile { content, size_bytes })
+        };
+        self.at(operation, at, open).await
     }
 
     async fn grow_volume(&self, at: &VolumeAt, bytes: u64) -> Result<VolumeInfo> {

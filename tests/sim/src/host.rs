@@ -15,7 +15,7 @@ use skyloom_flow::journal::MemoryDisk;
 use skyloom_hypervisor::{
     CachedImage, Capability, Console, DiskInfo, FakeHypervisor, FakeOptions, FakeStorage, FakeWorld,
     HostStorage, HostVolumes, Hypervisor, ImageSpec, Inspection, OverlaySpec, ProgressFn, Recovered, Result,
-    StopMode, Stopped, VmEvent, VmSpec, VolumeAt, VolumeInfo, VolumeOrder, VolumeSnapshot,
+    StopMode, Stopped, VmEvent, VmSpec, VolumeAt, VolumeFile, VolumeInfo, VolumeOrder, VolumeSnapshot,
 };
 use skyloom_model::{HostFacts, HostId, ServerId, SnapshotId};
 use tokio_util::sync::CancellationToken;
@@ -277,6 +277,9 @@ impl HostVolumes for SimStorage {
     }
     async fn volume(&self, at: &VolumeAt) -> Result<Option<VolumeInfo>> {
         self.reach.verb(self.inner.volume(at)).await
+    }
+    async fn read_volume(&self, at: &VolumeAt) -> Result<VolumeFile> {
+        self.reach.verb(self.inner.read_volume(at)).await
     }
     async fn grow_volume(&self, at: &VolumeAt, bytes: u64) -> Result<VolumeInfo> {
         self.reach.verb(self.inner.grow_volume(at, bytes)).await

@@ -196,6 +196,9 @@ impl Row for Image {
         let source = match &self.spec.source {
             ImageSource::Upload => "upload".to_owned(),
             ImageSource::Url { url } => url.clone(),
+            ImageSource::Server { server } => format!("server {server}"),
+            ImageSource::Volume { volume } => format!("volume {volume}"),
+            ImageSource::Snapshot { snapshot, disk } => format!("disk {disk} of snapshot {snapshot}"),
         };
         let known = |count: u64| if count == 0 { String::new() } else { bytes(count) };
         let fault = self.status.fault.as_ref().map(ToString::to_string);

@@ -14,7 +14,7 @@ use http::HeaderValue;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use hyper::body::Body as _;
-use skyloom_cloud::{CreateImage, ImageAccepted, ListQuery, Listed};
+use skyloom_cloud::{CreateImage, ImageAccepted, ListQuery, Listed, Measured};
 use skyloom_identity::Identified;
 use skyloom_model::Image;
 use utoipa_axum::router::OpenApiRouter;
@@ -40,13 +40,13 @@ pub(super) fn content_router() -> OpenApiRouter<AppState> {
 
 /// Register an image
 ///
-/// With a `url` the cloud fetches, inspects and publishes the content: follow the task. Without one the image waits
-/// for its content to be sent. Public images take the permission `image:publish`.
+/// With a `url` the cloud fetches, inspects and publishes the content; with a `server`, a `volume` or a `snapshot` that disk's
+/// host copies and sends it: follow the task. Without any the image waits for its content to be sent. Public images take the permission `image:publish`.
 #[utoipa::path(post, path = "/v1/images", operation_id = "create_image", tag = "images",
     request_body = CreateImage,
     responses(
         (status = 201, description = "The image, waiting for its content.", body = ImageAccepted),
-        (status = 202, description = "The image, and the task that imports it.", body = ImageAccepted)))]
+        (status = 202, description = "The image, and the task that makes its content.", body = ImageAccepted)))]
 async fn create(
     State(state): State<AppState>,
     User(caller): User,
@@ -101,13 +101,20 @@ async fn delete(State(state): State<AppState>, User(caller): User, id: RawId) ->
 /// Send an image's content
 ///
 /// Streams the bytes of an image that waits for them. They are inspected before anything else looks at them; content
-/// that is not of the claimed format is refused. Follow the task.
+/// that is not of the claimed format is refused. Follow the task. A host's agent sends here what a job of its own names, and is
+/// answered what arrived.
 #[utoipa::path(put, path = "/v1/images/{id}/data", operation_id = "upload_image", tag = "images",
     request_body(content = String, content_type = "application/octet-stream", description = "The bytes."),
-    responses((status = 202, description = "The image, and the task that imports it.", body = ImageAccepted)))]
-async fn upload(State(state): State<AppState>, User(caller): User, id: RawId, request: Request) -> Result {
+    responses(
+        (status = 200, description = "What arrived from a host.", body = Measured),
+        (status = 202, description = "The image, and the task that imports it.", body = ImageAccepted)))]
+async fn upload(State(state): State<AppState>, identity: Identity, id: RawId, request: Request) -> Result {
     let id = id.of("image")?;
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let host = match identity.who {
+        Identified::Agent { host, .. } => Ok(host),
+        _ => Err(User::from_request_parts(&mut parts, &state).await?),
+    };
     if body.is_end_stream() {
         return Err(ApiError::bad_request(
             "body.missing",
@@ -119,13 +126,14 @@ async fn upload(State(state): State<AppState>, User(caller): User, id: RawId, re
     }
     let length = body.size_hint().exact();
     let content = patient(body, state.parts.limits.body_timeout);
-    Ok(answer(
-        state
-            .parts
-            .cloud
-            .upload_image(&caller, id, content, length)
-            .await?,
-    ))
+    let cloud = &state.parts.cloud;
+    match host {
+        Ok(host) => {
+            let arrived = cloud.receive_image(host, id, content, length).await?;
+            Ok(Answer(arrived).into_response())
+        }
+        Err(User(caller)) => Ok(answer(cloud.upload_image(&caller, id, content, length).await?)),
+    }
 }
 
 /// The chunks of a body, as long as it does not fall silent.

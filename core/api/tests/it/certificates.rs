@@ -61,6 +61,22 @@ impl Client {
         (status, serde_json::from_str(&text).unwrap_or_default())
     }
 
+    /// Sends bytes.
+    async fn put(&self, path: &str, content: &'static str) -> (u16, Json) {
+        let request = self.http.put(format!("{}{path}", self.base));
+        let request = match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
+        let request = request
+            .header("content-type", "application/octet-stream")
+            .body(content);
+        let answer = request.send().await.expect("an answer");
+        let status = answer.status().as_u16();
+        let text = answer.text().await.expect("a body");
+        (status, serde_json::from_str(&text).unwrap_or_default())
+    }
+
     async fn store(&self, verb: &str, body: Json) -> (u16, Json) {
         self.ask(&format!("/v1/store/{verb}"), &body).await
     }

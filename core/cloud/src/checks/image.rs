@@ -29,6 +29,36 @@ pub(crate) fn registration(request: &CreateImage) -> Vec<FieldError> {
             message,
         ));
     }
+    let sources = [
+        request.url.is_some(),
+        request.server.is_some(),
+        request.volume.is_some(),
+        request.snapshot.is_some(),
+    ];
+    if sources.into_iter().filter(|given| *given).count() > 1 {
+        errors.push(FieldError::new(
+            "url",
+            "source.ambiguous",
+            "give one of url, server, volume and snapshot",
+        ));
+    }
+    if sources.into_iter().skip(1).any(|given| given) {
+        if !request.format.is_disk() {
+            errors.push(FieldError::new(
+                "format",
+                "format.invalid",
+                "a disk becomes qcow2 or raw",
+            ));
+        }
+        if request.sha256.is_some() {
+            let why = "nobody knows the SHA-256 of a disk beforehand";
+            errors.push(FieldError::new("sha256", "image.sha256_invalid", why));
+        }
+        if request.public {
+            let why = "what is made of a project's disk is the project's own";
+            errors.push(FieldError::new("public", "image.not_shared", why));
+        }
+    }
     if let Some(Err(why)) = request.url.as_deref().map(url) {
         errors.push(FieldError::new("url", "image.url_invalid", why));
     }
@@ -149,17 +179,7 @@ mod tests {
     use super::*;
 
     fn request() -> CreateImage {
-        CreateImage {
-            name: "i".to_owned(),
-            format: DiskFormat::Raw,
-            url: None,
-            sha256: None,
-            architecture: None,
-            min_disk_gib: 0,
-            min_memory_mib: 0,
-            public: false,
-            labels: Default::default(),
-        }
+        CreateImage::new("i", DiskFormat::Raw)
     }
 
     #[test]

@@ -5,8 +5,8 @@ use futures::FutureExt as _;
 use serde_json::json;
 use skyloom_identity::{Object, Place};
 use skyloom_model::{
-    HostId, Image, ImageId, ImageSource, ImageSpec, ImageState, ImageStatus, JobRecord, Meta, Name, Reason,
-    Resource as _, Scope, Task, paths,
+    HostId, Image, ImageId, ImageSource, ImageSpec, ImageState, ImageStatus, JobRecord, JobState, JobWant,
+    Meta, Name, Reason, Resource as _, Scope, Task, paths,
 };
 use skyloom_store::{ListOptions, Prefix, Table, Versioned};
 use uuid::Uuid;
@@ -15,8 +15,8 @@ use super::Cloud;
 use super::once::Change;
 use super::records::{create_resource, precondition, prefix};
 use crate::flows::ImportParams;
-use crate::images::{ByteStream, PublishedContent, RepoError};
-use crate::jobs::CacheInput;
+use crate::images::{ByteStream, Measured, PublishedContent, RepoError};
+use crate::jobs::{CacheInput, SendInput};
 use crate::{
     Caller, CloudError, CreateImage, ErrorKind, ImageAccepted, ListQuery, Listed, Result, amounts, checks,
 };
@@ -25,10 +25,12 @@ use crate::{
 const MAX_NAME_SCAN: usize = 5000;
 
 impl Cloud {
-    /// Registers an image. With a URL its import begins at once; without one it waits for [`Cloud::upload_image`].
+    /// Registers an image. With a URL its import begins at once, with a server, volume or snapshot the copy of that disk; without
+    /// any it waits for [`Cloud::upload_image`].
     ///
     /// # Errors
-    /// `name.invalid`, `image.sha256_invalid`, `image.url_invalid`, `image.architecture_unsupported`, `auth.forbidden`.
+    /// `source.ambiguous`, `format.invalid`, `image.not_shared`, those of [`Cloud::create_volume`] about sources and of
+    /// [`Cloud::attach_volume`] about states; `name.invalid`, `image.sha256_invalid`, `image.url_invalid`, `image.architecture_unsupported`, `auth.forbidden`.
     pub async fn create_image(&self, caller: &Caller, request: CreateImage) -> Result<ImageAccepted> {
         let place = if request.public {
             Place::Shared
@@ -50,8 +52,20 @@ impl Cloud {
         let name = name.ok_or_else(|| CloudError::internal("a name without an error"))?;
         let done = self
             .once(caller, "images.create", json!(request), || {
-                let made = self.make_image(caller, &request, &name);
-                async move { made }.boxed()
+                let (request, name) = (&request, &name);
+                async move {
+                    if [
+                        request.server.is_some(),
+                        request.volume.is_some(),
+                        request.snapshot.is_some(),
+                    ]
+                    .contains(&true)
+                    {
+                        return self.save_image(caller, request, name).await;
+                    }
+                    self.make_image(caller, request, name)
+                }
+                .boxed()
             })
             .await?;
         Ok(done.answer)
@@ -154,15 +168,9 @@ impl Cloud {
             .stage(upload, content)
             .await
             .map_err(repo_error)?;
-        let taken = if length.is_some_and(|l| l != measured.size) {
-            let message = format!(
-                "{} bytes came, not the announced {}",
-                measured.size,
-                length.unwrap_or_default()
-            );
-            Err(CloudError::bad_request(Reason::new("image.truncated", message)))
-        } else {
-            self.take_upload(caller, id, upload, &measured.sha256).await
+        let taken = match whole(&measured, length) {
+            Ok(()) => self.take_upload(caller, id, upload, &measured.sha256).await,
+            Err(error) => Err(error),
         };
         // Kept only if this very upload is what the task imports.
         let kept = taken.as_ref().is_ok_and(|(_, fresh)| *fresh);
@@ -237,6 +245,57 @@ impl Cloud {
         }
     }
 
+    /// Takes in what the agent of `host` sends of an image that a job of its own, which it has started, is to send: nothing else of
+    /// any image can be written by a host.
+    ///
+    /// # Errors
+    /// `image.not_found`, `image.too_large`, `image.content_broke_off`, `image.truncated`. Nothing of the content is kept then.
+    pub async fn receive_image(
+        &self,
+        host: HostId,
+        id: ImageId,
+        content: ByteStream,
+        length: Option<u64>,
+    ) -> Result<Measured> {
+        let missing = || CloudError::not_found("image");
+        let upload = self.host_sends(host, id).await?.ok_or_else(missing)?;
+        let measured = self
+            .parts
+            .images
+            .stage(upload, content)
+            .await
+            .map_err(repo_error)?;
+        let whole = whole(&measured, length);
+        // Given up meanwhile: what was to drop it may have been there already.
+        let wanted = self.host_sends(host, id).await? == Some(upload);
+        if !wanted || whole.is_err() {
+            self.parts.images.discard(upload).await.map_err(repo_error)?;
+        }
+        whole?;
+        if wanted { Ok(measured) } else { Err(missing()) }
+    }
+
+    /// Under which id the content of the image is staged that a started job of the host is to send.
+    async fn host_sends(&self, host: HostId, id: ImageId) -> Result<Option<Uuid>> {
+        let jobs = Table::<JobRecord>::new(self.parts.backend.clone(), prefix(&paths::jobs(host))?);
+        let upload = |job: &JobRecord| {
+            let sends = job.spec.kind == SendInput::KIND
+                && job.want == JobWant::Run
+                && job.state == JobState::Started;
+            let input = serde_json::from_value::<SendInput>(job.spec.input.clone());
+            input
+                .ok()
+                .filter(|input| sends && input.image == id)
+                .map(|input| input.upload)
+        };
+        Ok(jobs
+            .list_all()
+            .await?
+            .items
+            .iter()
+            .find_map(|job| upload(&job.value)))
+    }
+
     async fn content_of(&self, id: ImageId) -> Result<PublishedContent> {
         self.parts.images.open(id).await.map_err(|e| match e {
             RepoError::NotFound => CloudError::not_found("image"),
@@ -283,9 +342,9 @@ impl Cloud {
                     precondition(caller, found.modified)?;
                     if matches!(
                         found.value.status.state,
-                        ImageState::Importing | ImageState::Deleting
+                        ImageState::Importing | ImageState::Saving | ImageState::Deleting
                     ) {
-                        let reason = Reason::new("image.busy", "the image is being imported or deleted");
+                        let reason = Reason::new("image.busy", "the image is being made or deleted");
                         return Err(CloudError::conflict(
                             reason.hint("wait for its task, or cancel it").retryable(),
                         ));
@@ -397,6 +456,17 @@ fn waits(image: &Image) -> Result<()> {
     Err(CloudError::conflict(
         reason.hint("register a new image and send the content there"),
     ))
+}
+
+/// Whether as many bytes came as were announced.
+fn whole(measured: &Measured, length: Option<u64>) -> Result<()> {
+    match length {
+        Some(length) if length != measured.size => {
+            let message = format!("{} bytes came, not the announced {length}", measured.size);
+            Err(CloudError::bad_request(Reason::new("image.truncated", message)))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn repo_error(error: RepoError) -> CloudError {

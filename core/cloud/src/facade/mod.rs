@@ -15,6 +15,7 @@ mod flavors;
 mod hold;
 mod host_actions;
 mod hosts;
+mod image_save;
 mod images;
 mod join;
 mod keypairs;

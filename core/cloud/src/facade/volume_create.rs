@@ -256,6 +256,17 @@ impl Cloud {
         })
     }
 
+    /// The image that a server was made from, if it is still there.
+    pub(super) async fn image_of(&self, caller: &Caller, server: &Server) -> Result<Option<Image>> {
+        let id = server.spec.image.id.uuid();
+        let own = self.resource::<Image>(caller.scope(), id).await?;
+        let found = match own {
+            Some(own) => Some(own),
+            None => self.resource(Scope::System, id).await?,
+        };
+        Ok(found.map(|found| found.value))
+    }
+
     async fn snapshot_source(&self, caller: &Caller, id: SnapshotId, disk: Option<&str>) -> Result<Made> {
         let found = self.own::<Snapshot>(caller, "snapshot:read", id.uuid()).await?;
         let snapshot = &found.value;
@@ -299,16 +310,10 @@ impl Cloud {
                     server: *server,
                     disk,
                 };
-                let image = self
-                    .resource::<Image>(caller.scope(), owner.spec.image.id.uuid())
-                    .await?;
-                let image = match image {
-                    Some(image) => Some(image),
-                    None => self.resource(Scope::System, owner.spec.image.id.uuid()).await?,
-                };
+                let image = self.image_of(caller, &owner).await?;
                 let system = image.map(|image| SystemOf {
                     image: owner.spec.image.clone(),
-                    architecture: image.value.spec.architecture,
+                    architecture: image.spec.architecture,
                 });
                 (at, owner.status.placement.map(|p| p.host), true, system)
             }

@@ -1,8 +1,11 @@
 //! `image.import` and `image.delete`.
 
 use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd, TaskFlow};
-use skyloom_model::{Image, ImageState, JobId, Place, Reason, Resource as _, StageOutcome, Task, TaskEnd};
+use skyloom_model::{
+    DiskFormat, Image, ImageState, JobId, JobSpec, Place, Reason, Resource as _, StageOutcome, Task, TaskEnd,
+};
 use skyloom_store::{Key, Txn};
+use uuid::Uuid;
 
 use super::records::{give_back, quota_reads, subject_key};
 use super::{ImportParams, Outputs, Step, output, params};
@@ -40,9 +43,7 @@ impl TaskFlow for ImageImport {
             jobs.push(fetch.attempts(3, 2000).weight(10).done());
             before.push(JobId::new("image.fetch"));
         }
-        let input = InspectInput { upload, format };
-        let inspect = Step::new("image.inspect", "inspect the content", Place::Engine, &input)?;
-        jobs.push(inspect.after(before).weight(3).within(3600).done());
+        jobs.push(inspect(upload, format, before)?);
         Ok(Planned {
             stage: "inspect".to_owned(),
             jobs,
@@ -71,14 +72,9 @@ impl TaskFlow for ImageImport {
         }
         note(&mut image, found);
         image.meta.updated_at = cx.now;
-        let input = PublishInput {
-            upload: params.upload,
-            image: image.id(),
-        };
-        let publish = Step::new("image.publish", "publish the content", Place::Engine, &input)?;
         Ok(Some(Planned {
             stage: "publish".to_owned(),
-            jobs: vec![publish.within(600).done()],
+            jobs: vec![publish(&image, params.upload)?],
             generation: image.meta.generation,
             changes: cx.records.put(Txn::new(), &at, &image)?,
             ..Planned::default()
@@ -90,22 +86,7 @@ impl TaskFlow for ImageImport {
         let Some(mut image) = cx.records.get::<Image>(&at)? else {
             return Ok(Settled::default());
         };
-        image.meta.updated_at = cx.now;
-        match (cx.end, output::<Inspected>(cx.outputs, "image.inspect")) {
-            (TaskEnd::Done, Some(found)) => {
-                note(&mut image, found);
-                image.status.state = ImageState::Active;
-                image.status.fault = None;
-            }
-            (TaskEnd::Done, None) => return Err(not_inspected()),
-            (TaskEnd::Failed | TaskEnd::Cancelled | TaskEnd::Abandoned, _) => {
-                image.status.state = ImageState::Error;
-                image.status.size_bytes = 0;
-                image.status.virtual_size_bytes = 0;
-                image.status.sha256 = None;
-                image.status.fault = cx.reason.cloned();
-            }
-        }
+        conclude(&mut image, cx)?;
         Ok(Settled {
             changes: cx.records.put(Txn::new(), &at, &image)?,
             result: None,
@@ -113,14 +94,56 @@ impl TaskFlow for ImageImport {
     }
 }
 
+/// The job that looks at what is staged.
+pub(super) fn inspect(
+    upload: Uuid,
+    format: DiskFormat,
+    after: impl IntoIterator<Item = JobId>,
+) -> Result<JobSpec, Reason> {
+    let input = InspectInput { upload, format };
+    let inspect = Step::new("image.inspect", "inspect the content", Place::Engine, &input)?;
+    Ok(inspect.after(after).weight(3).within(3600).done())
+}
+
+/// The job that makes what is staged the image's content.
+pub(super) fn publish(image: &Image, upload: Uuid) -> Result<JobSpec, Reason> {
+    let input = PublishInput {
+        upload,
+        image: image.id(),
+    };
+    let publish = Step::new("image.publish", "publish the content", Place::Engine, &input)?;
+    Ok(publish.within(600).done())
+}
+
+/// What an image is when its content was made, or was not.
+pub(super) fn conclude(image: &mut Image, cx: &SettleContext<'_>) -> Result<(), Reason> {
+    image.meta.updated_at = cx.now;
+    match (cx.end, output::<Inspected>(cx.outputs, "image.inspect")) {
+        (TaskEnd::Done, Some(found)) => {
+            note(image, found);
+            image.status.state = ImageState::Active;
+            image.status.fault = None;
+        }
+        (TaskEnd::Done, None) => return Err(not_inspected()),
+        (TaskEnd::Failed | TaskEnd::Cancelled | TaskEnd::Abandoned, _) => {
+            image.status.state = ImageState::Error;
+            image.status.size_bytes = 0;
+            image.status.virtual_size_bytes = 0;
+            image.status.sha256 = None;
+            image.status.fault = cx.reason.cloned();
+        }
+    }
+    Ok(())
+}
+
 /// What was found of the content.
-fn note(image: &mut Image, found: Inspected) {
+pub(super) fn note(image: &mut Image, found: Inspected) {
     image.status.size_bytes = found.size_bytes;
     image.status.virtual_size_bytes = found.virtual_size_bytes;
     image.status.sha256 = Some(found.sha256);
 }
 
-fn not_inspected() -> Reason {
+pub(super) fn not_inspected() -> Reason {
     Reason::new("image.not_inspected", "the inspection gave no facts")
 }
 

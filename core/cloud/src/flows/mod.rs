@@ -4,6 +4,7 @@ mod definition;
 mod host;
 mod image;
 mod moving;
+mod image_save;
 mod params;
 mod port_attach;
 mod port_rewire;
@@ -37,6 +38,7 @@ use skyloom_model::{JobId, JobSpec, Place, Reason, RetryPolicy};
 pub use host::{ClaimRelease, HostSweep};
 pub use image::{ImageDelete, ImageImport};
 pub(crate) use moving::{STORAGE, Sees};
+pub(crate) use image_save::{ImageSave, SaveOf, SaveParams};
 pub(crate) use params::NewVolume;
 pub use params::{
     BaseImage, CreateParams, ImportParams, PortPlan, RecycleParams, ReleaseParams, StopParams, SweepParams,
@@ -88,6 +90,7 @@ pub fn cloud_flows() -> FlowRegistry {
         .with(ServerLiveMigrate)
         .with(ImageImport)
         .with(ImageDelete)
+        .with(ImageSave)
         .with(VolumeCreate)
         .with(VolumeDelete)
         .with(VolumeGrow)

@@ -24,7 +24,7 @@ use crate::amounts;
 use crate::jobs::{CacheInput, GrowInput, Measured, PlaceInput};
 
 /// Time for a copy, in seconds.
-const COPY_SECONDS: u64 = 6 * 3600;
+pub(super) const COPY_SECONDS: u64 = 6 * 3600;
 
 /// Makes a volume.
 #[derive(Debug, Clone, Copy, Default)]
@@ -72,6 +72,26 @@ pub(crate) enum VolumeFrom {
         /// Where the disk is.
         disk: DiskAt,
     },
+}
+
+impl VolumeFrom {
+    /// The disk that is copied; zeroes where there is none.
+    pub(super) fn disk(&self, task: &Task, records: &Records) -> Result<VolumeContent, Reason> {
+        Ok(match self {
+            Self::Zeroes | Self::Image { .. } => VolumeContent::Zeroes,
+            Self::Volume { volume } => {
+                let source: Volume = records.need(&volume_key(task, *volume)?)?;
+                VolumeContent::Disk {
+                    disk: DiskAt::Volume(at(&source)),
+                    snapshot: None,
+                }
+            }
+            Self::Snapshot { snapshot, disk } => VolumeContent::Disk {
+                disk: disk.clone(),
+                snapshot: Some(*snapshot),
+            },
+        })
+    }
 }
 
 /// Parameters of `volume.grow`.
@@ -146,17 +166,7 @@ pub(super) fn making(
             before.push(name("image.cache"));
             VolumeContent::Image { image }
         }
-        VolumeFrom::Volume { volume } => {
-            let source: Volume = records.need(&volume_key(task, *volume)?)?;
-            VolumeContent::Disk {
-                disk: DiskAt::Volume(at(&source)),
-                snapshot: None,
-            }
-        }
-        VolumeFrom::Snapshot { snapshot, disk } => VolumeContent::Disk {
-            disk: disk.clone(),
-            snapshot: Some(*snapshot),
-        },
+        VolumeFrom::Volume { .. } | VolumeFrom::Snapshot { .. } => from.disk(task, records)?,
     };
     let order = VolumeOrder {
         at: at(volume),

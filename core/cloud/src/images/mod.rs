@@ -16,6 +16,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use serde::{Deserialize, Serialize};
 use skyloom_model::{ImageId, Reason};
 use tokio::io::AsyncWrite;
 use uuid::Uuid;
@@ -26,7 +27,8 @@ pub use dir::DirImageRepo;
 pub type ByteStream = BoxStream<'static, io::Result<Bytes>>;
 
 /// What was measured of content.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Measured {
     /// SHA-256 in lower-case hex.
     pub sha256: String,
@@ -135,11 +137,26 @@ pub trait ImageRepo: Send + Sync + Debug + 'static {
     async fn delete(&self, image: ImageId) -> Result<(), RepoError>;
 }
 
-/// How a host reads image content: from the repository itself, or over the network.
+/// How a host reads and sends image content: from and to the repository itself, or over the network.
 #[async_trait]
 pub trait ImageContent: Send + Sync + Debug + 'static {
     /// The bytes of `image`.
     async fn open(&self, image: &skyloom_hypervisor::ImageSpec) -> io::Result<ByteStream>;
+
+    /// Has `content` of `size` bytes staged for `image`, under the id that the host's job names. Over the network the other
+    /// side looks into that job itself: nothing else can be written.
+    async fn send(&self, what: &Sending, content: ByteStream) -> io::Result<Measured>;
+}
+
+/// Content that a host sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sending {
+    /// Which image it becomes.
+    pub image: ImageId,
+    /// Where it is staged.
+    pub upload: Uuid,
+    /// Bytes.
+    pub size: u64,
 }
 
 /// Content straight from a repository in the same process or on the same machine.
@@ -154,6 +171,10 @@ impl ImageContent for RepoContent {
             Err(e @ RepoError::NotFound) => Err(io::Error::new(io::ErrorKind::NotFound, e)),
             Err(e) => Err(io::Error::other(e)),
         }
+    }
+
+    async fn send(&self, what: &Sending, content: ByteStream) -> io::Result<Measured> {
+        self.0.stage(what.upload, content).await.map_err(io::Error::other)
     }
 }
 

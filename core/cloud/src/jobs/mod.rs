@@ -3,6 +3,7 @@
 //! | kind | where | effect | undo |
 //! | --- | --- | --- | --- |
 //! | `image.cache` | host | the image is in the host's cache | nothing: the cache is everybody's |
+//! | `image.send` | host | a volume's bytes are staged | nothing: `image.expect` drops them |
 //! | `disk.overlay` | host | a server's disk exists | that disk is gone |
 //! | `disk.seed` | host | the config drive exists | it is gone |
 //! | `disk.delete` | host | one disk of a server is gone | nothing: deleted is deleted |
@@ -36,6 +37,7 @@
 //! | `vm.leave` | host | nothing but disks is left of a server that has gone | it is there as before, if it can come back |
 //! | `host.look` | host | none: what there is on the host | nothing to undo |
 //! | `image.fetch` | engine | content is staged | nothing is staged |
+//! | `image.expect` | engine | nothing is staged, something may come | nothing is staged |
 //! | `image.inspect` | engine | none: facts of what is staged | nothing is staged |
 //! | `image.publish` | engine | the image has content | it has none |
 //! | `image.delete` | engine | the image has no content | nothing: deleted is deleted |
@@ -44,6 +46,7 @@ mod disk;
 mod grow;
 mod image_cache;
 mod image_import;
+mod image_save;
 mod look;
 mod nic;
 mod plug;
@@ -68,6 +71,7 @@ use skyloom_store::DynBackend;
 pub(crate) use grow::GrowDiskInput;
 pub(crate) use image_cache::CacheInput;
 pub(crate) use image_import::{DeleteImageInput, FetchInput, InspectInput, Inspected, PublishInput};
+pub(crate) use image_save::{ExpectInput, SendInput};
 pub(crate) use look::{Looked, Thing};
 pub(crate) use nic::NicInput;
 pub(crate) use migration::{HalfSeen, HandedOver, LeaveInput, Passed, SendInput};
@@ -164,6 +168,10 @@ pub fn host_jobs(parts: &HostParts) -> JobRegistry {
         storage: parts.storage.clone(),
         content: parts.content.clone(),
     })
+    .with(image_save::Send {
+        storage: parts.storage.clone(),
+        content: parts.content.clone(),
+    })
     .with(disk::Overlay {
         storage: parts.storage.clone(),
     })
@@ -228,6 +236,9 @@ pub fn engine_jobs(parts: &EngineParts) -> JobRegistry {
         .with(image_import::Fetch {
             images: parts.images.clone(),
             fetch: parts.fetch.clone(),
+        })
+        .with(image_save::Expect {
+            images: parts.images.clone(),
         })
         .with(image_import::Inspect {
             images: parts.images.clone(),

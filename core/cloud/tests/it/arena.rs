@@ -14,8 +14,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 use skyloom_cloud::{
-    AddRule, Caller, CreateServer, DeleteServer, EngineParts, RebuildServer, StartRescue, StopOptions,
-    Suspects, SweepHost, cloud_flows, engine_jobs,
+    AddRule, Caller, CreateImage, CreateServer, DeleteServer, EngineParts, RebuildServer, StartRescue,
+    StopOptions, Suspects, SweepHost, cloud_flows, engine_jobs,
 };
 use skyloom_flow::harness::{self, Arena, Back, Case, Digest};
 use skyloom_flow::{Companion, FlowRegistry, JobRegistry};
@@ -23,9 +23,9 @@ use skyloom_hypervisor::{EffectKind, FakeWorld, Hypervisor as _, Inspection};
 use skyloom_image::Limits;
 use skyloom_model::action::ACTIONS;
 use skyloom_model::{
-    Clock, Direction, HostId, Ids, ImageId, JobRecord, ManualClock, OrderVerb, PortId, PowerState, ProjectId,
-    Protocol, Resource as _, Server, ServerAction, ServerId, SnapshotId, Task, TaskId, TaskState, Timestamp,
-    VmObservation, VolumeId, paths,
+    Clock, Direction, DiskFormat, HostId, Ids, ImageId, JobRecord, ManualClock, OrderVerb, PortId, PowerState,
+    ProjectId, Protocol, Resource as _, Server, ServerAction, ServerId, SnapshotId, Task, TaskId, TaskState,
+    Timestamp, VmObservation, VolumeId, paths,
 };
 use skyloom_scheduler::{FleetScheduler, Scheduler};
 use skyloom_store::{DynBackend, MemoryConfig, MemoryStore, Txn, Value};
@@ -37,7 +37,7 @@ use crate::networks::rule;
 use crate::world::{DISK, World, bytes, image, jobs_of, key, server};
 
 /// All cases. A flow without one fails `every_flow_is_tortured`.
-const CASES: [Case; 57] = [
+const CASES: [Case; 61] = [
     case("server.create", "with a config drive, on two hosts", Back::Before),
     case("server.create", "left off, on the only host", Back::Before),
     case("server.create", "with new volumes, on two hosts", Back::Before),
@@ -93,6 +93,10 @@ const CASES: [Case; 57] = [
     case("server.detach-port", "of one that runs", Back::Before),
     case("image.import", "of what was sent", Back::Before),
     case("image.import", "of what is fetched", Back::Before),
+    case("image.save", "of a server that runs", Back::Before),
+    case("image.save", "of a server that is off", Back::Before),
+    case("image.save", "of a volume", Back::Before),
+    case("image.save", "of a snapshot", Back::Before),
     case("image.delete", "of an active one", Back::Between),
     case("image.delete", "of one that is in use", Back::Between),
     case("host.sweep", "that only names", Back::Before),
@@ -422,6 +426,15 @@ impl harness::World for CloudWorld {
                     .upload_image(caller, made.image.id(), bytes(DISK), None)
                     .await;
                 sent.unwrap().task.unwrap()
+            }
+            ("image.save", name) => {
+                let request = CreateImage {
+                    server: self.server.filter(|_| name.contains("a server")),
+                    volume: self.volume.filter(|_| name == "of a volume"),
+                    snapshot: self.snapshot,
+                    ..CreateImage::new("saved", DiskFormat::Raw)
+                };
+                cloud.create_image(caller, request).await.unwrap().task.unwrap()
             }
             ("image.delete", _) => cloud
                 .delete_image(caller, self.image)

@@ -15,6 +15,7 @@ mod facade_tasks;
 mod facade_tokens;
 mod flows;
 mod golden;
+mod image_save;
 mod limits;
 mod networked;
 mod networks;

@@ -96,17 +96,7 @@ pub(crate) fn server(name: &str, image: ImageId) -> CreateServer {
 }
 
 pub(crate) fn image(name: &str) -> CreateImage {
-    CreateImage {
-        name: name.to_owned(),
-        format: DiskFormat::Raw,
-        url: None,
-        sha256: None,
-        architecture: None,
-        min_disk_gib: 0,
-        min_memory_mib: 0,
-        public: false,
-        labels: BTreeMap::new(),
-    }
+    CreateImage::new(name, DiskFormat::Raw)
 }
 
 impl World {

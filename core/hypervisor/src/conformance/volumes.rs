@@ -1,5 +1,6 @@
 //! Volumes: whole or not there, in the format that was named, with snapshots that give back what was.
 
+use futures::StreamExt as _;
 use skyloom_model::{DiskFormat, Name, Pool, SnapshotId};
 
 use super::domains::must_refuse;
@@ -13,6 +14,7 @@ pub(super) fn cases() -> Vec<StorageCase> {
     vec![
         pool_case!(volume_is_what_was_ordered),
         pool_case!(volume_twice_is_one_volume),
+        pool_case!(volume_is_read_to_its_end),
         pool_case!(volume_of_another_making_is_a_conflict),
         pool_case!(volume_of_an_image_holds_it),
         pool_case!(volume_of_what_is_not_there_is_not_found),
@@ -117,6 +119,22 @@ async fn volume_twice_is_one_volume(desk: &mut PoolDesk) {
             desk.pool.filled(&made, 7).await,
             "what the guest wrote is still there"
         );
+    }
+}
+
+async fn volume_is_read_to_its_end(desk: &mut PoolDesk) {
+    must_refuse(desk.storage().read_volume(&at(1)).await, ErrorKind::NotFound);
+    for (seed, format) in (1..).zip(FORMATS) {
+        let made = desk.blank(seed, format).await;
+        desk.pool.fill(&made, 7).await;
+        let file = desk.storage().read_volume(&at(seed)).await.expect("read");
+        let (size, mut read) = (file.size_bytes, 0);
+        let mut content = file.content;
+        while let Some(piece) = content.next().await {
+            read += piece.expect("a piece").len() as u64;
+        }
+        assert_eq!(read, size);
+        assert!(size > 0 && size.is_multiple_of(512), "{size}");
     }
 }
 

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use skyloom_model::{DiskFormat, Name, Pool, ServerId, SnapshotId, VolumeId};
 
@@ -14,8 +16,8 @@ use super::history::EffectKind;
 use super::script::FaultPoint;
 use super::{FakeStorage, FakeWorld};
 use crate::{
-    DiskAt, Error, ErrorKind, HostVolumes, Result, VolumeAt, VolumeContent, VolumeInfo, VolumeOrder,
-    VolumeSnapshot,
+    DiskAt, Error, ErrorKind, HostVolumes, Result, VolumeAt, VolumeContent, VolumeFile, VolumeInfo,
+    VolumeOrder, VolumeSnapshot,
 };
 
 /// A volume's record.
@@ -274,6 +276,19 @@ impl HostVolumes for FakeStorage {
         let (point, on) = (FaultPoint::LookVolume, Some(shelf(at.volume)));
         let look = |w: &FakeWorld| Ok(w.held(point, at)?.map(|held| w.volume_info(at.volume, &held)));
         self.world().look(point, on, look).await
+    }
+
+    /// What it holds, in whole sectors.
+    async fn read_volume(&self, at: &VolumeAt) -> Result<VolumeFile> {
+        let (point, on) = (FaultPoint::LookVolume, Some(shelf(at.volume)));
+        let look = |w: &FakeWorld| w.held(point, at)?.ok_or_else(|| missing(point, at));
+        let held = self.world().look(point, on, look).await?;
+        let mut bytes = held.content.into_bytes();
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
+        Ok(VolumeFile {
+            size_bytes: bytes.len() as u64,
+            content: futures::stream::iter([Ok(Bytes::from(bytes))]).boxed(),
+        })
     }
 
     async fn grow_volume(&self, at: &VolumeAt, bytes: u64) -> Result<VolumeInfo> {

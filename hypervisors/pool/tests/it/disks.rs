@@ -7,9 +7,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
-use skyloom_hypervisor::{DiskInfo, ErrorKind, HostStorage, ImageSpec, OverlaySpec};
+use skyloom_hypervisor::{
+    DiskAt, DiskInfo, ErrorKind, HostStorage, HostVolumes as _, ImageSpec, OverlaySpec, VolumeAt,
+    VolumeContent, VolumeOrder,
+};
 use skyloom_image::Limits;
-use skyloom_model::{DiskFormat, ImageId, ServerId};
+use skyloom_model::{DiskFormat, ImageId, Pool, ServerId, VolumeId};
 use skyloom_pool::{DirPool, PoolConfig};
 
 pub(crate) fn server(n: u128) -> ServerId {
@@ -225,5 +228,54 @@ async fn refusals_keep_their_codes() {
     ] {
         let reason = cache(&pool, &bad).await.unwrap_err().reason();
         assert_eq!((reason.code.as_str(), reason.retryable), (code, false));
+    }
+}
+
+#[tokio::test]
+async fn a_copied_disk_is_read_as_an_image_that_passes() {
+    let temp = tempfile::tempdir().unwrap();
+    let pool = open(temp.path()).await;
+    let mut boots = vec![7; 1 << 20];
+    boots[446..510].fill(0);
+    boots[510..512].copy_from_slice(&[0x55, 0xaa]);
+    let base = image(DiskFormat::Raw, boots);
+    cache(&pool, &base).await.unwrap();
+    overlay(&pool, &base.0, 1, 4 << 20).await.unwrap();
+    for (n, format) in [(5, DiskFormat::Qcow2), (6, DiskFormat::Raw)] {
+        let at = VolumeAt {
+            volume: VolumeId::from_uuid(uuid::Uuid::from_u128(n)),
+            pool: Pool::Local,
+        };
+        let disk = DiskAt::Server {
+            server: server(1),
+            disk: "root".to_owned(),
+        };
+        let order = VolumeOrder {
+            at: at.clone(),
+            format,
+            size_bytes: 4 << 20,
+            content: VolumeContent::Disk { disk, snapshot: None },
+        };
+        pool.create_volume(&order).await.unwrap();
+        let file = pool.read_volume(&at).await.unwrap();
+        let size = file.size_bytes;
+        let pieces: Vec<Bytes> = file.content.map(Result::unwrap).collect().await;
+        let read = pieces.concat();
+        assert_eq!(read.len() as u64, size);
+        let facts =
+            skyloom_image::inspect(&mut std::io::Cursor::new(&read), size, format, &Limits::default());
+        assert_eq!(facts.unwrap().virtual_size, 4 << 20, "{format:?}");
+        let sent = temp.path().join("sent");
+        std::fs::write(&sent, &read).unwrap();
+        let original = temp
+            .path()
+            .join("pool/servers")
+            .join(server(1).to_string())
+            .join("root.qcow2");
+        let same = Command::new("qemu-img")
+            .args(["compare", "-f", format.as_str(), "-F", "qcow2"])
+            .args([&sent, &original])
+            .status();
+        assert!(same.unwrap().success(), "{format:?}");
     }
 }

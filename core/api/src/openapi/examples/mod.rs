@@ -28,10 +28,13 @@ pub(super) fn fill(operation: &mut Operation, known: &Components) {
     let written = answer(&id);
     for (status, response) in &mut operation.responses.responses {
         if let (true, RefOr::T(response)) = (status.starts_with('2'), response) {
+            // A host is answered something else than a person.
+            let of_host = id == "upload_image" && status == "200";
+            let written = written.as_ref().filter(|_| !of_host);
             response
                 .content
                 .values_mut()
-                .for_each(|content| put(content, written.as_ref(), known));
+                .for_each(|content| put(content, written, known));
         }
     }
 }

@@ -2,7 +2,10 @@
 //! Attacks 72, 73 and 75.
 
 use serde_json::{Value as Json, json};
-use skyloom_model::{HostId, Id, JobId, Place, Scope, ServerId, TaskId, Timestamp, paths};
+use skyloom_model::{
+    HostId, Id, ImageId, JobId, JobRecord, JobSpec, JobState, JobWant, Place, RetryPolicy, Scope, ServerId,
+    Subject, TaskId, Timestamp, paths,
+};
 use skyloom_store::{Key, ListOptions, Outcome, Prefix, Txn, Value};
 use uuid::Uuid;
 
@@ -215,4 +218,76 @@ async fn passed_not(client: &Client, verb: &str, body: &Json) {
         (403, Some("store.denied")),
         "by {how}: {verb} {body}"
     );
+}
+
+/// The job by which a host sends an image's content.
+fn sends(host: HostId, image: ImageId, state: JobState) -> (String, JobRecord) {
+    let job = JobRecord {
+        format: skyloom_model::FORMAT,
+        task: id(7),
+        scope: Scope::System,
+        subject: Subject {
+            kind: "images".to_owned(),
+            id: image.uuid(),
+            name: "saved".to_owned(),
+        },
+        generation: 0,
+        request_id: String::new(),
+        spec: JobSpec {
+            id: JobId::new("image.send"),
+            kind: "image.send".to_owned(),
+            title: String::new(),
+            input: json!({
+                "image": image,
+                "upload": Uuid::from_u128(8),
+                "at": { "volume": Uuid::from_u128(8), "pool": { "type": "local" } },
+            }),
+            after: Vec::new(),
+            place: Place::Host(host),
+            retry: RetryPolicy::default(),
+            weight: 1,
+            timeout_ms: None,
+        },
+        want: JobWant::Run,
+        attempt: 1,
+        not_before: None,
+        state,
+        worker: None,
+        output: None,
+        error: None,
+        started_at: None,
+        ended_at: None,
+    };
+    (paths::job(job.spec.place, job.task, &job.spec.id), job)
+}
+
+#[tokio::test]
+async fn one_hosts_key_sends_the_images_of_its_own_jobs_and_no_others() {
+    let site = Secure::new().await;
+    let (mine, _) = site.joined(site.a, "host1").await;
+    let clients = [site.client(Some(&mine)), site.with_token()];
+    let (own, foreign): (ImageId, ImageId) = (id(21), id(22));
+    for (host, image, state) in [
+        (site.b, foreign, JobState::Started),
+        (site.a, own, JobState::Ready),
+    ] {
+        let (at, job) = sends(host, image, state);
+        let txn = Txn::new().put(Key::parse(&at).unwrap(), Value::json(&job).unwrap());
+        site.api.backend.commit(txn).await.unwrap();
+    }
+    for client in &clients {
+        for image in [own, foreign, id(23)] {
+            let (status, answer) = client.put(&format!("/v1/images/{image}/data"), "content").await;
+            assert_eq!((status, answer["code"].as_str()), (404, Some("image.not_found")));
+        }
+    }
+    let (at, job) = sends(site.a, own, JobState::Started);
+    let txn = Txn::new().put(Key::parse(&at).unwrap(), Value::json(&job).unwrap());
+    site.api.backend.commit(txn).await.unwrap();
+    for client in &clients {
+        let (status, answer) = client.put(&format!("/v1/images/{own}/data"), "content").await;
+        assert_eq!((status, answer["size"].as_u64()), (200, Some(7)), "{answer}");
+        let (status, _) = client.put(&format!("/v1/images/{foreign}/data"), "content").await;
+        assert_eq!(status, 404);
+    }
 }

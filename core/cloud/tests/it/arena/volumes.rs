@@ -117,7 +117,8 @@ impl CloudWorld {
                 self.carried(&asked.task).await;
                 self.snapshot = Some(asked.snapshot.id());
             }
-            ("snapshot.delete", _) => {
+            ("image.save", "of a volume") => self.volume = Some(self.volume_for("old", None).await),
+            ("snapshot.delete", _) | ("image.save", "of a snapshot") => {
                 let volume = self.volume_for("old", server).await;
                 let request = CreateSnapshot {
                     name: "old".to_owned(),
