@@ -59,6 +59,9 @@ pub(crate) struct HypervisorConfig {
     pub(crate) kind: Kind,
     /// QEMU's system emulator.
     pub(crate) qemu: PathBuf,
+    /// Address and port of this host at which guests of other hosts come in with their memory; nothing: none do. What comes is neither
+    /// encrypted nor authenticated: a network that hosts alone reach. By libvirt, only the address counts.
+    pub(crate) migration: Option<SocketAddr>,
     /// Of the kind `libvirt`.
     pub(crate) libvirt: LibvirtConfig,
 }
@@ -68,6 +71,7 @@ impl Default for HypervisorConfig {
         Self {
             kind: Kind::Qmp,
             qemu: "/usr/bin/qemu-system-x86_64".into(),
+            migration: None,
             libvirt: LibvirtConfig::default(),
         }
     }

@@ -11,7 +11,7 @@ use skyloom::cloud::{HostParts as HostJobParts, NETWORKS, host_jobs};
 use skyloom::hypervisor::{FakeOptions, FakeWorld, HostNetwork, HostStorage, Hypervisor};
 use skyloom::model::{HostId, Name, NetworkId, OsIds, Readiness, SystemClock};
 use skyloom::pool::{CacheLimit, DirPool, Owner, PoolConfig};
-use skyloom::qmp::{QmpConfig, QmpHypervisor};
+use skyloom::qmp::{MigrationConfig, QmpConfig, QmpHypervisor};
 use skyloom_bin::exit::MainError;
 use skyloom_bin::health;
 use skyloom_bin::telemetry::RenderMetrics;
@@ -155,7 +155,10 @@ async fn open_host(config: &AgentConfig, clock: Arc<SystemClock>) -> Result<Part
             Ok((Arc::new(world.hypervisor()), Arc::new(world.storage())))
         }
         Kind::Qmp => {
-            let qmp = QmpConfig::new(dir.join("vms"), clock).with_qemu(&config.hypervisor.qemu);
+            let mut qmp = QmpConfig::new(dir.join("vms"), clock).with_qemu(&config.hypervisor.qemu);
+            if let Some(listen) = config.hypervisor.migration {
+                qmp = qmp.with_migration(MigrationConfig::new(listen));
+            }
             let hypervisor = QmpHypervisor::open(qmp).await.map_err(|e| {
                 MainError::failed("the hypervisor does not open", e)
                     .hint("is qemu-system-x86 installed, and the folder ours alone?")
@@ -188,7 +191,7 @@ async fn open_pool(config: &AgentConfig, owner: Option<Owner>) -> Result<Arc<dyn
 
 #[cfg(feature = "libvirt")]
 async fn open_libvirt(config: &AgentConfig, clock: Arc<SystemClock>) -> Result<Parts, MainError> {
-    use skyloom::libvirt::{DaemonUser, LibvirtConfig, LibvirtHypervisor};
+    use skyloom::libvirt::{DaemonUser, LibvirtConfig, LibvirtHypervisor, Moving};
     let (dir, wanted) = (&config.agent.data_dir, &config.hypervisor.libvirt);
     let owner = match (wanted.uid, wanted.gid) {
         (Some(uid), Some(gid)) => Some(Owner { uid, gid }),
@@ -200,8 +203,11 @@ async fn open_libvirt(config: &AgentConfig, clock: Arc<SystemClock>) -> Result<P
             ));
         }
     };
-    let settings = LibvirtConfig::new(&wanted.uri, dir.join("consoles"), clock)
+    let mut settings = LibvirtConfig::new(&wanted.uri, dir.join("consoles"), clock)
         .with_daemon_user(owner.map(|Owner { uid, gid }| DaemonUser { uid, gid }));
+    if let Some(listen) = config.hypervisor.migration {
+        settings = settings.with_migration(Moving::new(listen.ip()));
+    }
     let hypervisor = LibvirtHypervisor::open(settings).await.map_err(|e| {
         MainError::failed("the hypervisor does not open", e)
             .hint("is libvirt's daemon running at hypervisor.libvirt.uri, and the folder ours alone?")

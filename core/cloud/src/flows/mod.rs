@@ -3,8 +3,8 @@
 mod definition;
 mod host;
 mod image;
-mod moving;
 mod image_save;
+mod moving;
 mod params;
 mod port_attach;
 mod port_rewire;
@@ -37,8 +37,8 @@ use skyloom_model::{JobId, JobSpec, Place, Reason, RetryPolicy};
 
 pub use host::{ClaimRelease, HostSweep};
 pub use image::{ImageDelete, ImageImport};
-pub(crate) use moving::{STORAGE, Sees};
 pub(crate) use image_save::{ImageSave, SaveOf, SaveParams};
+pub(crate) use moving::{STORAGE, Sees};
 pub(crate) use params::NewVolume;
 pub use params::{
     BaseImage, CreateParams, ImportParams, PortPlan, RecycleParams, ReleaseParams, StopParams, SweepParams,

@@ -163,7 +163,7 @@ pub(super) fn begin(
         .create(claim_key(placed.host, server.id())?, document(&placed.claim)?);
     Ok(Moving {
         changes: cx.records.put(changes, &at, &server)?,
-        explanation: serde_json::to_value(&placed.explanation)
+        explanation: serde_json::to_value(&placed.report)
             .map_err(|e| Reason::new("placement.unencodable", e.to_string()))?,
         server,
         from,

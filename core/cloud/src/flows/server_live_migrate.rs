@@ -28,7 +28,7 @@ use super::moving::{begin, end, moving_reads, ports_of};
 use super::records::{order, seen_key, subject_key};
 use super::server_power::{start, started};
 use super::{Outputs, Step, last_output, output, params};
-use crate::jobs::{HalfSeen, HandedOver, LeaveInput, Passed, SendInput, ServerInput, UndefineInput};
+use crate::jobs::{DepartInput, HalfSeen, HandedOver, LeaveInput, Passed, ServerInput, UndefineInput};
 
 /// Moves a server that runs.
 #[derive(Debug, Clone, Copy, Default)]
@@ -139,7 +139,7 @@ impl<'a> Way<'a> {
         let to = output::<Incoming>(self.end.outputs, "vm.receive");
         let to =
             to.ok_or_else(|| Reason::new("migration.no_address", "nobody has said where it is waited for"))?;
-        let input = SendInput {
+        let input = DepartInput {
             server: self.server.id(),
             to,
         };

@@ -90,7 +90,7 @@ impl Job for Receive {
 
 /// Input of `vm.send`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SendInput {
+pub(crate) struct DepartInput {
     /// Which server.
     pub(crate) server: ServerId,
     /// Where it is waited for.
@@ -184,7 +184,7 @@ impl Job for Go {
         cx.may_act()?;
         match self.verb {
             Verb::Send => {
-                let SendInput { to, .. } = cx.input()?;
+                let DepartInput { to, .. } = cx.input()?;
                 let sent = ability.send(server, generation, &to.address).await;
                 sent.map_err(host_error)?;
                 Ok(json!({}))

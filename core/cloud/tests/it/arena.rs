@@ -23,9 +23,9 @@ use skyloom_hypervisor::{EffectKind, FakeWorld, Hypervisor as _, Inspection};
 use skyloom_image::Limits;
 use skyloom_model::action::ACTIONS;
 use skyloom_model::{
-    Clock, Direction, DiskFormat, HostId, Ids, ImageId, JobRecord, ManualClock, OrderVerb, PortId, PowerState,
-    ProjectId, Protocol, Resource as _, Server, ServerAction, ServerId, SnapshotId, Task, TaskId, TaskState,
-    Timestamp, VmObservation, VolumeId, paths,
+    Clock, Direction, DiskFormat, HostId, Ids, ImageId, JobRecord, ManualClock, OrderVerb, PortId,
+    PowerState, ProjectId, Protocol, Resource as _, Server, ServerAction, ServerId, SnapshotId, Task, TaskId,
+    TaskState, Timestamp, VmObservation, VolumeId, paths,
 };
 use skyloom_scheduler::{FleetScheduler, Scheduler};
 use skyloom_store::{DynBackend, MemoryConfig, MemoryStore, Txn, Value};

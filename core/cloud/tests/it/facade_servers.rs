@@ -567,7 +567,7 @@ async fn questions_about_placement_are_answered_and_name_hosts_to_nobody_but_ope
         .cloud
         .forecast_placement(&member, &PlacementQuery::default())
         .await;
-    assert_eq!(ask.unwrap_err().kind(), ErrorKind::Forbidden);
+    assert_eq!(ask.unwrap_err().kind(), ErrorKind::Denied);
     let ask = world.cloud.test_placement(&member, &several(1)).await;
-    assert_eq!(ask.unwrap_err().kind(), ErrorKind::Forbidden);
+    assert_eq!(ask.unwrap_err().kind(), ErrorKind::Denied);
 }
