@@ -155,6 +155,7 @@ pub(crate) fn can_be_shown(command: &Command) -> bool {
             security_group::Verb::List(_) | security_group::Verb::Show { .. }
         ),
         Command::Event(_)
+        | Command::Placement(_)
         | Command::Kind(_)
         | Command::Context(_)
         | Command::Store(_)
