@@ -237,6 +237,8 @@ async fn a_copied_disk_is_read_as_an_image_that_passes() {
     let pool = open(temp.path()).await;
     let mut boots = vec![7; 1 << 20];
     boots[446..510].fill(0);
+    // One bootable Linux partition, from the second sector on.
+    (boots[446], boots[450], boots[454], boots[459]) = (0x80, 0x83, 1, 4);
     boots[510..512].copy_from_slice(&[0x55, 0xaa]);
     let base = image(DiskFormat::Raw, boots);
     cache(&pool, &base).await.unwrap();

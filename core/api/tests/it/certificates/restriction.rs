@@ -229,7 +229,7 @@ fn sends(host: HostId, image: ImageId, state: JobState) -> (String, JobRecord) {
         subject: Subject {
             kind: "images".to_owned(),
             id: image.uuid(),
-            name: "saved".to_owned(),
+            name: "saved".to_owned().try_into().unwrap(),
         },
         generation: 0,
         request_id: String::new(),
