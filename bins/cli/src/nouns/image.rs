@@ -16,7 +16,6 @@ use crate::client::{Client, kind, one};
 use crate::error::{CliError, Result};
 use crate::out::{self, Format};
 use crate::text::bytes;
-use crate::wait;
 
 /// Verbs.
 #[derive(Debug, Subcommand)]
@@ -162,13 +161,23 @@ async fn import(app: &App, args: ImportArgs) -> Result<()> {
         min_memory_mib: args.min_memory,
         public: args.public,
     };
-    let mut accepted: ImageAccepted = match &args.file {
+    let accepted: ImageAccepted = match &args.file {
         Some(file) => send(app, &client, file, &mut request).await?,
         None => client.post(kind(Image::KIND), &request).await?,
     };
-    let waited = app.waits(&args.wait);
+    finish(app, &client, accepted, &args.wait).await
+}
+
+/// Waits where that is wanted, and prints the image.
+pub(super) async fn finish(
+    app: &App,
+    client: &Client,
+    mut accepted: ImageAccepted,
+    wait: &WaitArgs,
+) -> Result<()> {
+    let waited = app.waits(wait);
     if let (true, Some(task)) = (waited, &accepted.task) {
-        let document = wait::done(app, &client, task, args.wait.timeout).await?;
+        let document = crate::wait::done(app, client, task, wait.timeout).await?;
         accepted.task = Some(document.task);
         accepted.image = client.record(accepted.image.meta.id).await?;
     }

@@ -15,6 +15,7 @@ mod help;
 pub(crate) mod hold;
 pub(crate) mod host;
 pub(crate) mod image;
+mod image_save;
 pub(crate) mod keypair;
 pub(crate) mod kind;
 pub(crate) mod login;

@@ -11,7 +11,7 @@ use super::create::{self, CreateArgs};
 use super::server_changes;
 use super::server_more::{self, Many};
 use super::server_wait::{Wanted, wait_for};
-use super::{logs, removal, server_rescue, server_volumes, show};
+use super::{image_save, logs, removal, server_rescue, server_volumes, show};
 use crate::app::{self, App};
 use crate::args::{ListArgs, WaitArgs, YesArg};
 use crate::client::types::{PlacementAnswer, PowerOff, ServerAccepted};
@@ -98,6 +98,11 @@ pub(crate) enum Verb {
   skyloom server resume web-1
   skyloom server resume web-1 web-2")]
     Resume(Many),
+    /// Make an image of a server's root disk, running or not
+    #[command(after_help = "Examples:
+  skyloom server create-image web-1 golden
+  skyloom server create-image web-1 golden --format raw --no-wait")]
+    CreateImage(image_save::SaveArgs),
     /// Give a volume to a server, running or not
     #[command(after_help = "Examples:
   skyloom server attach-volume web-1 data
@@ -305,6 +310,7 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
         Verb::Resume(many) => act(app, "resume", &many.servers, None, &many.wait).await,
         Verb::ResetState(many) => act(app, "reset-state", &many.servers, None, &many.wait).await,
         Verb::Purge { many, yes } => server_more::purge(app, &many, yes).await,
+        Verb::CreateImage(args) => image_save::run::<Server>(app, "server", args, None).await,
         Verb::AttachVolume(args) => server_volumes::attach(app, args).await,
         Verb::DetachVolume(args) => server_volumes::detach(app, args).await,
         Verb::Update(args) => server_more::update(app, args).await,

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde_json::json;
 use skyloom_model::{Resource as _, Server, Snapshot, Volume};
 
-use super::{changed, list, removal, show};
+use super::{changed, image_save, list, removal, show};
 use crate::app::App;
 use crate::args::{ListArgs, WaitArgs, YesArg};
 use crate::client::{kind, one};
@@ -35,6 +35,17 @@ pub(crate) enum Verb {
     Show {
         /// Name, id or beginning of an id
         snapshot: String,
+    },
+    /// Make an image of one disk of a snapshot
+    #[command(after_help = "Examples:
+  skyloom snapshot create-image before-upgrade golden
+  skyloom snapshot create-image before-upgrade golden --disk root")]
+    CreateImage {
+        #[command(flatten)]
+        save: image_save::SaveArgs,
+        /// Which disk; without it the first
+        #[arg(long, value_name = "NAME")]
+        disk: Option<String>,
     },
     /// Make the disks what they were; what was written since is lost
     #[command(after_help = "Examples:
@@ -97,6 +108,9 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
                 body["volume"] = json!(resolve::one::<Volume>(&client, volume).await?.meta.id);
             }
             changed::ask::<Snapshot>(app, &client, kind(Snapshot::KIND), Some(&body), &args.wait).await
+        }
+        Verb::CreateImage { save, disk } => {
+            image_save::run::<Snapshot>(app, "snapshot", save, disk.as_deref()).await
         }
         Verb::List(args) => list::<Snapshot>(app, &args).await,
         Verb::Show { snapshot } => show::<Snapshot>(app, &snapshot).await,

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde_json::json;
 use skyloom_model::{Image, IoLimits, Resource as _, Server, Snapshot, Volume};
 
-use super::{changed, list, removal, show};
+use super::{changed, image_save, list, removal, show};
 use crate::app::App;
 use crate::args::{ListArgs, WaitArgs, YesArg};
 use crate::client::kind;
@@ -51,6 +51,11 @@ pub(crate) enum Verb {
         #[command(flatten)]
         wait: WaitArgs,
     },
+    /// Make an image of a volume that no server has
+    #[command(after_help = "Examples:
+  skyloom volume create-image data golden
+  skyloom volume create-image data golden --format raw --no-wait")]
+    CreateImage(image_save::SaveArgs),
     /// Make a volume larger, also while a guest uses it
     #[command(after_help = "Examples:
   skyloom volume grow data --size 20
@@ -148,6 +153,7 @@ pub(crate) struct AttachArgs {
 pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
     match verb {
         Verb::Create(args) => create(app, args).await,
+        Verb::CreateImage(args) => image_save::run::<Volume>(app, "volume", args, None).await,
         Verb::List(args) => list::<Volume>(app, &args).await,
         Verb::Show { volume } => show::<Volume>(app, &volume).await,
         Verb::Attach(args) => {
