@@ -119,7 +119,8 @@ async fn run_of_qemu(linux: bool, figures: &mut Figures) {
     let patience = Duration::from_secs(5);
     let (client, connection) = client::connect(&socket, patience).await.unwrap();
     let asked = client.execute("query-migrate", Value::Null, patience);
-    let told = tokio::select! { told = asked => told.unwrap(), why = connection.run() => panic!("{why}") };
+    let told =
+        tokio::select! { biased; told = asked => told.unwrap(), why = connection.run() => panic!("{why}") };
     figures
         .qemu_total
         .push(Duration::from_millis(told["total-time"].as_u64().unwrap()));

@@ -87,7 +87,7 @@ fn a_day_of_verbs_under_kills_ends_as_the_records_say() {
     for task in &tasks {
         assert_eq!(http.task_end(task)["state"], "done");
     }
-    let mut day = Vec::new();
+    let (mut day, mut before) = (Vec::new(), 0);
     for n in 0..STEPS {
         agreed(&trio, &http, &servers);
         let server = &servers[draw(2) as usize];
@@ -118,13 +118,15 @@ fn a_day_of_verbs_under_kills_ends_as_the_records_say() {
                 }
             }
         }
+        // A guest that was killed in the step before may be one that nobody has missed yet.
+        let killed = [before, fault].contains(&3);
+        before = fault;
         // The cloud's own restart of a crashed one may have been faster.
         if code == 409 {
             continue;
         }
         let task = task_of(&answer);
         let end = http.task_end(&task);
-        let killed = fault == 3;
         assert!(
             end["state"] == "done" || (killed && end["state"] == "failed"),
             "{day:#?}\n{end:#}"

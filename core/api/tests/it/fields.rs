@@ -25,6 +25,10 @@ pub(crate) async fn planted(api: &Api, kind: &str, project: ProjectId) -> String
     let id = api.cloud.parts().ids.uuid();
     record["meta"]["id"] = json!(id);
     record["meta"]["scope"] = json!({"project": project});
+    if kind == "servers" {
+        record["status"]["migration"] = json!({"to": record["status"]["placement"], "live": true,
+            "since": record["meta"]["updated_at"], "forced": false});
+    }
     put(api, &format!("r/{kind}/{project}/{id}"), &record).await;
     id.to_string()
 }

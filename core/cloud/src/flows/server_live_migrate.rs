@@ -16,7 +16,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd, TaskFlow};
-use skyloom_hypervisor::{Incoming, Seen, Stream, Truth, truth};
+use skyloom_hypervisor::{Half, Incoming, Seen, Stream, Truth, truth};
 use skyloom_model::{
     HostId, JobId, JobSpec, Place, Plan, PowerState, Reason, Resource as _, Server, StageOutcome, Task,
     TaskEnd, VmObservation,
@@ -209,14 +209,20 @@ impl<'a> Way<'a> {
         Ok(self.staged(LOOK, vec![source, there]))
     }
 
-    /// The guest is the destination's: what is left to do there, and at the source.
-    fn arrive(&self, cx: &PlanContext<'_>) -> Result<Planned, Reason> {
-        let over = self
-            .step("vm.take-over", "let the guest go on", self.to, &self.input())?
-            .done();
-        let wirings = definition(self.task, &self.server, cx.records, true)?.wirings;
-        let leave = self.leave(ports_of(&wirings), vec![over.id.clone()])?;
-        Ok(self.staged(ARRIVE, vec![over, leave]))
+    /// The guest is the destination's: what is left to do there, and at the source. Nothing, where a step that failed has done it, or its
+    /// undo, which leads onward.
+    fn arrive(&self, cx: &PlanContext<'_>, there: Seen, here: Seen) -> Result<Option<Planned>, Reason> {
+        let mut jobs: Vec<JobSpec> = Vec::new();
+        if !matches!(there, Seen::Here(Half::Whole, _)) {
+            let over = self.step("vm.take-over", "let the guest go on", self.to, &self.input())?;
+            jobs.push(over.done());
+        }
+        if here != Seen::Gone {
+            let wirings = definition(self.task, &self.server, cx.records, true)?.wirings;
+            let after = jobs.iter().map(|job| job.id.clone()).collect();
+            jobs.push(self.leave(ports_of(&wirings), after)?);
+        }
+        Ok((!jobs.is_empty()).then(|| self.staged(ARRIVE, jobs)))
     }
 
     fn leave(&self, ports: Vec<crate::jobs::PortGone>, after: Vec<JobId>) -> Result<JobSpec, Reason> {
@@ -256,8 +262,8 @@ impl<'a> Way<'a> {
         })
     }
 
-    /// What the last look has found.
-    fn truth(&self) -> Truth {
+    /// What the last look has found, here at the source and there at the destination.
+    fn seen(&self) -> (Seen, Seen) {
         let n = self.stages(LOOK);
         let seen = |side: &str| match output::<HalfSeen>(self.end.outputs, &format!("vm.half.{side}.{n}")) {
             Some(HalfSeen {
@@ -266,7 +272,7 @@ impl<'a> Way<'a> {
             Some(HalfSeen { half: None }) => Seen::Gone,
             None => Seen::CannotTell,
         };
-        truth(seen("here"), seen("there"))
+        (seen("here"), seen("there"))
     }
 
     /// Why the migration is given up.
@@ -324,16 +330,25 @@ impl TaskFlow for ServerLiveMigrate {
             (SWITCH, true) => {
                 let over = output::<HandedOver>(end.outputs, "vm.hand-over").map(|over| over.stream);
                 match over {
-                    Some(Stream::Complete) => Ok(Some(way.arrive(cx)?)),
+                    Some(Stream::Complete) => {
+                        let (here, there) = (
+                            Seen::Here(Half::HandedOver, Stream::Complete),
+                            Seen::Here(Half::Receiving, Stream::Complete),
+                        );
+                        Ok(way.arrive(cx, there, here)?)
+                    }
                     _ => way.look().map(Some),
                 }
             }
-            (LOOK, true) => match way.truth() {
-                Truth::Source => Err(Refusal::Fail(way.why())),
-                Truth::Destination => Ok(Some(way.arrive(cx)?)),
-                Truth::Disks => Ok(Some(way.boot(cx)?)),
-                Truth::Unknown => way.look().map(Some),
-            },
+            (LOOK, true) => {
+                let (here, there) = way.seen();
+                match truth(here, there) {
+                    Truth::Source => Err(Refusal::Fail(way.why())),
+                    Truth::Destination => Ok(way.arrive(cx, there, here)?),
+                    Truth::Disks => Ok(Some(way.boot(cx)?)),
+                    Truth::Unknown => way.look().map(Some),
+                }
+            }
             (SWITCH | ARRIVE | LOOK, false) => way.look().map(Some),
             // Arrived; or back as it was before, or off with both hosts rid of it.
             _ => Ok(None),

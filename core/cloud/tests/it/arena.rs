@@ -6,6 +6,7 @@ mod planting;
 mod ports;
 mod resizing;
 mod volumes;
+mod witness;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,22 +20,22 @@ use skyloom_cloud::{
 };
 use skyloom_flow::harness::{self, Arena, Back, Case, Digest};
 use skyloom_flow::{Companion, FlowRegistry, JobRegistry};
-use skyloom_hypervisor::{EffectKind, FakeWorld, Hypervisor as _, Inspection};
+use skyloom_hypervisor::{EffectKind, FakeWorld};
 use skyloom_image::Limits;
 use skyloom_model::action::ACTIONS;
 use skyloom_model::{
-    Clock, Direction, DiskFormat, HostId, Ids, ImageId, JobRecord, ManualClock, OrderVerb, PortId,
-    PowerState, ProjectId, Protocol, Resource as _, Server, ServerAction, ServerId, SnapshotId, Task, TaskId,
-    TaskState, Timestamp, VmObservation, VolumeId, paths,
+    Clock, Direction, DiskFormat, HostId, Ids, ImageId, ManualClock, OrderVerb, PortId, PowerState, Protocol,
+    Resource as _, Server, ServerAction, ServerId, SnapshotId, Task, TaskId, TaskState, VolumeId,
 };
 use skyloom_scheduler::{FleetScheduler, Scheduler};
-use skyloom_store::{DynBackend, MemoryConfig, MemoryStore, Txn, Value};
+use skyloom_store::{DynBackend, MemoryConfig, MemoryStore};
 
 use self::moving::unnumbered;
+use self::witness::Witness;
 use crate::engine::{Engine, FixedFetch, active_image};
 use crate::networked::{in_network, networked, under_way};
 use crate::networks::rule;
-use crate::world::{DISK, World, bytes, image, jobs_of, key, server};
+use crate::world::{DISK, World, bytes, image, jobs_of, server};
 
 /// All cases. A flow without one fails `every_flow_is_tortured`.
 const CASES: [Case; 61] = [
@@ -563,45 +564,5 @@ impl harness::World for CloudWorld {
         self.check_volumes(&servers, &mut left).await;
         self.check_ports(&servers, &mut left).await;
         left
-    }
-}
-
-/// Tells what a host's domain is after each job, as its agent does.
-#[derive(Debug)]
-struct Witness {
-    host: HostId,
-    fake: FakeWorld,
-    /// Of all servers.
-    project: ProjectId,
-}
-
-impl Witness {
-    async fn look(&self, server: ServerId) -> Txn {
-        let at = key(&paths::host_vm(self.host, server));
-        match self.fake.hypervisor().inspect(server).await {
-            Ok(Inspection::Found { generation, power }) => {
-                let seen = VmObservation {
-                    server,
-                    project: self.project,
-                    generation,
-                    power,
-                    cause: None,
-                    accelerator: None,
-                    observed_at: Timestamp::UNIX_EPOCH,
-                };
-                Txn::new().put(at, Value::json(&seen).unwrap())
-            }
-            _ => Txn::new().delete(at),
-        }
-    }
-}
-
-#[async_trait]
-impl Companion for Witness {
-    async fn writes(&self, record: &JobRecord) -> Txn {
-        match record.spec.input["server"].as_str() {
-            Some(server) => self.look(server.parse().unwrap()).await,
-            None => Txn::new(),
-        }
     }
 }

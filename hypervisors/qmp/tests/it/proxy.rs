@@ -162,6 +162,7 @@ async fn carry(wire: Arc<Wire>, mut from: TcpStream) {
         }
     };
     tokio::select! {
+        biased;
         () = there => {}
         () = back => {}
         _ = broken.wait_for(|b| *b) => {}
