@@ -36,6 +36,7 @@ struct Api {
     operator: String,
     /// Sees what is a project's.
     member: String,
+    project: ProjectId,
     server: String,
     /// What drives its identity.
     _drivers: JoinSet<()>,
@@ -146,13 +147,14 @@ async fn api(images: &std::path::Path) -> Api {
         routes,
         operator: first.token.expose().clone(),
         member,
+        project,
         server,
         _drivers: drivers,
     }
 }
 
 /// A request with what a client sends along.
-fn request(method: &str, path: &str, token: &str, body: &'static str) -> Request<Body> {
+fn request(method: &str, path: &str, token: &str, project: &str, body: &'static str) -> Request<Body> {
     Request::builder()
         .method(method)
         .uri(path)
@@ -162,6 +164,7 @@ fn request(method: &str, path: &str, token: &str, body: &'static str) -> Request
         .header("accept-encoding", "gzip, br")
         .header("x-request-id", "req-01980c2e-7b7a-7000-8000-000000000001")
         .header("authorization", format!("Bearer {token}"))
+        .header("x-skyloom-project", project)
         .header("content-type", "application/json")
         .body(Body::from(body))
         .unwrap()
@@ -181,6 +184,7 @@ fn benches(c: &mut Criterion) {
     let mut group = c.benchmark_group("request");
     let (routes, operator, member) = (&api.routes, &*api.operator, &*api.member);
     let server = &*format!("/v1/servers/{}", api.server);
+    let project = &*api.project.to_string();
     let servers = "/v1/servers?limit=100";
     let capability = "/v1/store/capability";
     for (what, router, token, method, path, body) in [
@@ -203,7 +207,7 @@ fn benches(c: &mut Criterion) {
             b.to_async(&runtime).iter(|| async {
                 let answer = router
                     .clone()
-                    .oneshot(request(method, path, token, body))
+                    .oneshot(request(method, path, token, project, body))
                     .await
                     .unwrap();
                 assert!(answer.status().is_success(), "{}", answer.status());
