@@ -8,7 +8,10 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::json;
-use skyloom_cloud::{Caller, Cloud, CloudError, CreateServer, ErrorKind, StopOptions, SweepHost};
+use skyloom_cloud::{
+    Caller, Cloud, CloudError, CreateServer, ErrorKind, LiveMigrateServer, MigrateServer, StopOptions,
+    SweepHost,
+};
 use skyloom_identity::Rights;
 use skyloom_model::{
     ActiveTask, FORMAT, HostId, Id, ImageId, Name, OrderVerb, Priority, Progress, ProjectId, Resource as _,
@@ -255,6 +258,32 @@ impl Client {
                 let id = server(pick)?;
                 self.act(
                     move |cloud, caller| async move { cloud.delete_server(&caller, id).await }.boxed(),
+                    caller,
+                )
+                .await
+            }
+            Operation::Migrate { pick, live: true } => {
+                let (id, request) = (server(pick)?, LiveMigrateServer::default());
+                self.act(
+                    move |cloud, caller| {
+                        let request = request.clone();
+                        async move { cloud.live_migrate_server(&caller, id, request).await }.boxed()
+                    },
+                    caller,
+                )
+                .await
+            }
+            Operation::Migrate { pick, live: false } => {
+                let request = MigrateServer {
+                    timeout_seconds: Some(5),
+                    ..MigrateServer::default()
+                };
+                let id = server(pick)?;
+                self.act(
+                    move |cloud, caller| {
+                        let request = request.clone();
+                        async move { cloud.migrate_server(&caller, id, request).await }.boxed()
+                    },
                     caller,
                 )
                 .await

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use skyloom_cloud::{Caller, Cloud, CloudParts, CreateHost};
-use skyloom_hypervisor::FakeOptions;
+use skyloom_hypervisor::{FakeOptions, FakeWire};
 use skyloom_identity::{Amounts, DEFAULT_DOMAIN, Limits, Quotas, ResourceName, Rights};
 use skyloom_model::{
-    DiskFormat, Image, ImageId, ImageSource, ImageSpec, ImageState, ImageStatus, Meta, Name, ProjectId,
-    Resource as _, Scope, SeededIds, paths,
+    DiskFormat, HostId, Image, ImageId, ImageSource, ImageSpec, ImageState, ImageStatus, Meta, Name,
+    ProjectId, Resource as _, Scope, SeededIds, paths,
 };
 use skyloom_store::{DynBackend, Key, Txn, Value};
 
@@ -18,6 +18,18 @@ use crate::images::{self, MemoryImages};
 use crate::rng::Rng;
 use crate::swarm::Scenario;
 
+/// The tag of the folder that hosts share; theirs are their places.
+const POOL: u32 = 1_000;
+
+/// What the schedule is about.
+#[derive(Debug)]
+pub(crate) struct Founded {
+    pub(crate) project: ProjectId,
+    pub(crate) hosts: Vec<Arc<HostBed>>,
+    /// Where the disks of all hosts are, if they share them.
+    pub(crate) pool: Option<Arc<HostBed>>,
+}
+
 /// Makes the cloud: project, flavors, an image, hosts. Nothing goes wrong here.
 pub(crate) async fn found(
     scenario: &Scenario,
@@ -25,7 +37,7 @@ pub(crate) async fn found(
     images: Arc<MemoryImages>,
     image: ImageId,
     rng: &mut Rng,
-) -> Result<(ProjectId, Vec<Arc<HostBed>>), String> {
+) -> Result<Founded, String> {
     let who = Who {
         name: "founder".into(),
         part: Part::Watcher,
@@ -74,11 +86,22 @@ pub(crate) async fn found(
     bed.commit(&who, Txn::new().create(key, value).and(charged))
         .map_err(|e| e.to_string())?;
     let mut hosts = Vec::new();
-    let facts = FakeOptions::in_memory().sequence(Arc::default()).naive_start();
+    let mut facts = FakeOptions::in_memory().sequence(Arc::default()).naive_start();
+    let mut pool = None;
+    if scenario.shared {
+        let (nowhere, name) = (HostId::from_uuid(uuid::Uuid::nil()), "pool".to_owned());
+        let made = HostBed::new(bed.clone(), nowhere, name, facts.clone().tag(POOL));
+        pool = Some(Arc::new(made.map_err(|e| e.to_string())?));
+        facts = facts.wire(&FakeWire::default());
+    }
     let world = skyloom_hypervisor::FakeWorld::in_memory();
     let mut said = skyloom_hypervisor::facts_of(&world.hypervisor())
         .await
         .map_err(|e| e.to_string())?;
+    if scenario.shared {
+        let can = ["migration", "storage:one"];
+        said.traits.extend(can.map(str::to_owned));
+    }
     for flavor in &scenario.flavors {
         cloud.create_flavor(&caller, flavor.clone()).await.map_err(text)?;
     }
@@ -98,7 +121,7 @@ pub(crate) async fn found(
         let made = HostBed::new(bed.clone(), host.id(), name, facts.tag(i as u32));
         hosts.push(Arc::new(made.map_err(|e| e.to_string())?));
     }
-    Ok((project, hosts))
+    Ok(Founded { project, hosts, pool })
 }
 
 fn image_record(id: ImageId, bed: &Bed) -> Result<Image, String> {

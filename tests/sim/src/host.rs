@@ -14,8 +14,9 @@ use parking_lot::Mutex;
 use skyloom_flow::journal::MemoryDisk;
 use skyloom_hypervisor::{
     CachedImage, Capability, Console, DiskInfo, FakeHypervisor, FakeOptions, FakeStorage, FakeWorld,
-    HostStorage, HostVolumes, Hypervisor, ImageSpec, Inspection, OverlaySpec, ProgressFn, Recovered, Result,
-    StopMode, Stopped, VmEvent, VmSpec, VolumeAt, VolumeFile, VolumeInfo, VolumeOrder, VolumeSnapshot,
+    HostStorage, HostVolumes, Hypervisor, ImageSpec, Incoming, Inspection, Migrating, Migration, OverlaySpec,
+    ProgressFn, Recovered, Result, StopMode, Stopped, Stream, VmEvent, VmSpec, VolumeAt, VolumeFile,
+    VolumeInfo, VolumeOrder, VolumeSnapshot,
 };
 use skyloom_model::{HostFacts, HostId, ServerId, SnapshotId};
 use tokio_util::sync::CancellationToken;
@@ -137,6 +138,8 @@ impl HostBed {
 #[derive(Clone)]
 pub(crate) struct Reach {
     host: Arc<HostBed>,
+    /// Where its disks are, if not on the host.
+    pool: Option<Arc<HostBed>>,
     gate: Arc<Gate>,
     rng: Arc<Mutex<Rng>>,
 }
@@ -148,9 +151,10 @@ impl fmt::Debug for Reach {
 }
 
 impl Reach {
-    pub(crate) fn new(host: Arc<HostBed>, gate: Arc<Gate>, rng: Rng) -> Self {
+    pub(crate) fn new(host: Arc<HostBed>, pool: Option<Arc<HostBed>>, gate: Arc<Gate>, rng: Rng) -> Self {
         Self {
             host,
+            pool,
             gate,
             rng: Arc::new(Mutex::new(rng)),
         }
@@ -164,9 +168,13 @@ impl Reach {
     }
 
     pub(crate) fn storage(&self) -> Arc<SimStorage> {
+        let mut reach = self.clone();
+        if let Some(pool) = reach.pool.take() {
+            reach.host = pool;
+        }
         Arc::new(SimStorage {
-            inner: self.host.fake.storage(),
-            reach: self.clone(),
+            inner: reach.host.fake.storage(),
+            reach,
         })
     }
 
@@ -260,6 +268,35 @@ impl Hypervisor for SimHypervisor {
     }
     fn as_guest_agent(&self) -> Option<&dyn skyloom_hypervisor::GuestAgent> {
         self.inner.as_guest_agent()
+    }
+    fn as_migration(&self) -> Option<&dyn Migration> {
+        self.inner.as_migration().map(|_| self as &dyn Migration)
+    }
+}
+
+/// Both sides of a hand-over are effects of one verb: those of the other host are reported by whoever of it works next.
+#[async_trait]
+impl Migration for SimHypervisor {
+    async fn receive(&self, spec: &VmSpec) -> Result<Incoming> {
+        self.reach.verb(self.inner.receive(spec)).await
+    }
+    async fn send(&self, id: ServerId, generation: u64, address: &str) -> Result<()> {
+        self.reach.verb(self.inner.send(id, generation, address)).await
+    }
+    async fn migration(&self, id: ServerId) -> Result<Migrating> {
+        self.reach.verb(self.inner.migration(id)).await
+    }
+    async fn cancel(&self, id: ServerId, generation: u64) -> Result<()> {
+        self.reach.verb(self.inner.cancel(id, generation)).await
+    }
+    async fn force(&self, id: ServerId, generation: u64, downtime: Duration) -> Result<()> {
+        self.reach.verb(self.inner.force(id, generation, downtime)).await
+    }
+    async fn hand_over(&self, id: ServerId, generation: u64) -> Result<Stream> {
+        self.reach.verb(self.inner.hand_over(id, generation)).await
+    }
+    async fn take_over(&self, id: ServerId, generation: u64) -> Result<()> {
+        self.reach.verb(self.inner.take_over(id, generation)).await
     }
 }
 

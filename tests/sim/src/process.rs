@@ -43,6 +43,7 @@ pub(crate) struct Ground {
     pub(crate) images: Arc<dyn ImageRepo>,
     pub(crate) marks: Arc<Marks>,
     pub(crate) hosts: Vec<Arc<HostBed>>,
+    pub(crate) pool: Option<Arc<HostBed>>,
     pub(crate) lease_ttl: Duration,
     pub(crate) shown: Shown,
 }
@@ -272,6 +273,7 @@ fn agent(
 ) -> impl Future<Output = Ended> + use<> {
     let reach = Reach::new(
         host.clone(),
+        ground.pool.clone(),
         parts.poison.gate.clone(),
         Rng::of(seeds.next(), "reach"),
     );

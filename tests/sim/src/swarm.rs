@@ -12,6 +12,8 @@ use crate::rng::Rng;
 
 /// How long after the faults a small cloud must have come to rest.
 pub(crate) const REST: Duration = Duration::from_secs(600);
+/// Where the numbers of migrations begin among all operations.
+const MIGRATIONS: usize = 1_000;
 /// More steps than any drawn schedule needs.
 pub(crate) const MOST_STEPS: u64 = 400_000;
 
@@ -54,6 +56,11 @@ pub(crate) enum Operation {
         fails: Option<&'static str>,
         secret: bool,
     },
+    /// Sends a server to another host, by an operator.
+    Migrate {
+        pick: u64,
+        live: bool,
+    },
     /// Looks for what belongs to nobody on a host.
     Sweep {
         host: usize,
@@ -79,6 +86,8 @@ pub(crate) struct Step {
 pub(crate) struct Scenario {
     pub(crate) seed: u64,
     pub(crate) hosts: usize,
+    /// Whether all hosts see one folder of disks, and send guests to each other.
+    pub(crate) shared: bool,
     pub(crate) engines: usize,
     /// What each host has.
     pub(crate) capacity: Resources,
@@ -133,7 +142,13 @@ impl Scenario {
             .copied()
             .filter(|_| rng.happens(300) && !calm)
             .collect();
-        let clients = clients(seed, hosts, omit);
+        // A stream of its own: what does not move is drawn as if nothing could.
+        let mut moves = Rng::of(seed, "moves");
+        let shared = hosts > 1 && moves.happens(400);
+        let mut clients = clients(seed, hosts, omit);
+        if shared {
+            migrations(&mut moves, &mut clients, omit);
+        }
         let processes = engines + hosts + 1;
         let until = faults_until.as_millis() as u64;
         let mut planned = Vec::new();
@@ -159,6 +174,7 @@ impl Scenario {
         Self {
             seed,
             hosts,
+            shared,
             engines,
             capacity,
             clients,
@@ -211,6 +227,27 @@ fn clients(seed: u64, hosts: usize, omit: &Omit) -> Vec<Vec<Step>> {
         all.push(steps);
     }
     all
+}
+
+/// Each client sends servers to other hosts among what it does otherwise.
+fn migrations(rng: &mut Rng, clients: &mut [Vec<Step>], omit: &Omit) {
+    for (client, steps) in clients.iter_mut().enumerate() {
+        for i in 0..rng.within(0, 3) as usize {
+            let step = Step {
+                number: MIGRATIONS + 10 * client + i,
+                pause_ms: rng.below(4_000),
+                waits: rng.happens(500),
+                operation: Operation::Migrate {
+                    pick: rng.next(),
+                    live: rng.happens(700),
+                },
+            };
+            let after = rng.within(1, 4) as usize;
+            if !omit.operations.contains(&step.number) {
+                steps.insert(after.min(steps.len()), step);
+            }
+        }
+    }
 }
 
 fn operation(rng: &mut Rng, hosts: usize, first: bool) -> Operation {

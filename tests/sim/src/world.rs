@@ -135,8 +135,8 @@ impl World {
         let mut rng = Rng::of(scenario.seed, "world");
         let image = ImageId::from_uuid(uuid::Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001));
         let images = Arc::new(MemoryImages::with(image));
-        let (project, hosts) = found(&scenario, &bed, images.clone(), image, &mut rng).await?;
-        let ids: Arc<[HostId]> = hosts.iter().map(|h| h.id).collect();
+        let founded = found(&scenario, &bed, images.clone(), image, &mut rng).await?;
+        let ids: Arc<[HostId]> = founded.hosts.iter().map(|h| h.id).collect();
         let door = Arc::new(Door::new(bed.clone()));
         let ground = Ground {
             seed: scenario.seed,
@@ -144,7 +144,8 @@ impl World {
             door: door.clone(),
             images,
             marks: Arc::new(Marks::default()),
-            hosts,
+            hosts: founded.hosts,
+            pool: founded.pool,
             lease_ttl: scenario.lease_ttl,
             shown: Arc::default(),
         };
@@ -179,12 +180,12 @@ impl World {
         let terms = Terms {
             rights,
             door,
-            project,
+            project: founded.project,
             image,
             hosts: ids,
         };
         let mut background = JoinSet::new();
-        for host in &ground.hosts {
+        for host in ground.hosts.iter().chain(&ground.pool) {
             let host = host.clone();
             background.spawn(async move { host.run_late().await });
         }
@@ -343,7 +344,8 @@ impl World {
     fn disk_full(&self, host: usize, full: bool) {
         let host = &self.ground.hosts[host];
         host.disk.set_full(full);
-        let _ = host.fake.pool_full(full);
+        let disks = self.ground.pool.as_ref().unwrap_or(host);
+        let _ = disks.fake.pool_full(full);
     }
 
     fn each_life(&self, process: usize, change: impl Fn(&Gate)) {
@@ -368,6 +370,9 @@ impl World {
             let _ = host.fake.heal();
             host.fake.release_events();
             self.disk_full(i, false);
+        }
+        if let Some(pool) = &self.ground.pool {
+            let _ = pool.fake.heal();
         }
         let hosts_suffered = self.scenario.kinds().contains(&Kind::Host);
         for i in 0..self.processes.len() {

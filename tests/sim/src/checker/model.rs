@@ -144,6 +144,22 @@ pub(crate) struct ServerStatusDoc {
     pub(crate) activity: Option<ActivityDoc>,
     #[serde(default)]
     pub(crate) placement: Option<PlacementDoc>,
+    #[serde(default)]
+    pub(crate) migration: Option<MigrationDoc>,
+}
+
+impl ServerStatusDoc {
+    /// Where it has a claim: where it lives, and where it goes.
+    pub(crate) fn hosts(&self) -> BTreeSet<HostId> {
+        let lives = self.placement.as_ref().map(|placed| placed.host);
+        let goes = self.migration.as_ref().map(|moving| moving.to.host);
+        lives.into_iter().chain(goes).collect()
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct MigrationDoc {
+    pub(crate) to: PlacementDoc,
 }
 
 #[derive(Debug, Clone, Deserialize)]

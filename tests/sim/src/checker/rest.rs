@@ -92,7 +92,7 @@ impl Checker {
     }
 
     /// What is not as it should be now that nothing is under way.
-    pub(crate) fn at_rest(&self, hosts: &[HostSeen]) -> Vec<Leftover> {
+    pub(crate) fn at_rest(&self, hosts: &[HostSeen], pool: Option<&HostSeen>) -> Vec<Leftover> {
         let mut wrong: Vec<Leftover> = Vec::new();
         for (id, task) in &self.tasks {
             if !task.state().is_some_and(TaskState::ended) {
@@ -153,7 +153,31 @@ impl Checker {
         for seen in hosts {
             self.host_at_rest(seen, &mut wrong);
         }
+        if let Some(pool) = pool {
+            let somewhere = |server: &ServerId| {
+                let known = self.servers.get(server);
+                known.is_some_and(|s| s.status.placement.is_some())
+            };
+            self.held_at_rest(pool, somewhere, &mut wrong);
+        }
         wrong
+    }
+
+    /// What is on a host, or in the folder that hosts share, is of servers that have it there.
+    fn held_at_rest(&self, seen: &HostSeen, of: impl Fn(&ServerId) -> bool, wrong: &mut Vec<Leftover>) {
+        let host = seen.host;
+        if seen.under_way > 0 {
+            wrong.push((
+                "I8",
+                format!("{} operations on {host} are not over", seen.under_way),
+            ));
+        }
+        for (server, held) in seen.held.iter().filter(|(s, _)| !of(s) && !self.works_on(**s)) {
+            wrong.push((
+                self.leftover(*server),
+                format!("{host} has {held:?} of {server}, which does not live there"),
+            ));
+        }
     }
 
     fn host_at_rest(&self, seen: &HostSeen, wrong: &mut Vec<Leftover>) {
@@ -164,22 +188,7 @@ impl Checker {
                 .and_then(|s| s.status.placement.as_ref())
                 .is_some_and(|p| p.host == host)
         };
-        if seen.under_way > 0 {
-            wrong.push((
-                "I8",
-                format!("{} operations on {host} are not over", seen.under_way),
-            ));
-        }
-        for (server, held) in seen
-            .held
-            .iter()
-            .filter(|(s, _)| !lives_here(s) && !self.works_on(**s))
-        {
-            wrong.push((
-                self.leftover(*server),
-                format!("{host} has {held:?} of {server}, which does not live there"),
-            ));
-        }
+        self.held_at_rest(seen, lives_here, wrong);
         for (id, server) in self.servers.iter().filter(|(id, _)| lives_here(id)) {
             if self.works_on(*id) || server.status.lifecycle != Lifecycle::Active {
                 continue;

@@ -13,25 +13,21 @@ impl Checker {
             return;
         };
         let doc = self.parse::<ServerDoc>(key, value);
-        let host =
-            |doc: &Option<ServerDoc>| doc.as_ref().and_then(|d| Some(d.status.placement.as_ref()?.host));
-        let after = host(&doc);
+        let hosts = |doc: &Option<ServerDoc>| doc.as_ref().map(|d| d.status.hosts()).unwrap_or_default();
+        let after = hosts(&doc);
         let before = match doc {
             Some(doc) => self.servers.insert(server, doc),
             None => self.servers.remove(&server),
         };
-        let was = host(&before);
-        if was != after {
-            for (host, placed) in [(was, false), (after, true)] {
-                let Some(host) = host else { continue };
-                let model = self.hosts.entry(host).or_default();
-                if placed {
-                    model.placed.insert(server);
-                } else {
-                    model.placed.remove(&server);
-                }
-                changed.push(Changed::Host(host));
+        let was = hosts(&before);
+        for host in was.symmetric_difference(&after) {
+            let model = self.hosts.entry(*host).or_default();
+            if after.contains(host) {
+                model.placed.insert(server);
+            } else {
+                model.placed.remove(&server);
             }
+            changed.push(Changed::Host(*host));
         }
         changed.push(Changed::Server(server, before));
     }

@@ -104,6 +104,7 @@ pub(super) fn set(script: &Script, options: &Options) -> Result<(Scenario, Diary
     let scenario = Scenario {
         seed: options.seed,
         hosts: named.len(),
+        shared: false,
         engines,
         capacity: Resources::default(),
         clients: Vec::new(),

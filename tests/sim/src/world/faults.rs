@@ -96,7 +96,13 @@ impl World {
             } => {
                 let host = &self.ground.hosts[host];
                 bit(&host.name);
-                let _ = host.fake.fault_next(point, *what);
+                // One of both is asked for it.
+                for fake in [&host.fake]
+                    .into_iter()
+                    .chain(self.ground.pool.as_ref().map(|pool| &pool.fake))
+                {
+                    let _ = fake.fault_next(point, *what);
+                }
             }
             Planned::DiskFull { host, ms } => {
                 bit(&self.ground.hosts[host].name);

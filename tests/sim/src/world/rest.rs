@@ -70,7 +70,8 @@ impl World {
     async fn at_rest(&self) -> Vec<Leftover> {
         let bed = &self.ground.bed;
         let seen: Vec<_> = self.ground.hosts.iter().map(|h| h.seen()).collect();
-        let mut wrong = bed.checker(|c| c.at_rest(&seen));
+        let pool = self.ground.pool.as_ref().map(|pool| pool.seen());
+        let mut wrong = bed.checker(|c| c.at_rest(&seen, pool.as_ref()));
         for (task, job) in self.ground.marks.there() {
             if matches!(
                 bed.checker(|c| c.state(task)),
