@@ -34,6 +34,8 @@ pub(crate) struct HostConfig {
     pub(crate) join_token_file: Option<PathBuf>,
     /// Directories of volumes that several hosts see, by the name of their pool. Each holds a file `skyloom-pool` with that name.
     pub(crate) pools: BTreeMap<String, PathBuf>,
+    /// The directory of images and servers' disks, where several hosts see it: servers go from one to another with their disks.
+    pub(crate) disks: Option<DisksConfig>,
     /// GiB that cached images may take; nothing is no limit. What disks lie on stays, whatever it takes.
     pub(crate) image_cache_gib: Option<u64>,
 }
@@ -46,9 +48,20 @@ impl Default for HostConfig {
             data_dir: "/var/lib/skyloom/host".into(),
             join_token_file: None,
             pools: BTreeMap::new(),
+            disks: None,
             image_cache_gib: None,
         }
     }
+}
+
+/// A directory that several hosts see. It holds a file `skyloom-disks` with its id.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DisksConfig {
+    /// What tells it from others; the same on each host.
+    pub(crate) id: String,
+    /// Where it is; the same on each host.
+    pub(crate) path: PathBuf,
 }
 
 /// What runs the guests.

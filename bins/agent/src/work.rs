@@ -7,10 +7,10 @@ use skyloom::agent::{
     Agent, AgentConfig as Settings, AgentParts, FileJournal, HttpContent, HttpContentConfig,
 };
 use skyloom::bridge::{BridgeConfig, BridgeNetwork};
-use skyloom::cloud::{HostParts as HostJobParts, NETWORKS, host_jobs};
+use skyloom::cloud::{HostParts as HostJobParts, NETWORKS, STORAGE, host_jobs};
 use skyloom::hypervisor::{FakeOptions, FakeWorld, HostNetwork, HostStorage, Hypervisor};
 use skyloom::model::{HostId, Name, NetworkId, OsIds, Readiness, SystemClock};
-use skyloom::pool::{CacheLimit, DirPool, Owner, PoolConfig};
+use skyloom::pool::{CacheLimit, DirPool, Owner, PoolConfig, SharedDisks};
 use skyloom::qmp::{MigrationConfig, QmpConfig, QmpHypervisor};
 use skyloom_bin::exit::MainError;
 use skyloom_bin::health;
@@ -62,7 +62,14 @@ pub(crate) async fn run(
         .open_with(clock.clone(), Arc::new(OsIds::new(clock.clone())), tls)
         .await?;
     let network = open_network(&config).await?;
-    let traits = network.iter().map(|_| NETWORKS.to_owned()).collect();
+    let mut traits: Vec<String> = network.iter().map(|_| NETWORKS.to_owned()).collect();
+    traits.extend(
+        config
+            .agent
+            .disks
+            .iter()
+            .map(|disks| format!("{STORAGE}{}", disks.id)),
+    );
     let readiness = Readiness::new();
     let jobs = host_jobs(&HostJobParts {
         host,
@@ -144,6 +151,11 @@ type Parts = (Arc<dyn Hypervisor>, Arc<dyn HostStorage>);
 async fn open_host(config: &AgentConfig, clock: Arc<SystemClock>) -> Result<Parts, MainError> {
     let dir = &config.agent.data_dir;
     match config.hypervisor.kind {
+        Kind::Fake if config.agent.disks.is_some() => Err(MainError::usage(
+            "agent.disks is set",
+            "simulated guests have no files that hosts could share",
+        )
+        .hint("set hypervisor.kind to qmp or libvirt")),
         Kind::Fake => {
             let world =
                 FakeWorld::open(FakeOptions::directory(dir.join("fake")).naive_start()).map_err(|e| {
@@ -178,6 +190,11 @@ async fn open_pool(config: &AgentConfig, owner: Option<Owner>) -> Result<Arc<dyn
     let mut pool = PoolConfig::new(dir.join("pool"))
         .with_owner(owner)
         .with_cache(cache);
+    if let Some(disks) = &config.agent.disks {
+        let id = Name::new(disks.id.as_str())
+            .map_err(|e| MainError::usage(format!("agent.disks.id: {:?} is no name", disks.id), e))?;
+        pool = pool.with_disks(&config.agent.name, Some(SharedDisks::new(id, &disks.path)));
+    }
     for (name, path) in &config.agent.pools {
         let name = Name::new(name.as_str())
             .map_err(|e| MainError::usage(format!("{name:?} is no name of a pool"), e))?;

@@ -52,7 +52,7 @@ pub use facade::{
 };
 pub use flows::{
     BaseImage, ClaimRelease, CreateParams, HostSweep, ImageDelete, ImageImport, ImportParams, NETWORKS,
-    PortPlan, RebuildParams, RecycleParams, ReleaseParams, RescueParams, ServerConfirmResize, ServerCreate,
+    PortPlan, RebuildParams, RecycleParams, ReleaseParams, RescueParams, STORAGE, ServerConfirmResize, ServerCreate,
     ServerDelete, ServerHold, ServerLiveMigrate, ServerMigrate, ServerReboot, ServerRebuild, ServerRecycle,
     ServerResetState, ServerResize, ServerRevertResize, ServerStart, ServerStartRescue, ServerStop,
     ServerStopRescue, ServerTidy, StopParams, SweepParams, cloud_flows,

@@ -110,6 +110,13 @@ impl Dir {
         }
     }
 
+    /// Opens the file of this name, made empty where it is not there.
+    pub(crate) fn ensure_file(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, one_component(name)?, flags, Mode::from_raw_mode(0o600))?;
+        Ok(File::from(fd))
+    }
+
     /// All names in it, sorted; those that are not UTF-8 are not ours.
     pub(crate) fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
@@ -148,9 +155,11 @@ impl Dir {
         self.sync()
     }
 
-    /// Removes temporary files of earlier lives.
+    /// Removes temporary files of earlier lives: a number behind what they begin with, so that host `a` leaves those of `a-b`.
     pub(crate) fn sweep(&self) -> io::Result<()> {
-        for name in self.names()?.iter().filter(|n| n.starts_with(&*self.temp)) {
+        let number = |rest: &str| rest.bytes().all(|b| b.is_ascii_digit());
+        let ours = |name: &&String| name.strip_prefix(&*self.temp).is_some_and(number);
+        for name in self.names()?.iter().filter(ours) {
             tracing::info!(file = %self.path(name).display(), "sweeping a temporary file");
             self.unlink(name)?;
         }
@@ -208,6 +217,17 @@ impl Temp {
     pub(crate) fn publish(self, name: &str) -> io::Result<()> {
         self.file.sync_all()?;
         self.dir.rename(&self.name, name)
+    }
+
+    /// Makes it the file `name` unless there is one.
+    pub(crate) fn publish_first(self, name: &str) -> io::Result<()> {
+        self.file.sync_all()?;
+        let (fd, name) = (self.dir.fd(), one_component(name)?);
+        match rustix::fs::linkat(fd, self.name.as_str(), fd, name, AtFlags::empty()) {
+            Ok(()) => self.dir.sync(),
+            Err(Errno::EXIST) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
     }
 }
 

@@ -59,7 +59,7 @@ fn evictable(name: &str) -> bool {
 impl Core {
     /// The image, if all of it is there; asking is noted.
     pub(crate) fn cached(&self, file: &str, image: &ImageSpec) -> io::Result<Option<CachedImage>> {
-        let whole = match self.images.file(file)? {
+        let whole = match self.folder.images.file(file)? {
             Some(there) if there.metadata()?.len() == image.size_bytes => {
                 asked_for(&there)?;
                 true
@@ -67,7 +67,7 @@ impl Core {
             _ => false,
         };
         Ok(whole.then(|| CachedImage {
-            path: self.images.path(file),
+            path: self.folder.images.path(file),
             format: image.format,
         }))
     }
@@ -79,9 +79,9 @@ impl Core {
         if let Some(limit) = self.limit {
             let mut there = Vec::new();
             let mut taken = promised.saturating_add(bytes);
-            let names = self.images.names()?.into_iter();
+            let names = self.folder.images.names()?.into_iter();
             for name in names.filter(|name| format_of(name).is_some()) {
-                if let Some(file) = self.images.file(&name)? {
+                if let Some(file) = self.folder.images.file(&name)? {
                     let meta = file.metadata()?;
                     taken = taken.saturating_add(meta.len());
                     there.push((meta.modified()?, name, meta.len()));
@@ -125,7 +125,7 @@ impl Core {
             if taken <= limit.bytes {
                 break;
             }
-            self.images.unlink(&name)?;
+            self.folder.images.unlink(&name)?;
             taken = taken.saturating_sub(bytes);
         }
         Ok(())
@@ -134,8 +134,8 @@ impl Core {
     /// Names of images that disks lie on, those of servers that are being removed among them.
     fn in_use(&self) -> io::Result<BTreeSet<String>> {
         let mut used = BTreeSet::new();
-        for server in self.servers.names()? {
-            let Some(dir) = self.servers.sub(&server)? else {
+        for server in self.folder.servers.names()? {
+            let Some(dir) = self.folder.servers.sub(&server)? else {
                 continue;
             };
             for name in dir.names()? {

@@ -2,6 +2,7 @@
 
 mod beneath;
 mod cache;
+mod folder;
 mod locks;
 mod overlay;
 mod pool;
@@ -11,4 +12,5 @@ mod volumes;
 mod writing;
 
 pub use cache::CacheLimit;
+pub use folder::SharedDisks;
 pub use pool::{DirPool, Owner, PoolConfig};

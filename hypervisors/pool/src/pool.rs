@@ -19,14 +19,13 @@ use skyloom_model::{DiskFormat, Name, ServerId};
 
 use crate::beneath::{Dir, Temp};
 use crate::cache::CacheLimit;
+use crate::folder::{Folder, GONE, Held, SharedDisks};
 use crate::locks::Locks;
-use crate::volumes::Shelf;
+use crate::volumes::{LOCK_PAUSE, LOCK_TRIES, Shelf};
 use crate::{overlay, writing};
 
 const SEED_SUFFIX: &str = ".iso";
 pub(crate) const OVERLAY_SUFFIX: &str = ".qcow2";
-/// Servers that are being removed.
-const GONE: &str = ".gone-";
 const MAX_DISK_NAME: usize = 63;
 
 /// Configuration of a pool.
@@ -41,6 +40,8 @@ pub struct PoolConfig {
     pub limits: Limits,
     /// Directories that several hosts see, by the name of their pool.
     pub shared: Vec<(Name, PathBuf)>,
+    /// Where images and servers' disks are, if not beneath `root`: a directory that several hosts see.
+    pub disks: Option<SharedDisks>,
     /// What tells this host from the others that see them: part of a file's name.
     pub host: String,
     /// What cached images may take; `None` is whatever there is.
@@ -65,6 +66,7 @@ impl PoolConfig {
             owner: None,
             limits: Limits::default(),
             shared: Vec::new(),
+            disks: None,
             host: "host".to_owned(),
             cache: None,
         }
@@ -81,6 +83,13 @@ impl PoolConfig {
     pub fn with_shared(mut self, host: impl Into<String>, name: Name, path: impl Into<PathBuf>) -> Self {
         self.host = host.into();
         self.shared.push((name, path.into()));
+        self
+    }
+    /// With images and servers' disks in a directory that several hosts see; `host` as in [`PoolConfig::with_shared`].
+    #[must_use]
+    pub fn with_disks(mut self, host: impl Into<String>, disks: Option<SharedDisks>) -> Self {
+        self.host = host.into();
+        self.disks = disks;
         self
     }
     /// With a limit of the image cache.
@@ -108,8 +117,7 @@ pub struct DirPool {
 pub(crate) struct Core {
     /// Also holds the lock on the directory.
     _root: Dir,
-    pub(crate) images: Dir,
-    pub(crate) servers: Dir,
+    pub(crate) folder: Folder,
     /// The host's own volumes, then those of shared pools.
     pub(crate) shelves: Vec<Shelf>,
     pub(crate) owner: Option<Owner>,
@@ -202,21 +210,38 @@ impl DirPool {
         })
     }
 
-    /// File work under the lock of `name`, which it holds to its end even when the caller goes away.
+    /// File work of a server under its lock, which is held to its end even when the caller goes away.
     async fn work<T: Send + 'static>(
         &self,
         operation: &'static str,
-        name: String,
+        server: ServerId,
         work: impl FnOnce(&Core) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T> {
-        let guard = self.locks.lock(name).await;
+        let guard = self.locks.lock(server.to_string()).await;
+        let held = self.alone(operation, server).await?;
         let core = Arc::clone(&self.core);
-        let held = move || {
+        let done = move || {
             let done = work(&core);
-            drop(guard);
+            drop((held, guard));
             done
         };
-        blocking(held).await.map_err(|e| e.during(operation))
+        blocking(done).await.map_err(|e| e.during(operation))
+    }
+
+    /// Another host may have it for a moment.
+    async fn alone(&self, operation: &'static str, server: ServerId) -> Result<Held> {
+        let mut tries = 0;
+        loop {
+            let core = Arc::clone(&self.core);
+            let hold = blocking(move || core.folder.hold(operation, server)).await;
+            match hold.map_err(|e: Failure| e.during(operation)) {
+                Err(e) if e.kind() == ErrorKind::Unavailable && tries < LOCK_TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(LOCK_PAUSE).await;
+                }
+                done => return done,
+            }
+        }
     }
 }
 
@@ -226,18 +251,10 @@ impl Core {
         std::fs::create_dir_all(&config.root)?;
         let root = Dir::open(&config.root.canonicalize()?)?;
         rustix::fs::flock(root.fd(), FlockOperation::NonBlockingLockExclusive)?;
-        let images = root.make_sub("images", mode)?;
-        let servers = root.make_sub("servers", mode)?;
-        images.sweep()?;
-        for name in servers.names()? {
-            if name.starts_with(GONE) {
-                servers.remove_sub(&name)?;
-            } else if name.parse::<ServerId>().is_ok()
-                && let Some(server) = servers.sub(&name)?
-            {
-                server.sweep()?;
-            }
-        }
+        let folder = match &config.disks {
+            None => Folder::own(&root, mode)?,
+            Some(disks) => Folder::shared(disks, &config.host, mode)?,
+        };
         let mut shelves = vec![Shelf::own(&root, mode)?];
         for (name, path) in &config.shared {
             shelves.push(Shelf::shared(name, path, &config.host, mode)?);
@@ -247,8 +264,7 @@ impl Core {
         } = config;
         Ok(Self {
             _root: root,
-            images,
-            servers,
+            folder,
             shelves,
             owner,
             limits,
@@ -273,6 +289,7 @@ impl Core {
             return Err(error(ErrorKind::NotFound).with("image", wanted.base.id).into());
         };
         let server = self
+            .folder
             .servers
             .make_sub(&wanted.server.to_string(), Self::dir_mode(self.owner))?;
         let name = format!("{}{OVERLAY_SUFFIX}", wanted.disk);
@@ -314,6 +331,7 @@ impl Core {
             DiskFormat::Raw | DiskFormat::Kernel | DiskFormat::Initrd => Ok(image.size_bytes),
             DiskFormat::Qcow2 => {
                 let mut file = self
+                    .folder
                     .images
                     .file(file)?
                     .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
@@ -324,6 +342,7 @@ impl Core {
 
     fn create_seed(&self, server: ServerId, disk: &str, iso: &[u8]) -> Result<DiskInfo, Failure> {
         let server = self
+            .folder
             .servers
             .make_sub(&server.to_string(), Self::dir_mode(self.owner))?;
         let mut temp = Temp::create(&server, &self.temps)?;
@@ -336,16 +355,16 @@ impl Core {
     fn delete_server(&self, server: ServerId) -> io::Result<()> {
         let (name, gone) = (server.to_string(), format!("{GONE}{server}"));
         // What an earlier try left.
-        self.servers.remove_sub(&gone)?;
-        if self.servers.sub(&name)?.is_some() {
-            self.servers.rename(&name, &gone)?;
-            self.servers.remove_sub(&gone)?;
+        self.folder.servers.remove_sub(&gone)?;
+        if self.folder.servers.sub(&name)?.is_some() {
+            self.folder.servers.rename(&name, &gone)?;
+            self.folder.servers.remove_sub(&gone)?;
         }
         Ok(())
     }
 
     fn disks(&self, server: ServerId) -> io::Result<Vec<DiskInfo>> {
-        let Some(server) = self.servers.sub(&server.to_string())? else {
+        let Some(server) = self.folder.servers.sub(&server.to_string())? else {
             return Ok(Vec::new());
         };
         let mut disks = Vec::new();
@@ -412,7 +431,7 @@ impl HostStorage for DirPool {
         let core = Arc::clone(&self.core);
         let bytes = image.size_bytes;
         let begin = move || {
-            let temp = Temp::create(&core.images, &core.temps)?;
+            let temp = Temp::create(&core.folder.images, &core.temps)?;
             // It was made now.
             let now = temp.file.metadata()?.modified()?;
             let room = core.make_room(bytes, now)?;
@@ -427,7 +446,7 @@ impl HostStorage for DirPool {
             drop(room);
             drop(guard);
             Ok::<_, Failure>(CachedImage {
-                path: core.images.path(&file),
+                path: core.folder.images.path(&file),
                 format: image.format,
             })
         };
@@ -445,8 +464,7 @@ impl HostStorage for DirPool {
         let base_file = image_file("create overlay", &overlay.base)?;
         let wanted = overlay.clone();
         let work = move |core: &Core| core.create_overlay(&wanted, &base_file);
-        self.work("create overlay", overlay.server.to_string(), work)
-            .await
+        self.work("create overlay", overlay.server, work).await
     }
 
     async fn create_seed(&self, server: ServerId, disk: &str, iso: &[u8]) -> Result<DiskInfo> {
@@ -455,7 +473,7 @@ impl HostStorage for DirPool {
             return Err(Error::new(ErrorKind::Invalid, "create config drive").with("disk", disk));
         }
         let (disk, iso) = (disk.to_owned(), iso.to_vec());
-        self.work("create config drive", server.to_string(), move |core| {
+        self.work("create config drive", server, move |core| {
             core.create_seed(server, &disk, &iso)
         })
         .await
@@ -469,29 +487,26 @@ impl HostStorage for DirPool {
             OVERLAY_SUFFIX
         };
         let file = format!("{disk}{suffix}");
-        let work = move |core: &Core| match core.servers.sub(&server.to_string())? {
+        let work = move |core: &Core| match core.folder.servers.sub(&server.to_string())? {
             Some(dir) => Ok(dir.unlink(&file)?),
             None => Ok(()),
         };
-        self.work("delete disk", server.to_string(), work).await
+        self.work("delete disk", server, work).await
     }
 
     async fn delete_server(&self, server: ServerId) -> Result<()> {
         let work = move |core: &Core| Ok(core.delete_server(server)?);
-        self.work("delete disks of server", server.to_string(), work)
-            .await
+        self.work("delete disks of server", server, work).await
     }
 
     async fn disks(&self, server: ServerId) -> Result<Vec<DiskInfo>> {
-        self.work("list disks", server.to_string(), move |core| {
-            Ok(core.disks(server)?)
-        })
-        .await
+        self.work("list disks", server, move |core| Ok(core.disks(server)?))
+            .await
     }
 
     async fn servers(&self) -> Result<Vec<ServerId>> {
         let core = Arc::clone(&self.core);
-        let names = blocking(move || core.servers.names()).await;
+        let names = blocking(move || core.folder.servers.names()).await;
         let names = names.map_err(|e| file_error("list servers with disks", e))?;
         let servers: BTreeSet<ServerId> = names.iter().filter_map(|name| owner_of(name)).collect();
         Ok(servers.into_iter().collect())

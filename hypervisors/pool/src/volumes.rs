@@ -39,8 +39,8 @@ const SECTOR: u64 = 512;
 /// Bytes that are read at once.
 const PIECE: u64 = 256 << 10;
 /// How often a lock that another one holds is tried again, and how soon.
-const LOCK_TRIES: usize = 20;
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const LOCK_TRIES: usize = 20;
+pub(crate) const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// A directory of volumes.
 #[derive(Debug)]
@@ -252,7 +252,11 @@ impl Core {
                         .with("disk", disk)
                 };
                 crate::pool::check_disk(operation, disk)?;
-                let dir = self.servers.sub(&server.to_string())?.ok_or_else(missing)?;
+                let dir = self
+                    .folder
+                    .servers
+                    .sub(&server.to_string())?
+                    .ok_or_else(missing)?;
                 let name = format!("{disk}{OVERLAY_SUFFIX}");
                 let mut file = dir.file(&name)?.ok_or_else(missing)?;
                 let header = overlay::read(&mut file)?;
@@ -287,7 +291,7 @@ impl Core {
     /// Below our disks lie our images, and nothing else.
     fn below(&self, backing: Option<(PathBuf, DiskFormat)>) -> io::Result<Option<(PathBuf, DiskFormat)>> {
         match backing {
-            Some((path, _)) if !self.images.is_parent_of(&path) => {
+            Some((path, _)) if !self.folder.images.is_parent_of(&path) => {
                 let what = format!("the file below a disk is no cached image: {}", path.display());
                 Err(io::Error::new(io::ErrorKind::InvalidData, what))
             }

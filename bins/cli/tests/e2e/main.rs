@@ -20,6 +20,7 @@ mod dev;
 mod etcd;
 mod http;
 mod identity;
+mod migrate;
 mod processes;
 mod rescue;
 mod rest;

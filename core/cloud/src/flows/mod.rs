@@ -38,7 +38,8 @@ use skyloom_model::{JobId, JobSpec, Place, Reason, RetryPolicy};
 pub use host::{ClaimRelease, HostSweep};
 pub use image::{ImageDelete, ImageImport};
 pub(crate) use image_save::{ImageSave, SaveOf, SaveParams};
-pub(crate) use moving::{STORAGE, Sees};
+pub use moving::STORAGE;
+pub(crate) use moving::Sees;
 pub(crate) use params::NewVolume;
 pub use params::{
     BaseImage, CreateParams, ImportParams, PortPlan, RecycleParams, ReleaseParams, StopParams, SweepParams,

@@ -25,7 +25,7 @@ use super::volume_records::volume_key;
 use crate::jobs::PortGone;
 
 /// What a host's traits begin with that name the folder of its disks: hosts that tell of the same one share it.
-pub(crate) const STORAGE: &str = "storage:";
+pub const STORAGE: &str = "storage:";
 
 /// What another host needs so that it sees all disks of a server: traits and labels.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

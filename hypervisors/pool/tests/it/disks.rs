@@ -57,7 +57,7 @@ pub(crate) async fn cache(
         .map(drop)
 }
 
-async fn overlay(
+pub(crate) async fn overlay(
     pool: &DirPool,
     base: &ImageSpec,
     n: u128,

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use skyloom_hypervisor::{ErrorKind, HostVolumes, VolumeAt, VolumeContent, VolumeOrder};
+use skyloom_hypervisor::{ErrorKind, HostStorage, HostVolumes, VolumeAt, VolumeContent, VolumeOrder};
+use skyloom_image::Limits;
 use skyloom_model::{DiskFormat, Name, Pool, SnapshotId, VolumeId};
-use skyloom_pool::{DirPool, PoolConfig};
+use skyloom_pool::{DirPool, PoolConfig, SharedDisks};
 
 fn fast() -> Name {
     Name::new("fast").unwrap()
@@ -82,12 +83,13 @@ async fn a_host_sweeps_its_own_temporary_files_and_no_others() {
     let temp = tempfile::tempdir().unwrap();
     drop(two_hosts(temp.path()).await);
     let volumes = temp.path().join("shared/volumes");
-    for name in [".tmp-a-1", ".tmp-b-1"] {
+    for name in [".tmp-a-1", ".tmp-b-1", ".tmp-a-b-1"] {
         std::fs::write(volumes.join(name), b"half").unwrap();
     }
     let _a = DirPool::open(config(temp.path(), "a")).await.unwrap();
     assert!(!volumes.join(".tmp-a-1").exists());
     assert!(volumes.join(".tmp-b-1").exists());
+    assert!(volumes.join(".tmp-a-b-1").exists(), "that is the host a-b's");
 }
 
 #[tokio::test]
@@ -146,4 +148,49 @@ async fn a_disk_whose_chain_leads_elsewhere_is_not_copied() {
         ErrorKind::Corrupt
     );
     assert_eq!(pool.volumes().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_servers_disk_in_a_shared_folder_is_the_same_file_for_both_hosts() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path().join("disks");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("skyloom-disks"), "one\n").unwrap();
+    let open = |host: &str| {
+        let disks = SharedDisks::new(Name::new("one").unwrap(), &folder);
+        let config = PoolConfig::new(temp.path().join(host)).with_disks(host, Some(disks));
+        DirPool::open(config.with_limits(Limits {
+            allow_any_raw: true,
+            ..Limits::default()
+        }))
+    };
+    let (a, b) = (open("a").await.unwrap(), open("b").await.unwrap());
+    let base = crate::disks::image(DiskFormat::Raw, vec![7; 1 << 20]);
+    crate::disks::cache(&a, &base).await.unwrap();
+    let made = crate::disks::overlay(&a, &base.0, 1, 2 << 20).await.unwrap();
+    std::fs::File::options()
+        .append(true)
+        .open(&made.path)
+        .unwrap()
+        .set_len(1 << 20)
+        .unwrap();
+    let again = crate::disks::overlay(&b, &base.0, 1, 2 << 20).await.unwrap();
+    assert_eq!(again, made, "what the guest has written stays");
+    let server = crate::disks::server(1);
+    assert_eq!(b.disks(server).await.unwrap(), [made.clone()]);
+    assert_eq!(std::fs::metadata(&made.path).unwrap().len(), 1 << 20);
+    drop(a);
+    let a = open("a").await.unwrap();
+    b.delete_server(server).await.unwrap();
+    assert_eq!(a.disks(server).await.unwrap(), []);
+    assert!(
+        a.cached_image(&base.0).await.unwrap().is_some(),
+        "images are shared, too"
+    );
+    let own = DirPool::open(PoolConfig::new(temp.path().join("a"))).await;
+    assert_eq!(
+        own.unwrap_err().kind(),
+        ErrorKind::Conflict,
+        "its own volumes are one process'"
+    );
 }
