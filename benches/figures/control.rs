@@ -3,6 +3,7 @@
 //! A whole [`LocalCloud`] with fake hosts. Their hypervisors are wrapped: each call of `start` is noted with its time and
 //! passed on. Nothing is executed, so what is left is engine, agent, scheduler and store.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,9 +30,9 @@ use tokio_util::sync::CancellationToken;
 use crate::meter::{Anyhow, Meter};
 use crate::table::Samples;
 
-/// Hosts of the cloud, all alike.
+/// Hosts of the cloud, all alike, unless told.
 pub(crate) const HOSTS: usize = 8;
-/// Creates that are asked for at the same time in [`Bench::burst`].
+/// Creates that are asked for at the same time, unless told.
 pub(crate) const CALLERS: usize = 16;
 
 /// Notes when a server is started.
@@ -164,10 +165,15 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// A cloud in `store` with large hosts and one image, warmed up by a first server.
-    pub(crate) async fn open(store: DynBackend, dir: &Path, clock: SystemClock) -> Result<Self, Anyhow> {
+    /// A cloud in `store` with so many large hosts and one image, warmed up by a first server.
+    pub(crate) async fn open(
+        store: DynBackend,
+        dir: &Path,
+        hosts: usize,
+        clock: SystemClock,
+    ) -> Result<Self, Anyhow> {
         let (sender, starts) = mpsc::unbounded_channel();
-        let local = open_cloud(store.clone(), dir, clock, sender).await?;
+        let local = open_cloud(store.clone(), dir, hosts, clock, sender).await?;
         let (cloud, admin) = (local.cloud(), local.admin());
         let shutdown = CancellationToken::new();
         let mut running = JoinSet::new();
@@ -212,8 +218,8 @@ impl Bench {
         Ok(Samples::new(took, meter.stop()?))
     }
 
-    /// Creates servers from [`CALLERS`] callers at once. The rate counts to the last task's end.
-    pub(crate) async fn burst(&mut self, servers: usize) -> Result<Samples, Anyhow> {
+    /// Creates servers from so many callers at once. The rate counts to the last task's end.
+    pub(crate) async fn burst(&mut self, callers: usize, servers: usize) -> Result<Samples, Anyhow> {
         let requests: Vec<CreateServer> = (0..servers).map(|_| self.request()).collect();
         let meter = Meter::start(self.clock)?;
         let (cloud, admin, clock) = (&self.cloud, &self.admin, self.clock);
@@ -223,7 +229,7 @@ impl Bench {
                 let answer = cloud.create_server(admin, request).await?;
                 Ok::<_, Anyhow>((answer, clock.monotonic()))
             })
-            .buffer_unordered(CALLERS);
+            .buffer_unordered(callers);
         while let Some(answer) = creates.next().await {
             accepted.push(answer?);
         }
@@ -233,15 +239,13 @@ impl Bench {
             done += self.ends.next().await?.len();
         }
         let cost = meter.stop()?;
+        let accepted: HashMap<ServerId, Duration> =
+            accepted.into_iter().map(|(a, at)| (a.server.id(), at)).collect();
         let mut took = Vec::with_capacity(servers);
         for _ in 0..servers {
             let (id, at) = self.starts.recv().await.ok_or("the hosts are gone")?;
-            let answered = accepted
-                .iter()
-                .find(|(a, _)| a.server.id() == id)
-                .ok_or("an unknown server")?
-                .1;
-            took.push(at.saturating_sub(answered));
+            let answered = accepted.get(&id).ok_or("an unknown server")?;
+            took.push(at.saturating_sub(*answered));
         }
         Ok(Samples::new(took, cost))
     }
@@ -278,16 +282,17 @@ pub(crate) async fn import(cloud: &Cloud, admin: &Caller, store: &DynBackend) ->
     ends.until_done(task.id).await
 }
 
-/// A cloud in `store` with [`HOSTS`] hosts that say when they start a server.
+/// A cloud in `store` with so many hosts that say when they start a server.
 pub(crate) async fn open_cloud(
     backend: DynBackend,
     dir: &Path,
+    count: usize,
     clock: SystemClock,
     starts: UnboundedSender<(ServerId, Duration)>,
 ) -> Result<LocalCloud, Anyhow> {
     let clock_of_cloud = Arc::new(clock);
-    let mut hosts = Vec::with_capacity(HOSTS);
-    for number in 1..=HOSTS {
+    let mut hosts = Vec::with_capacity(count);
+    for number in 1..=count {
         // What the fake remembers of its past is no part of the cloud's memory.
         let world = FakeWorld::open(FakeOptions::in_memory().forgetful())?;
         let mut facts = world.hypervisor().facts().await?;

@@ -97,7 +97,7 @@ pub(crate) async fn run(
     let sqlite = Arc::new(SqliteStore::open_or_create(config, Arc::new(clock)).await?);
     let store: DynBackend = sqlite.clone();
     let (starts, mut started) = mpsc::unbounded_channel();
-    let local = control::open_cloud(store.clone(), dir, clock, starts).await?;
+    let local = control::open_cloud(store.clone(), dir, control::HOSTS, clock, starts).await?;
     let client = Client {
         cloud: local.cloud(),
         admin: local.admin(),

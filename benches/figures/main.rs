@@ -5,6 +5,8 @@
 //! figures workflow [--peers PROGRAM]     the ten-step workflow alone; PROGRAM is that of benches/peers
 //! figures recovery [TASKS]               an engine dies with so many open tasks (10,000)
 //! figures history [MINUTES [RATE]]       so many minutes (10) of so many tasks a second (100)
+//! figures placing [STORE [HOSTS]]        placed tasks and claims a second on `memory` and `sqlite` with 10,000 hosts
+//! figures creates [STORE [HOSTS [N]]]    N (1,000) servers made through the whole control plane on so many (100) hosts
 //! figures million [STORE [WORKFLOWS]]    memory over a million workflows on `sqlite` or `memory`
 //! ```
 //!
@@ -18,6 +20,7 @@ mod disk;
 mod history;
 mod meter;
 mod million;
+mod placing;
 mod recovery;
 mod rig;
 mod stores;
@@ -76,6 +79,13 @@ fn main() -> Result<(), Anyhow> {
         ["history"] => bench.history(10, 100),
         ["history", minutes] => bench.history(minutes.parse()?, 100),
         ["history", minutes, rate] => bench.history(minutes.parse()?, rate.parse()?),
+        ["placing"] => bench.placing(&["memory", "sqlite"], 10_000),
+        ["placing", store] => bench.placing(&[store], 10_000),
+        ["placing", store, hosts] => bench.placing(&[store], hosts.parse()?),
+        ["creates"] => bench.creates(&["memory", "sqlite"], 100, 1_000),
+        ["creates", store] => bench.creates(&[store], 100, 1_000),
+        ["creates", store, hosts] => bench.creates(&[store], hosts.parse()?, 1_000),
+        ["creates", store, hosts, servers] => bench.creates(&[store], hosts.parse()?, servers.parse()?),
         ["million"] => bench.million("sqlite", 1_000_000),
         ["million", store] => bench.million(store, 1_000_000),
         ["million", store, workflows] => bench.million(store, workflows.parse()?),
@@ -167,6 +177,87 @@ impl Figures<'_> {
         self.disk()?;
         self.runtime
             .block_on(million::run(store, workflows, self.dir, self.clock))
+    }
+
+    fn placing(&self, stores: &[&str], hosts: usize) -> Result<(), Anyhow> {
+        self.disk()?;
+        write(placing::HEAD)?;
+        for store in stores {
+            let (engines, tasks, claims) = match *store {
+                "memory" => (&[1, 2, 8][..], 5_000.0, None),
+                _ => (&[1, 8][..], 0.0, Some(20_000.0)),
+            };
+            // Each row has hosts of its own: what one takes is not there for the next.
+            for engines in engines {
+                let goal = (*engines == 1 && tasks > 0.0).then_some(tasks);
+                self.on(store, async |backend| {
+                    placing::hosts(backend, hosts, self.clock).await?;
+                    placing::by_engines(store, backend, (*engines, 256, hosts), goal, self.clock).await
+                })?;
+            }
+            self.on(store, async |backend| {
+                placing::hosts(backend, hosts, self.clock).await?;
+                placing::by_clients(store, backend, (64, 4 * hosts), claims, self.clock).await
+            })?;
+        }
+        Ok(())
+    }
+
+    fn creates(&self, stores: &[&str], hosts: usize, servers: usize) -> Result<(), Anyhow> {
+        self.disk()?;
+        write(
+            "\n| servers created, API to active | hosts | callers | per second | p50 | p99 | CPU each | commits each | peak memory | others' CPU | goal |",
+        )?;
+        write("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |")?;
+        for store in stores {
+            for callers in [control::CALLERS, 64] {
+                progress(&format!("{servers} servers on {store}, {callers} callers"));
+                self.on(store, async |backend| {
+                    meter::forget_peak()?;
+                    let dir = tempfile::tempdir_in(self.dir)?;
+                    let mut bench =
+                        control::Bench::open(backend.clone(), dir.path(), hosts, self.clock).await?;
+                    let before = bench.revision().await?;
+                    let made = bench.burst(callers, servers).await?;
+                    let commits = (bench.revision().await?.0 - before.0) as f64 / servers as f64;
+                    bench.close().await?;
+                    let goal = if *store == "memory" { 2_000.0 } else { 500.0 };
+                    let met = if made.rate() >= goal { "met" } else { "**missed**" };
+                    write(format_args!(
+                        "| {store} | {hosts} | {callers} | {} | {} | {} | {} | {commits:.1} | {:.0} MiB | {:.0} % | ≥ {}/s: {met} |",
+                        Thousands(made.rate()),
+                        Short(made.p50()),
+                        Short(made.quantile(0.99)),
+                        Short(made.cpu_each()),
+                        meter::peak()? as f64 / 1024.0,
+                        made.cost.others_share() * 100.0,
+                        Thousands(goal),
+                    ))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs `work` on a fresh store of that name.
+    fn on(
+        &self,
+        store: &str,
+        work: impl AsyncFnOnce(&DynBackend) -> Result<(), Anyhow>,
+    ) -> Result<(), Anyhow> {
+        match store {
+            "memory" => self.runtime.block_on(work(&self.memory())),
+            "sqlite" => {
+                let dir = tempfile::tempdir_in(self.dir)?;
+                let sqlite = self.sqlite(dir.path(), "figures.db")?;
+                let backend: DynBackend = sqlite.clone();
+                self.runtime.block_on(async {
+                    work(&backend).await?;
+                    Ok(sqlite.close().await?)
+                })
+            }
+            _ => Err(format!("there is no store {store}: memory, sqlite").into()),
+        }
     }
 
     /// The machine's own rate of durable writes.
@@ -331,9 +422,12 @@ impl Figures<'_> {
     ) -> Result<(), Anyhow> {
         progress(&format!("control plane on {name}"));
         let dir = tempfile::tempdir_in(self.dir)?;
-        let mut bench = self
-            .runtime
-            .block_on(control::Bench::open(store, dir.path(), self.clock))?;
+        let mut bench = self.runtime.block_on(control::Bench::open(
+            store,
+            dir.path(),
+            control::HOSTS,
+            self.clock,
+        ))?;
         let before = self.runtime.block_on(bench.revision())?;
         let one = self.runtime.block_on(bench.one_by_one(CREATES))?;
         let commits = (self.runtime.block_on(bench.revision())?.0 - before.0) as f64 / CREATES as f64;
@@ -345,7 +439,7 @@ impl Figures<'_> {
                 .goal(&format!("p50 ≤ {}", Short(goal)), one.p50() <= goal),
         )?;
         if !awake {
-            let many = self.runtime.block_on(bench.burst(CREATES))?;
+            let many = self.runtime.block_on(bench.burst(control::CALLERS, CREATES))?;
             write(
                 Row::of(
                     format!("create, {} callers at once, {name}", control::CALLERS),

@@ -99,10 +99,25 @@ fn busy() -> Result<Duration, Anyhow> {
 
 /// Resident memory of this process in KiB.
 pub(crate) fn rss() -> Result<u64, Anyhow> {
+    memory("VmRSS:")
+}
+
+/// The most memory of this process, in KiB, that was resident since [`forget_peak`].
+pub(crate) fn peak() -> Result<u64, Anyhow> {
+    memory("VmHWM:")
+}
+
+/// From now on [`peak`] counts anew.
+pub(crate) fn forget_peak() -> Result<(), Anyhow> {
+    // proc(5): 5 resets the peak of the resident set.
+    Ok(std::fs::write("/proc/self/clear_refs", "5")?)
+}
+
+fn memory(field: &str) -> Result<u64, Anyhow> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|l| l.strip_prefix(field));
     let kib = line.and_then(|l| l.split_whitespace().next());
-    Ok(kib.ok_or("no VmRSS")?.parse()?)
+    Ok(kib.ok_or("a field of /proc/self/status is not there")?.parse()?)
 }
 
 /// Keeps all CPUs from halting while it lives: waking a halted virtual CPU takes longer than most of what is measured

@@ -192,6 +192,8 @@ pub fn query(host: HostId, id: Uuid) -> String {
 pub fn agent_areas(host: HostId) -> [String; 6] {
     ["jobs", "agents", "vms", "guests", "lent", "queries"].map(|area| format!("{area}/{host}"))
 }
+/// All claims on all hosts.
+pub const CLAIMS: &str = "claims";
 /// All claims on a host.
 #[must_use]
 pub fn claims(host: HostId) -> String {

@@ -32,6 +32,7 @@ fn of_asked(mut report: Report) -> Report {
     let others = Lack::NotAsked.reason();
     let fell = report.fallen.iter().filter(|fallen| fallen.reason == others);
     report.considered -= fell.map(|fallen| fallen.hosts).sum::<u64>();
+    report.uncounted = 0;
     report.fallen.retain(|fallen| fallen.reason != others);
     report
         .nearest

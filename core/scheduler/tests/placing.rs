@@ -401,9 +401,15 @@ fn ten_thousand_hosts_are_explained_in_few_words() {
     let mut grouped = request(1_000);
     grouped.anti_affinity_group = Some("g".into());
     let placed = FleetScheduler::default().place(&grouped, &c).unwrap().report;
-    assert_eq!((placed.fitting, placed.compared.len()), (9_074, 7));
-    for report in [refused, placed] {
-        assert_eq!(report.considered, 10_000);
-        assert!(serde_json::to_string(&report).unwrap().len() < 4_096);
+    assert_eq!((placed.fitting, placed.compared.len()), (923, 3));
+    assert_eq!((placed.considered, placed.uncounted), (1_024, 8_976));
+    let text = placed.operator_text();
+    assert!(
+        text.starts_with("923 of 1024 hosts fit; 8976 more were not counted\n"),
+        "{text}"
+    );
+    assert_eq!((refused.considered, refused.uncounted), (10_000, 0));
+    for (report, most) in [(refused, 4_096), (placed, 2_048)] {
+        assert!(serde_json::to_string(&report).unwrap().len() < most);
     }
 }

@@ -49,6 +49,40 @@ fn fits(fleet: &Fleet, policy: &Policy, demand: &Demand) -> bool {
 }
 
 proptest! {
+    // Few and large.
+    #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_kept_report_counts_some_of_what_a_whole_one_counts(seed in any::<u64>(), hosts in 1_000_u64..1_500) {
+        let mut dice = Dice(seed);
+        let fleet = cloud(hosts, &mut dice);
+        for server in 0..4 {
+            let (policy, demand) = (policy(&mut dice), demand(90_000 + server, hosts, &mut dice));
+            let (offer, kept) = fleet.decide_with_reasons(&policy, &demand);
+            let whole = fleet.explain(&policy, &demand);
+            prop_assert_eq!(&offer, &fleet.decide(&policy, &demand));
+            let fallen: u64 = kept.fallen.iter().map(|fallen| fallen.hosts).sum();
+            prop_assert_eq!(kept.fitting + fallen, kept.considered);
+            prop_assert_eq!(kept.considered + kept.uncounted, hosts);
+            prop_assert!((64..=1_024).contains(&kept.considered) || offer.is_none(), "{}", kept.considered);
+            prop_assert!(kept.fitting <= whole.fitting);
+            for few in &kept.fallen {
+                let all = whole.fallen.iter().find(|all| all.reason == few.reason).unwrap();
+                prop_assert!(few.hosts <= all.hosts && few.alone <= all.alone);
+            }
+            match offer {
+                None => prop_assert_eq!(kept, whole),
+                Some(offer) => {
+                    prop_assert!(kept.fitting > 0);
+                    prop_assert_eq!(kept.chosen.unwrap().host, offer.host);
+                    prop_assert!(whole.compared.starts_with(&kept.compared));
+                }
+            }
+        }
+    }
+}
+
+proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
     #[test]

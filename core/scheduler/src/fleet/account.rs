@@ -1,17 +1,17 @@
 //! What a decision tells of itself: cheap enough to be kept with each.
 //!
-//! A refusal looks at every host in full ([`Fleet::explain`]). A choice counts by the index where the index is sure, and looks in full
-//! only at the other hosts and at one of each kind.
+//! A refusal looks at every host in full ([`Fleet::explain`]). A choice counts a bounded number of hosts, by the index where the index is
+//! sure, and looks in full only at the other hosts and at one of each kind.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::change::far;
 use super::choose::{Offer, View, finite};
 use super::demand::Demand;
 use super::policy::Policy;
 use super::query::{Glance, Lack, Places, Query};
-use super::report::{Fallen, NAMED, Refused, Report, ScorePart, Scored};
+use super::report::{Fallen, Refused, Report, ScorePart, Scored};
 use super::state::Fleet;
 use super::tree::Bits;
 use crate::ranking::pair_hash;
@@ -56,14 +56,22 @@ impl Tally {
     }
 }
 
+/// What counting a choice may cost, in hosts that the index knows all about.
+const BUDGET: usize = 1_024;
+/// What a host costs that it does not.
+const LOOK: usize = 16;
+/// How many hosts and kinds a choice names beside the chosen host.
+const FEW: usize = 3;
+
 impl Fleet {
-    /// As [`Fleet::decide`], with the reasons: those of [`Fleet::explain`] when no host fits. When one does, its `nearest` are one host of
-    /// each kind; that takes some nanoseconds for each host that the index knows all about, and far longer for others: those with what is
-    /// asked for under no bit, and all when the policy has filters.
+    /// As [`Fleet::decide`], with the reasons: those of [`Fleet::explain`] when no host fits. When one does, the report is what is worth
+    /// keeping with each placement: the scores of the best, one host of each of the commonest kinds that fell, and counts of the hosts that
+    /// were asked for and those from where the decision began, up to a bound, so that it costs some microseconds whatever the number of
+    /// hosts. With fewer than 64 hosts all are counted.
     #[must_use]
     pub fn decide_with_reasons(&self, policy: &Policy, demand: &Demand) -> (Option<Offer>, Report) {
         let places = self.places(demand);
-        let (offer, chosen, compared) = self.compared(policy, demand, &places);
+        let (offer, chosen, compared) = self.compared(policy, demand, &places, FEW);
         let Some((offer, query)) = offer.zip(Query::new(self, demand, &places)) else {
             return (None, self.explain(policy, demand));
         };
@@ -71,12 +79,20 @@ impl Fleet {
         let glances = policy.filters.is_empty();
         // What hosts of the same bits lack first, and how many such things.
         let mut same: BTreeMap<Bits, (Lack, usize)> = BTreeMap::new();
-        for at in 0..self.len() {
+        let (mut counted, mut left) = (0, BUDGET);
+        for at in self.round(demand, &offer) {
             let glance = if glances {
                 query.glance(self, at)
             } else {
                 Glance::Unclear
             };
+            let cost = if matches!(glance, Glance::Unclear) {
+                LOOK
+            } else {
+                1
+            };
+            let Some(rest) = left.checked_sub(cost) else { break };
+            (counted, left) = (counted + 1, rest);
             match glance {
                 Glance::Fits => tally.fitting += 1,
                 Glance::Short(lack, alone) => tally.fell(at, &lack, alone),
@@ -107,15 +123,16 @@ impl Fleet {
             .chain(tally.others.into_values())
             .collect();
         kinds.sort_by(|a, b| {
-            let of = |kind: &Kind| (std::cmp::Reverse(kind.fallen.hosts), kind.fallen.reason.clone());
-            of(a).cmp(&of(b))
+            let fallen = b.fallen.hosts.cmp(&a.fallen.hosts);
+            fallen.then_with(|| a.fallen.reason.cmp(&b.fallen.reason))
         });
         let nearest = kinds
             .iter()
-            .take(NAMED)
+            .take(FEW)
             .map(|kind| self.refused(kind.at, self.lacks(policy, demand, &places, kind.at)));
         let report = Report {
-            considered: self.len() as u64,
+            considered: counted,
+            uncounted: self.len() as u64 - counted,
             fitting: tally.fitting,
             nearest: nearest.collect(),
             fallen: kinds.into_iter().map(|kind| kind.fallen).collect(),
@@ -126,12 +143,26 @@ impl Fleet {
         (Some(offer), report)
     }
 
-    /// A decision, the score of its host, and those of the hosts that were compared with it, best first.
+    /// All hosts, each once: the chosen one, those that were asked for, and the others from where the decision began.
+    fn round(&self, demand: &Demand, offer: &Offer) -> impl Iterator<Item = usize> {
+        let mut first: Vec<usize> = self.position(offer.host).into_iter().collect();
+        let asked = demand.only.iter().flatten().filter(|host| **host != offer.host);
+        first.extend(asked.filter_map(|host| self.position(*host)));
+        let start = self.start(demand.server);
+        let others = (start..self.len()).chain(0..start);
+        let known: BTreeSet<usize> = first.iter().copied().collect();
+        first
+            .into_iter()
+            .chain(others.filter(move |at| !known.contains(at)))
+    }
+
+    /// A decision, the score of its host, and those of the best `most` others that were compared with it, best first.
     pub(super) fn compared(
         &self,
         policy: &Policy,
         demand: &Demand,
         places: &[Places<'_>],
+        most: usize,
     ) -> (Option<Offer>, Option<Scored>, Vec<Scored>) {
         let mut seen: Vec<(usize, f64)> = Vec::new();
         let offer = self.compare(policy, demand, places, |at, score| seen.push((at, score)));
@@ -145,7 +176,7 @@ impl Fleet {
         });
         let mut best = seen
             .into_iter()
-            .take(NAMED)
+            .take(most + 1)
             .map(|(at, score)| self.scored(policy, demand, places, at, score));
         let chosen = best.next();
         (offer, chosen, best.collect())

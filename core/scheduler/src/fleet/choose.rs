@@ -149,7 +149,7 @@ impl Fleet {
         }
         let server = demand.server.uuid().as_u128();
         let tie = |at: usize| pair_hash(server, self.seats[at].machine.id.uuid().as_u128());
-        let start = (pair_hash(server, 0) % hosts as u64) as usize;
+        let start = self.start(demand.server);
         let mut best = Best {
             at: None,
             seen: 0,
@@ -203,6 +203,11 @@ impl Fleet {
                 .map(|rule| self.group_version(&rule.group))
                 .collect(),
         })
+    }
+
+    /// Where a decision for a server begins: not called without hosts.
+    pub(super) fn start(&self, server: ServerId) -> usize {
+        (pair_hash(server.uuid().as_u128(), 0) % self.len().max(1) as u64) as usize
     }
 
     pub(super) fn score(&self, policy: &Policy, demand: &Demand, view: &View<'_>) -> f64 {

@@ -4,7 +4,7 @@
 //!  Machine, HostLedger ─> Fleet ── decide(Policy, Demand) ─> Offer ── claim ─> taken, or Conflict: decide again
 //!                           │                                          release <─┘
 //!                           ├── place(demands): a batch, all or as many as fit
-//!                           ├── decide_with_reasons: the same decision, with a Report to keep
+//!                           ├── decide_with_reasons: the same decision, with a bounded Report to keep
 //!                           ├── explain ─> Report: counts, score parts, the fewest changes that would make it fit
 //!                           ├── forecast: how many more, and where
 //!                           └── scan: the same answer as decide, from every host in full

@@ -22,22 +22,31 @@ pub(super) const NAMED: usize = 8;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = PlacementReport))]
 pub struct Report {
-    /// All hosts.
+    /// The hosts that were counted: all, unless one was chosen in a large fleet.
     pub considered: u64,
-    /// Those that can take the server.
+    /// The hosts that were not.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub uncounted: u64,
+    /// Those of the counted that can take the server.
     pub fitting: u64,
-    /// The others by what they lack first; with `fitting` they add up to `considered`.
+    /// The other counted hosts by what they lack first; with `fitting` they add up to `considered`.
     pub fallen: Vec<Fallen>,
     /// The chosen host, when one fits. For operators.
     pub chosen: Option<Scored>,
     /// The others that were compared with it, best first. For operators.
     pub compared: Vec<Scored>,
-    /// When none fits the hosts that lack least, else one of each kind of those that fell. For operators.
+    /// The hosts that lack least; of a kept choice one of each of the commonest kinds that fell. For operators.
     pub nearest: Vec<Refused>,
     /// The fewest changes of the request that make it fit; empty when it fits, or when no change of the request helps.
     pub for_tenant: Vec<Counterfactual>,
     /// The fewest changes that make it fit of which some are an operator's. For operators.
     pub for_operator: Vec<Counterfactual>,
+}
+
+// serde hands over a reference.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_none(hosts: &u64) -> bool {
+    *hosts == 0
 }
 
 /// Hosts that fell for the same reason.
@@ -168,7 +177,7 @@ impl Fleet {
             .into_iter()
             .map(|(at, lacks)| self.refused(at, lacks))
             .collect();
-        (_, report.chosen, report.compared) = self.compared(policy, demand, &places);
+        (_, report.chosen, report.compared) = self.compared(policy, demand, &places, NAMED);
         if report.fitting == 0 {
             (report.for_tenant, report.for_operator) = (tenants.told(), operators.told());
         }
@@ -350,6 +359,9 @@ impl Report {
 
     fn counts(&self) -> String {
         let mut text = format!("{} of {} hosts fit", self.fitting, self.considered);
+        if self.uncounted > 0 {
+            let _ = write!(text, "; {} more were not counted", self.uncounted);
+        }
         for Fallen { reason, hosts, alone } in &self.fallen {
             let _ = write!(text, "\n  {hosts}: {reason}");
             if *alone > 0 && self.fitting == 0 {
