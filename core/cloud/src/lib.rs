@@ -52,10 +52,11 @@ pub use facade::{
 };
 pub use flows::{
     BaseImage, ClaimRelease, CreateParams, HostSweep, ImageDelete, ImageImport, ImportParams, NETWORKS,
-    PortPlan, RebuildParams, RecycleParams, ReleaseParams, RescueParams, STORAGE, ServerConfirmResize, ServerCreate,
-    ServerDelete, ServerHold, ServerLiveMigrate, ServerMigrate, ServerReboot, ServerRebuild, ServerRecycle,
-    ServerResetState, ServerResize, ServerRevertResize, ServerStart, ServerStartRescue, ServerStop,
-    ServerStopRescue, ServerTidy, StopParams, SweepParams, cloud_flows,
+    PortPlan, RebuildParams, RecycleParams, ReleaseParams, RescueParams, STORAGE, ServerAccess,
+    ServerConfirmResize, ServerCreate, ServerDelete, ServerHold, ServerLiveMigrate, ServerMigrate,
+    ServerReboot, ServerRebuild, ServerRecycle, ServerResetState, ServerResize, ServerRevertResize,
+    ServerStart, ServerStartRescue, ServerStop, ServerStopRescue, ServerTidy, StopParams, SweepParams,
+    cloud_flows,
 };
 pub use images::{
     ByteStream, DirImageRepo, ImageContent, ImageFetch, ImageRepo, Measured, NoFetch, PublishedContent,
@@ -69,7 +70,9 @@ pub use network_requests::{
 pub use preview::{
     ChangeKind, HostRoom, MadeFrom, Preview, PreviewStep, QuotaUse, RecordChange, Reservation, ShownPlan,
 };
-pub use query::{Answer, MAX_CONSOLE_BYTES, Query, Question, ResponderParts, answer_queries};
+pub use query::{
+    Answer, MAX_CONSOLE_BYTES, MAX_SCREENSHOT_BYTES, Query, Question, ResponderParts, answer_queries,
+};
 pub use requests::{
     CreateFlavor, CreateHost, CreateImage, CreateKeypair, CreateProject, CreateServer, CreateToken,
     EventQuery, ListQuery, NetworkRequest, OrderTask, PatchHost, PlacementQuery, ReleaseHold, SetHold,
@@ -79,7 +82,7 @@ pub use rescue::{Advice, FilesystemState, Finding, MAX_FINDINGS, RescueReport};
 pub use server_requests::{
     BatchAnswer, BatchItem, BatchServers, CreateServers, DeleteServer, LiveMigrateServer, LockServer,
     MigrateServer, RebuildServer, ResizeServer, Selector, ServerChanged, ServerQuery, ServerSort,
-    StartRescue, UpdateServer,
+    SetServerKeys, SetServerPassword, StartRescue, UpdateServer,
 };
 pub use store_scope::StoreScope;
 pub use volume_requests::{

@@ -11,6 +11,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use skyloom_flow::Fence;
 use skyloom_hypervisor::Hypervisor;
@@ -22,6 +24,10 @@ use crate::{CloudParts, Result};
 
 /// Most bytes of a console log that can be asked for.
 pub const MAX_CONSOLE_BYTES: u32 = 64 << 10;
+/// Largest picture of a screen that is passed on: it fits a store's value with what JSON makes of it.
+pub const MAX_SCREENSHOT_BYTES: usize = 704 << 10;
+/// How a PNG begins.
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// How long an asker waits.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// When an agent drops a question that nobody took away.
@@ -53,6 +59,11 @@ pub enum Question {
         /// Most bytes.
         bytes: u32,
     },
+    /// A picture of what a server shows.
+    Screenshot {
+        /// Whose.
+        server: ServerId,
+    },
 }
 
 /// What an agent says.
@@ -64,6 +75,11 @@ pub enum Answer {
     ConsoleTail {
         /// The text; what is no UTF-8 is replaced. Untrusted.
         text: String,
+    },
+    /// A picture.
+    Screenshot {
+        /// A PNG of at most [`MAX_SCREENSHOT_BYTES`] in base 64. Untrusted.
+        png: String,
     },
     /// It cannot say.
     Failed(Reason),
@@ -188,24 +204,61 @@ async fn respond(parts: &ResponderParts, query: &Versioned<Query>) {
     }
 }
 
+/// Whether it looks like a picture that may be passed on.
+pub(crate) fn is_picture(bytes: &[u8]) -> bool {
+    bytes.len() <= MAX_SCREENSHOT_BYTES && bytes.starts_with(PNG)
+}
+
 async fn answer(hypervisor: &dyn Hypervisor, question: &Question) -> Answer {
     match question {
-        Question::ConsoleTail { server, bytes } => {
-            let Some(console) = hypervisor.as_console() else {
-                return Answer::Failed(Reason::new(
-                    "host.no_console",
-                    "this host's hypervisor keeps no console log",
-                ));
-            };
-            let most = usize::try_from((*bytes).min(MAX_CONSOLE_BYTES)).unwrap_or(usize::MAX);
-            match console.console_tail(*server, most).await {
-                Ok(tail) => {
-                    let start = tail.len().saturating_sub(most);
-                    let text = String::from_utf8_lossy(tail.get(start..).unwrap_or_default()).into_owned();
-                    Answer::ConsoleTail { text }
-                }
-                Err(error) => Answer::Failed(error.reason()),
-            }
+        Question::ConsoleTail { server, bytes } => console_tail(hypervisor, *server, *bytes).await,
+        Question::Screenshot { server } => screenshot(hypervisor, *server).await,
+    }
+}
+
+async fn console_tail(hypervisor: &dyn Hypervisor, server: ServerId, bytes: u32) -> Answer {
+    let Some(console) = hypervisor.as_console() else {
+        return Answer::Failed(Reason::new(
+            "host.no_console",
+            "this host's hypervisor keeps no console log",
+        ));
+    };
+    let most = usize::try_from(bytes.min(MAX_CONSOLE_BYTES)).unwrap_or(usize::MAX);
+    match console.console_tail(server, most).await {
+        Ok(tail) => {
+            let start = tail.len().saturating_sub(most);
+            let text = String::from_utf8_lossy(tail.get(start..).unwrap_or_default()).into_owned();
+            Answer::ConsoleTail { text }
         }
+        Err(error) => Answer::Failed(error.reason()),
+    }
+}
+
+async fn screenshot(hypervisor: &dyn Hypervisor, server: ServerId) -> Answer {
+    let Some(screen) = hypervisor.as_screen() else {
+        return Answer::Failed(Reason::new(
+            "host.cannot",
+            "this host's hypervisor takes no pictures of screens",
+        ));
+    };
+    match screen.screenshot(server).await {
+        Ok(picture) if is_picture(&picture) => Answer::Screenshot {
+            png: STANDARD.encode(picture),
+        },
+        Ok(picture) if picture.len() > MAX_SCREENSHOT_BYTES => {
+            let message = format!(
+                "the picture takes {} bytes, {MAX_SCREENSHOT_BYTES} are the most",
+                picture.len()
+            );
+            Answer::Failed(
+                Reason::new("screen.too_large", message)
+                    .hint("have the guest show less, or a smaller screen"),
+            )
+        }
+        Ok(_) => Answer::Failed(Reason::new(
+            "screen.no_picture",
+            "what the hypervisor gave is no PNG",
+        )),
+        Err(error) => Answer::Failed(error.reason()),
     }
 }

@@ -70,6 +70,26 @@ impl StartRescue {
     }
 }
 
+/// Which password a server's first user gets.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SetServerPassword {
+    /// The password, 8 to 128 printable characters; by default one is made and shown once.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, min_length = 8, max_length = 128))]
+    pub password: Option<Secret<String>>,
+}
+
+/// Which keys a server's first user has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SetServerKeys {
+    /// Ids or names of keypairs, in place of those that it has; none: no key.
+    #[cfg_attr(feature = "openapi", schema(example = json!(["laptop"])))]
+    pub keypairs: Vec<String>,
+}
+
 /// How a server is rebuilt.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

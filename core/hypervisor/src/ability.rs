@@ -167,10 +167,10 @@ pub trait GuestAgent: Send + Sync + Debug {
     /// Whether an agent answers in the guest now. `false` when it is silent for a few seconds, and when the domain is off.
     async fn answers(&self, id: ServerId) -> Result<bool>;
 
-    /// Sets a user's password in the guest.
+    /// Sets a user's password in the guest, given as its crypt(3) hash.
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable) when no agent answers, [`Conflict`](crate::ErrorKind::Conflict) when
     /// the domain is off, [`Refused`](crate::ErrorKind::Refused) with what the agent said, bounded.
-    async fn set_password(&self, id: ServerId, user: &str, password: &Secret<String>) -> Result<()>;
+    async fn set_password(&self, id: ServerId, user: &str, hash: &Secret<String>) -> Result<()>;
 }

@@ -26,6 +26,13 @@ pub enum PendingChange {
         /// What it runs with after a restart.
         wanted: Vec<PortId>,
     },
+    /// Its config drive, with the first user's password and keys. Applied is what the guest was booted with.
+    ConfigDrive {
+        /// The edition that it runs with.
+        applied: u32,
+        /// The edition that the next boot reads.
+        wanted: u32,
+    },
 }
 
 impl PendingChange {
@@ -35,6 +42,7 @@ impl PendingChange {
         match self {
             Self::Flavor { .. } => "flavor",
             Self::Ports { .. } => "ports",
+            Self::ConfigDrive { .. } => "config_drive",
         }
     }
 }
@@ -59,6 +67,12 @@ impl Server {
             all.push(PendingChange::Ports {
                 applied: applied.ports.clone(),
                 wanted: self.spec.ports.clone(),
+            });
+        }
+        if applied.drive_edition != self.status.drive_edition {
+            all.push(PendingChange::ConfigDrive {
+                applied: applied.drive_edition,
+                wanted: self.status.drive_edition,
             });
         }
         all

@@ -142,6 +142,15 @@ pub struct Applied {
     pub disks: Vec<String>,
     /// Its ports, in device order.
     pub ports: Vec<PortId>,
+    /// The edition of its config drive.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub drive_edition: u32,
+}
+
+/// Whether a config drive is as it was made with its server.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_first(edition: &u32) -> bool {
+    *edition == 0
 }
 
 /// What is known of a server.
@@ -188,6 +197,9 @@ pub struct ServerStatus {
     /// Disks that it is no longer made of, until they are deleted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spare_disks: Vec<String>,
+    /// The edition of its config drive: it grows when the guest is to read it as if for the first time.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub drive_edition: u32,
     /// The size that it had, while a resize is under way or waits to be confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resize: Option<Resize>,
@@ -221,6 +233,7 @@ impl ServerStatus {
             applied: None,
             root_disk: None,
             spare_disks: Vec::new(),
+            drive_edition: 0,
             resize: None,
             migration: None,
             lock: None,

@@ -152,22 +152,27 @@ impl Client {
         self
     }
 
-    /// Reads one document.
     /// The same without a preview: for requests whose dry run has an answer of its own.
     pub(crate) fn whole(mut self) -> Self {
         self.dry_run = None;
         self
     }
 
+    /// Reads one document.
     pub(crate) async fn get<T: DeserializeOwned>(&self, target: Target) -> Result<T> {
         let answer = self.send(Method::GET, target, None).await?;
         self.json(answer).await
     }
 
+    /// Reads bytes.
+    pub(crate) async fn bytes(&self, target: Target) -> Result<Vec<u8>> {
+        let answer = self.send(Method::GET, target, None).await?;
+        self.body(answer).await
+    }
+
     /// Reads text.
     pub(crate) async fn text(&self, target: Target) -> Result<String> {
-        let answer = self.send(Method::GET, target, None).await?;
-        Ok(String::from_utf8_lossy(&self.body(answer).await?).into_owned())
+        Ok(String::from_utf8_lossy(&self.bytes(target).await?).into_owned())
     }
 
     /// Asks for a change and reads the answer.

@@ -31,9 +31,11 @@ mod removal;
 pub(crate) mod role;
 pub(crate) mod security_group;
 pub(crate) mod server;
+mod server_access;
 mod server_changes;
 mod server_more;
 mod server_rescue;
+mod server_seen;
 mod server_volumes;
 mod server_wait;
 #[cfg(feature = "sim")]
@@ -112,6 +114,7 @@ pub(crate) fn can_be_shown(command: &Command) -> bool {
             server::Verb::List { .. }
                 | server::Verb::Show { .. }
                 | server::Verb::Console { .. }
+                | server::Verb::Screenshot { .. }
                 | server::Verb::Why { .. }
                 | server::Verb::Timeline { .. }
                 | server::Verb::Wait { .. }

@@ -1,5 +1,6 @@
 //! `skyloom server …`
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -11,7 +12,7 @@ use super::create::{self, CreateArgs};
 use super::server_changes;
 use super::server_more::{self, Many};
 use super::server_wait::{Wanted, wait_for};
-use super::{image_save, logs, removal, server_rescue, server_volumes, show};
+use super::{image_save, removal, server_rescue, server_seen, server_volumes, show};
 use crate::app::{self, App};
 use crate::args::{ListArgs, WaitArgs, YesArg};
 use crate::client::types::{PlacementAnswer, PowerOff, ServerAccepted};
@@ -243,6 +244,17 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "N", default_value_t = 65_536)]
         bytes: u32,
     },
+    /// Write a picture of what a server shows, a PNG
+    #[command(after_help = "Examples:
+  skyloom server screenshot web-1 --file web-1.png
+  skyloom server screenshot web-1 --file - > web-1.png")]
+    Screenshot {
+        /// Name, id or beginning of an id
+        server: String,
+        /// Where to; `-` is stdout
+        #[arg(long, value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Explain why a server is on its host, or on none
     #[command(after_help = "Examples:
   skyloom server why web-1
@@ -329,7 +341,8 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
         Verb::StopRescue(args) => power(app, "stop-rescue", args).await,
         Verb::RescueReport { server } => server_rescue::report(app, &server).await,
         Verb::Timeline { server } => server_more::timeline(app, &server).await,
-        Verb::Console { server, bytes } => console(app, &server, bytes).await,
+        Verb::Console { server, bytes } => server_seen::console(app, &server, bytes).await,
+        Verb::Screenshot { server, file } => server_seen::screenshot(app, &server, &file).await,
         Verb::Why { server } => why(app, &server).await,
         Verb::Wait {
             server,
@@ -445,22 +458,6 @@ impl Row for Outcome {
         } else {
             self.accepted.task.id.to_string()
         }
-    }
-}
-
-async fn console(app: &App, name: &str, bytes: u32) -> Result<()> {
-    let client = app.client()?;
-    let server: Server = resolve::one(&client, name).await?;
-    let target = one(Server::KIND, server.meta.id)
-        .then("console")
-        .query("bytes", bytes);
-    let text = client.text(target).await?;
-    match app.globals.output {
-        Format::Table | Format::Wide | Format::Name => logs::print(&text),
-        _ => app.print().document(
-            &serde_json::json!({ "server": server.meta.id, "console": text }),
-            "",
-        ),
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::json;
 use skyloom_model::{Resource as _, Server};
 
 use super::server::{Outcome, PowerArgs, act, power};
+use super::server_access;
 use super::server_more::{Many, Names, at_once};
 use crate::app::App;
 use crate::args::WaitArgs;
@@ -51,6 +52,16 @@ pub(crate) enum Verb {
   skyloom server force-complete-migration web-1
   skyloom server force-complete-migration web-1 web-2")]
     ForceCompleteMigration(Names),
+    /// Give a server's first user another password, at once or from its next boot on
+    #[command(after_help = "Examples:
+  skyloom server set-password web-1 --wait
+  skyloom server set-password web-1 --password-file -")]
+    SetPassword(server_access::PasswordArgs),
+    /// Give a server's first user other SSH keys, from its next boot on
+    #[command(after_help = "Examples:
+  skyloom server set-keys web-1 --key laptop --key ci
+  skyloom server set-keys web-1 --no-keys")]
+    SetKeys(server_access::KeysArgs),
 }
 
 /// Where a server goes.
@@ -116,6 +127,8 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
         Verb::ForceCompleteMigration(names) => {
             at_once(app, "force-complete-migration", &names.servers, None).await
         }
+        Verb::SetPassword(args) => server_access::password(app, args).await,
+        Verb::SetKeys(args) => server_access::keys(app, args).await,
     }
 }
 

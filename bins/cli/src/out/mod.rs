@@ -62,8 +62,13 @@ pub(crate) fn prompt(text: &str) {
 
 /// Text to stdout as it is.
 pub(crate) fn raw(text: &str) -> Result<()> {
+    bytes(text.as_bytes())
+}
+
+/// Bytes to stdout as they are.
+pub(crate) fn bytes(bytes: &[u8]) -> Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
+    out.write_all(bytes)?;
     Ok(out.flush()?)
 }
 

@@ -152,6 +152,22 @@ async fn tokens_are_shown_once_and_revoked() {
 }
 
 #[tokio::test]
+async fn a_picture_goes_into_its_file() {
+    let stub = Stub::furnished().await;
+    let of = format!("GET /v1/servers/{}/screenshot", id(1));
+    stub.on(&of, Reply::Text(200, "\u{fffd}PNG\r\n".into()));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("web-1.png");
+    let to = file.to_str().unwrap();
+    let taken = run(&stub, &["server", "screenshot", "web-1", "--file", to])
+        .await
+        .code(0)
+        .says(&["8 bytes of PNG"]);
+    assert_eq!(taken.out, "");
+    assert_eq!(std::fs::read(&file).unwrap(), "\u{fffd}PNG\r\n".as_bytes());
+}
+
+#[tokio::test]
 async fn console_placement_and_kinds_are_printed() {
     let stub = Stub::furnished().await;
     let of = |what: &str| format!("GET /v1/servers/{}/{what}", id(1));

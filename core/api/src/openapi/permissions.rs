@@ -25,7 +25,7 @@ fn needed(operation: &str) -> Option<&'static str> {
         "create_server" | "create_servers" => "server:create",
         // Beside it each server takes what the action takes.
         "batch_servers" => "server:batch",
-        "get_server_console" | "get_server_rescue_report" => "server:console",
+        "get_server_console" | "get_server_screenshot" | "get_server_rescue_report" => "server:console",
         "get_server_placement" | "explain_placement" => "server:placement",
         "list_flavors" | "get_flavor" => "flavor:read",
         "create_flavor" => "flavor:create",

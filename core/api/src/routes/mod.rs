@@ -17,6 +17,7 @@ mod ports;
 mod projects;
 mod rescue;
 mod security_groups;
+mod server_access;
 mod server_actions;
 mod server_changes;
 mod servers;
@@ -42,6 +43,7 @@ pub(crate) fn public() -> OpenApiRouter<AppState> {
 pub(crate) fn timed() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .merge(servers::router())
+        .merge(server_access::router())
         .merge(server_actions::router())
         .merge(server_changes::router())
         .merge(rescue::router())

@@ -24,6 +24,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(create, list))
         .routes(routes!(get, delete))
         .routes(routes!(console))
+        .routes(routes!(screenshot))
         .routes(routes!(placement))
         .routes(routes!(timeline))
 }
@@ -128,6 +129,18 @@ async fn console(
         .await?;
     let response: Response = ([(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response();
     Ok(response)
+}
+
+/// Show a server's screen
+///
+/// A picture of what the guest shows now, a PNG of at most 720896 bytes, asked of the host's agent. A host whose hypervisor takes no
+/// pictures refuses (`host.cannot`). What is in it is the guest's: do not trust it.
+#[utoipa::path(get, path = "/v1/servers/{id}/screenshot", operation_id = "get_server_screenshot", tag = "servers",
+    responses((status = 200, description = "The picture.", body = String, content_type = "image/png")))]
+async fn screenshot(State(state): State<AppState>, User(caller): User, id: RawId) -> Result {
+    let cloud = &state.parts.cloud;
+    let picture = cloud.screenshot(&caller, id.of("server")?).await?;
+    Ok(([(CONTENT_TYPE, "image/png")], picture).into_response())
 }
 
 /// Explain a server's placement

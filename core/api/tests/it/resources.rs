@@ -242,6 +242,9 @@ async fn a_server_is_made_by_a_task_and_busy_until_then() {
     api.get(&format!("{path}/console"))
         .await
         .refused(409, "server.not_placed");
+    api.get(&format!("{path}/screenshot"))
+        .await
+        .refused(409, "server.not_placed");
     api.get(&format!("{path}/console?bytes=0"))
         .await
         .refused(422, "bytes.invalid");

@@ -1,5 +1,7 @@
-//! The end of a server's console log, asked of its host's agent.
+//! What is seen of a server's guest, asked of its host's agent: the end of its console log, a picture of its screen.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use skyloom_model::{Reason, Server, ServerId};
 
 use super::Cloud;
@@ -25,21 +27,52 @@ impl Cloud {
                 message,
             )));
         }
-        let Some(placement) = server.status.placement else {
+        let question = Question::ConsoleTail { server: id, bytes };
+        match self.ask_agent(caller, &server, question).await? {
+            Answer::ConsoleTail { text } => Ok(text),
+            _ => Err(strange_answer()),
+        }
+    }
+
+    /// A picture of what the guest shows: a PNG of at most [`crate::MAX_SCREENSHOT_BYTES`], as its first bytes say; beyond them it is untrusted.
+    ///
+    /// # Errors
+    /// `server.not_found`, `server.not_placed`, `host.cannot`, `host.no_answer`, `host.bad_answer`, and those of the agent:
+    /// `host.conflict` when the server is off, `screen.too_large`.
+    pub async fn screenshot(&self, caller: &Caller, id: ServerId) -> Result<Vec<u8>> {
+        let server = self
+            .own::<Server>(caller, "server:console", id.uuid())
+            .await?
+            .value;
+        if server.status.placement.is_some() {
+            self.able(&server, "screenshot").await?;
+        }
+        let question = Question::Screenshot { server: id };
+        let Answer::Screenshot { png } = self.ask_agent(caller, &server, question).await? else {
+            return Err(strange_answer());
+        };
+        // The agent has looked at it, but whose agent is this?
+        let picture = STANDARD.decode(png).map_err(|_| strange_answer())?;
+        if !query::is_picture(&picture) {
+            return Err(strange_answer());
+        }
+        Ok(picture)
+    }
+
+    async fn ask_agent(&self, caller: &Caller, server: &Server, question: Question) -> Result<Answer> {
+        let Some(placement) = &server.status.placement else {
             let reason = Reason::new(
                 "server.not_placed",
-                "the server is on no host, so it has no console",
+                "the server is on no host, so it has neither console nor screen",
             );
             return Err(CloudError::conflict(reason));
         };
-        let question = Question::ConsoleTail { server: id, bytes };
-        let answer = query::ask(&self.parts, placement.host, question).await?;
-        match answer {
-            Some(Answer::ConsoleTail { text }) => Ok(text),
+        match query::ask(&self.parts, placement.host, question).await? {
             Some(Answer::Failed(reason)) if reason.retryable => {
                 Err(CloudError::new(ErrorKind::Unavailable, reason))
             }
             Some(Answer::Failed(reason)) => Err(CloudError::conflict(reason)),
+            Some(answer) => Ok(answer),
             None => {
                 let host = if caller.sees_hosts() {
                     format!("the host {}", placement.host_name)
@@ -54,4 +87,12 @@ impl Cloud {
             }
         }
     }
+}
+
+fn strange_answer() -> CloudError {
+    let reason = Reason::new(
+        "host.bad_answer",
+        "the host's agent answered something that was not asked for",
+    );
+    CloudError::new(ErrorKind::Unavailable, reason)
 }

@@ -37,6 +37,7 @@ mod rescue;
 mod rewiring;
 mod risks;
 mod security_groups;
+mod server_access;
 mod server_actions;
 mod server_batch;
 mod server_edits;

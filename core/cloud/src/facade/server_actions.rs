@@ -76,6 +76,11 @@ impl Cloud {
                 let reason = Reason::new("action.alone", "a rescue is started of one server at a time");
                 return Err(CloudError::invalid(reason));
             }
+            ServerAction::SetPassword => {
+                let reason = Reason::new("action.alone", "a password is set in one server at a time");
+                return Err(CloudError::invalid(reason));
+            }
+            ServerAction::SetKeys => self.set_server_keys(caller, id, read(options)?).await?,
             ServerAction::Rebuild => self.rebuild_server(caller, id, read(options)?).await?,
             ServerAction::Resize => self.resize_server(caller, id, read(options)?).await?,
             ServerAction::Migrate => self.migrate_server(caller, id, read(options)?).await?,

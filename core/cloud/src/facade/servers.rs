@@ -210,14 +210,7 @@ impl Cloud {
 
     /// Looks up what the request names.
     async fn choose(&self, caller: &Caller, request: &CreateServer) -> Result<Chosen> {
-        let (mut ssh_keys, mut made_from) = (Vec::new(), Vec::new());
-        for (i, asked) in request.keypairs.iter().enumerate() {
-            let found = self.by_id_or_name::<Keypair>(caller.scope(), asked).await?;
-            let found = found.filter(|k| caller.may_to("keypair:read", &k.value.meta).is_ok());
-            let keypair = checks::found(&format!("keypairs[{i}]"), "keypair", asked, found)?;
-            made_from.push(keypair.unchanged());
-            ssh_keys.push(keypair.value.spec.public_key);
-        }
+        let (ssh_keys, mut made_from) = self.keys(caller, &request.keypairs).await?;
         let found = self
             .by_id_or_name::<Flavor>(Scope::System, &request.flavor)
             .await?
@@ -237,6 +230,23 @@ impl Cloud {
             ssh_keys,
             made_from,
         })
+    }
+
+    /// The public keys of keypairs, and what they were made from.
+    pub(super) async fn keys(
+        &self,
+        caller: &Caller,
+        keypairs: &[String],
+    ) -> Result<(Vec<String>, Vec<Guard>)> {
+        let (mut ssh_keys, mut made_from) = (Vec::new(), Vec::new());
+        for (i, asked) in keypairs.iter().enumerate() {
+            let found = self.by_id_or_name::<Keypair>(caller.scope(), asked).await?;
+            let found = found.filter(|k| caller.may_to("keypair:read", &k.value.meta).is_ok());
+            let keypair = checks::found(&format!("keypairs[{i}]"), "keypair", asked, found)?;
+            made_from.push(keypair.unchanged());
+            ssh_keys.push(keypair.value.spec.public_key);
+        }
+        Ok((ssh_keys, made_from))
     }
 
     /// The ports of a new server. On QEMU's user network each NIC has a network of its own, all alike; different

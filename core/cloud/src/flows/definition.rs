@@ -146,5 +146,6 @@ pub(super) fn applied(server: &Server) -> Applied {
             own.chain(others.map(|volume| disk_of(*volume))).collect()
         },
         ports: server.spec.ports.clone(),
+        drive_edition: server.status.drive_edition,
     }
 }

@@ -10,6 +10,7 @@ mod port_attach;
 mod port_rewire;
 mod ports;
 mod records;
+mod server_access;
 mod server_create;
 mod server_create_volumes;
 mod server_delete;
@@ -46,6 +47,7 @@ pub use params::{
 };
 pub(crate) use port_attach::{PlugParams, ServerAttachPort, ServerDetachPort};
 pub(crate) use port_rewire::RewireParams;
+pub use server_access::ServerAccess;
 pub(crate) use server_create::group_of;
 pub use server_create::{NETWORKS, ServerCreate};
 pub use server_delete::ServerDelete;
@@ -82,6 +84,8 @@ pub fn cloud_flows() -> FlowRegistry {
         .with(ServerResetState)
         .with(ServerStartRescue)
         .with(ServerStopRescue)
+        .with(ServerAccess::Password)
+        .with(ServerAccess::Keys)
         .with(ServerResize)
         .with(ServerConfirmResize)
         .with(ServerRevertResize)

@@ -298,6 +298,8 @@ fn jobs(
         let input = SeedInput {
             of: SeedOf::Server,
             server: id,
+            edition: 0,
+            stays: false,
             hostname: spec.hostname.clone(),
             ssh_keys: spec.ssh_keys.clone(),
             metadata: spec.metadata.clone(),

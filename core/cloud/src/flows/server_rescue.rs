@@ -285,6 +285,8 @@ fn prepare(server: &Server, place: Place, how: &RescueParams) -> Result<Vec<JobS
     let seed = SeedInput {
         of: SeedOf::Rescue,
         server: server.id(),
+        edition: 0,
+        stays: false,
         hostname: server.spec.hostname.clone(),
         ssh_keys: server.spec.ssh_keys.clone(),
         metadata: server.spec.metadata.clone(),

@@ -6,6 +6,7 @@
 //! | `image.send` | host | a volume's bytes are staged | nothing: `image.expect` drops them |
 //! | `disk.overlay` | host | a server's disk exists | that disk is gone |
 //! | `disk.seed` | host | the config drive exists | it is gone |
+//! | `guest.set-password` | host | the agent in the guest has set it, if it answers | nothing: the one before is not known |
 //! | `disk.delete` | host | one disk of a server is gone | nothing: deleted is deleted |
 //! | `disk.delete_all` | host | nothing of the server is in the pool | nothing: deleted is deleted |
 //! | `vm.define` | host | the domain exists | it is gone, unless it was there before |
@@ -44,6 +45,7 @@
 
 mod disk;
 mod grow;
+mod guest;
 mod image_cache;
 mod image_import;
 mod image_save;
@@ -69,6 +71,7 @@ use skyloom_model::{HostId, ServerId};
 use skyloom_store::DynBackend;
 
 pub(crate) use grow::GrowDiskInput;
+pub(crate) use guest::Told;
 pub(crate) use image_cache::CacheInput;
 pub(crate) use image_import::{DeleteImageInput, FetchInput, InspectInput, Inspected, PublishInput};
 pub(crate) use image_save::{ExpectInput, SendInput};
@@ -186,6 +189,11 @@ pub fn host_jobs(parts: &HostParts) -> JobRegistry {
     .with(seed::Seed {
         host: parts.host,
         storage: parts.storage.clone(),
+        backend: parts.backend.clone(),
+    })
+    .with(guest::SetPassword {
+        host: parts.host,
+        hypervisor: parts.hypervisor.clone(),
         backend: parts.backend.clone(),
     })
     .with(port::Ensure {

@@ -16,7 +16,7 @@ use super::host_error;
 use crate::flows::PortPlan;
 
 /// Name of the first user of a guest.
-const FIRST_USER: &str = "skyloom";
+pub(super) const FIRST_USER: &str = "skyloom";
 /// Name of the first user of a rescue system.
 const RESCUER: &str = "root";
 /// The disk's name.
@@ -50,6 +50,12 @@ pub(crate) struct SeedInput {
     pub(crate) of: SeedOf,
     /// Which server; also the instance id.
     pub(crate) server: ServerId,
+    /// Which edition of its config drive; a new one has an instance id of its own, so that the guest reads it as if for the first time.
+    #[serde(default)]
+    pub(crate) edition: u32,
+    /// Whether there is a config drive already: no way back removes it.
+    #[serde(default)]
+    pub(crate) stays: bool,
     /// What the guest calls itself.
     pub(crate) hostname: Hostname,
     /// Public keys of the first user.
@@ -68,17 +74,20 @@ pub(super) struct Seed {
     pub(super) backend: DynBackend,
 }
 
-impl Seed {
-    async fn secrets(&self, server: ServerId) -> Result<ServerSecrets, JobError> {
-        let key = Key::parse(&paths::lent(self.host, server))
-            .map_err(|e| JobError::permanent("secrets.bad_key", e.to_string()))?;
-        match self.backend.get(&key).await? {
-            Some(found) => Ok(found.value.parse()?),
-            None => Err(JobError::transient(
-                "secrets.not_lent",
-                "the server's secrets are not here yet",
-            )),
-        }
+/// The secrets of a server that are lent to this host.
+pub(super) async fn lent(
+    backend: &DynBackend,
+    host: HostId,
+    server: ServerId,
+) -> Result<ServerSecrets, JobError> {
+    let key = Key::parse(&paths::lent(host, server))
+        .map_err(|e| JobError::permanent("secrets.bad_key", e.to_string()))?;
+    match backend.get(&key).await? {
+        Some(found) => Ok(found.value.parse()?),
+        None => Err(JobError::transient(
+            "secrets.not_lent",
+            "the server's secrets are not here yet",
+        )),
     }
 }
 
@@ -90,13 +99,16 @@ impl Job for Seed {
 
     async fn run(&self, cx: &JobContext<'_>) -> Result<Value, JobError> {
         let input: SeedInput = cx.input()?;
-        let secrets = self.secrets(input.server).await?;
+        let secrets = lent(&self.backend, self.host, input.server).await?;
         let (user, hash, user_data) = match input.of {
             SeedOf::Server => (FIRST_USER, Some(secrets.password_hash), secrets.user_data),
             SeedOf::Rescue => (RESCUER, secrets.rescue_password_hash, None),
         };
         let iso = SeedSpec {
-            instance_id: input.server.to_string(),
+            instance_id: match input.edition {
+                0 => input.server.to_string(),
+                edition => format!("{}-{edition}", input.server),
+            },
             hostname: input.hostname,
             default_user: user.to_owned(),
             ssh_keys: input.ssh_keys,
@@ -116,6 +128,9 @@ impl Job for Seed {
 
     async fn undo(&self, cx: &JobContext<'_>) -> Result<Undo, JobError> {
         let input: SeedInput = cx.input()?;
+        if input.stays {
+            return Ok(Undo::Moot("it says what the records say".to_owned()));
+        }
         self.storage
             .delete_disk(input.server, input.of.disk())
             .await

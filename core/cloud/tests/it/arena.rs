@@ -15,8 +15,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 use skyloom_cloud::{
-    AddRule, Caller, CreateImage, CreateServer, DeleteServer, EngineParts, RebuildServer, StartRescue,
-    StopOptions, Suspects, SweepHost, cloud_flows, engine_jobs,
+    AddRule, Caller, CreateImage, CreateServer, DeleteServer, EngineParts, RebuildServer, SetServerKeys,
+    SetServerPassword, StartRescue, StopOptions, Suspects, SweepHost, cloud_flows, engine_jobs,
 };
 use skyloom_flow::harness::{self, Arena, Back, Case, Digest};
 use skyloom_flow::{Companion, FlowRegistry, JobRegistry};
@@ -38,7 +38,7 @@ use crate::networks::rule;
 use crate::world::{DISK, World, bytes, image, jobs_of, server};
 
 /// All cases. A flow without one fails `every_flow_is_tortured`.
-const CASES: [Case; 61] = [
+const CASES: [Case; 64] = [
     case("server.create", "with a config drive, on two hosts", Back::Before),
     case("server.create", "left off, on the only host", Back::Before),
     case("server.create", "with new volumes, on two hosts", Back::Before),
@@ -66,6 +66,9 @@ const CASES: [Case; 61] = [
     case("server.start-rescue", "of one that is off", Back::Before),
     case("server.stop-rescue", "of one that runs", Back::Before),
     case("server.stop-rescue", "of one that is off", Back::Before),
+    case("server.set-password", "of one that runs", Back::Between),
+    case("server.set-password", "of one that is off", Back::Between),
+    case("server.set-keys", "of one that runs", Back::Between),
     case("server.resize", "of one that runs", Back::Before),
     case("server.resize", "of one that is off", Back::Before),
     case("server.confirm-resize", "of one that runs", Back::Before),
@@ -181,7 +184,7 @@ impl CloudWorld {
     /// What the case is about, if it is there before.
     async fn prepare(&mut self) {
         let mut request = CreateServer {
-            config_drive: Some(false),
+            config_drive: Some(self.case.flow.starts_with("server.set-")),
             start: Some(!self.case.name.contains("that is off")),
             ..server("old", self.image)
         };
@@ -391,6 +394,18 @@ impl harness::World for CloudWorld {
                     caller
                 };
                 let asked = cloud.simple_action(by, old(), def.action).await;
+                asked.unwrap().task
+            }
+            ("server.set-password", _) => {
+                let asked = cloud
+                    .set_server_password(caller, old(), SetServerPassword::default())
+                    .await;
+                asked.unwrap().task
+            }
+            ("server.set-keys", _) => {
+                let asked = cloud
+                    .set_server_keys(caller, old(), SetServerKeys::default())
+                    .await;
                 asked.unwrap().task
             }
             ("server.rebuild", _) => self.rebuild(old()).await,

@@ -29,6 +29,7 @@ mod quotas;
 mod reconcile;
 mod rescue;
 mod restart;
+mod server_access;
 mod server_actions;
 mod server_batches;
 mod server_migrate;

@@ -123,6 +123,10 @@ const CALLS: &[(&[&str], Call)] = &[
         call!(cloud, caller, made, cloud.console_tail(caller, made.server, 1)),
     ),
     (
+        &["server:console"],
+        call!(cloud, caller, made, cloud.screenshot(caller, made.server)),
+    ),
+    (
         &["server:placement"],
         call!(cloud, caller, made, cloud.server_placement(caller, made.server)),
     ),

@@ -3,7 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use skyloom_cloud::{ErrorKind, MAX_CONSOLE_BYTES, Query, Question, ResponderParts, answer_queries};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use skyloom_cloud::{
+    Answer, ErrorKind, MAX_CONSOLE_BYTES, MAX_SCREENSHOT_BYTES, Query, Question, ResponderParts,
+    answer_queries,
+};
 use skyloom_flow::Fence;
 use skyloom_hypervisor::{ErrorKind as HostError, FaultPoint};
 use skyloom_model::{Clock as _, HostId, Resource as _, ServerId, paths};
@@ -102,6 +107,70 @@ async fn the_agent_tells_the_end_of_the_console() {
         world.documents("queries").await.is_empty(),
         "questions are taken away"
     );
+}
+
+#[tokio::test]
+async fn the_agent_sends_a_picture_of_the_screen() {
+    let (world, admin, host, id) = placed().await;
+    let _agent = agent(&world, host).await;
+    let picture = world.cloud.screenshot(&admin, id).await.unwrap();
+    assert!(picture.starts_with(b"\x89PNG") && picture.len() < 100);
+    world.hosts[&host].fake.crash_guest(id).unwrap();
+    let off = world.cloud.screenshot(&admin, id).await.unwrap_err();
+    assert_eq!((off.kind(), off.code()), (ErrorKind::Conflict, "host.conflict"));
+    assert!(world.documents("queries").await.is_empty());
+}
+
+/// Writes `answer` into the first question that comes.
+async fn answer_once(world: &World, host: HostId, answer: Answer) {
+    let prefix = Prefix::parse(&paths::queries(host)).unwrap();
+    let (mirror, driver) = Mirror::<Query>::new(world.store.clone(), prefix);
+    let mut running = JoinSet::new();
+    running.spawn(driver.run(CancellationToken::new()));
+    let mut changes = mirror.changes();
+    let asked = loop {
+        changes.next().await.unwrap();
+        if let Some(asked) = mirror.snapshot().iter().next() {
+            break asked.clone();
+        }
+    };
+    let answered = Query {
+        answer: Some(answer),
+        ..asked.value.clone()
+    };
+    world
+        .store
+        .commit(asked.replace(&answered).unwrap())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn what_is_no_picture_is_not_passed_on() {
+    let (world, admin, host, id) = placed().await;
+    let long = [b"\x89PNG\r\n\x1a\n".as_slice(), &[0; MAX_SCREENSHOT_BYTES]].concat();
+    let of = |bytes: &[u8]| Answer::Screenshot {
+        png: STANDARD.encode(bytes),
+    };
+    for hostile in [
+        Answer::Screenshot {
+            png: "not base 64!".into(),
+        },
+        of(b""),
+        of(b"<html><script>"),
+        of(&long),
+        Answer::ConsoleTail { text: "x".into() },
+    ] {
+        let (asked, ()) = tokio::join!(
+            world.cloud.screenshot(&admin, id),
+            answer_once(&world, host, hostile)
+        );
+        let error = asked.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.code()),
+            (ErrorKind::Unavailable, "host.bad_answer")
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -128,7 +128,7 @@ async fn what_the_hosts_hypervisor_cannot_do_is_refused_before_there_is_a_task()
         .as_mut()
         .unwrap()
         .traits
-        .retain(|t| t != "pause");
+        .retain(|t| t != "pause" && t != "screenshot");
     let txn = Txn::new().put(at, Value::json(&host.value).unwrap());
     site.world.store.commit(txn).await.unwrap();
     let refused = site
@@ -136,6 +136,8 @@ async fn what_the_hosts_hypervisor_cannot_do_is_refused_before_there_is_a_task()
         .cloud
         .simple_action(&site.member, id, ServerAction::Pause)
         .await;
+    assert_eq!(refused.unwrap_err().code(), "host.cannot");
+    let refused = site.world.cloud.screenshot(&site.member, id).await;
     assert_eq!(refused.unwrap_err().code(), "host.cannot");
     assert_eq!(site.server(id).await.status.activity, None);
     site.act(id, ServerAction::Suspend).await;

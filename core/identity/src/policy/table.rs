@@ -55,6 +55,8 @@ pub const PERMISSIONS: &[PermissionSpec] = &[
     spec("server:resize", Operate, PS, "change the size of servers, confirm and take it back", "调整云主机规格，确认或撤销"),
     spec("server:reset-state", Operate, S, "have a server's record say what its host says", "按宿主机实际情况校正云主机状态"),
     spec("server:migrate", Operate, S, "move servers to other hosts", "迁移云主机"),
+    spec("server:set-password", Operate, PS, "set passwords in servers", "重置云主机密码"),
+    spec("server:set-keys", Operate, PS, "set SSH keys of servers", "更换云主机密钥"),
     spec("server:start-rescue", Operate, PS, "start servers in rescue mode", "进入救援模式"),
     spec("server:stop-rescue", Operate, PS, "leave rescue mode", "退出救援模式"),
     spec("server:console", Operate, PS, "read and use consoles of servers", "使用云主机控制台"),

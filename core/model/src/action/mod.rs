@@ -1,12 +1,13 @@
 //! What can be asked of a server: one row for each action, read by everybody who has to know.
 //!
 //! ```text
-//! ACTIONS (table.rs, changes.rs, moves.rs) ──> ServerAction::allowed: may it be asked now?   facade
+//! ACTIONS (table.rs, access.rs, changes.rs, moves.rs) ──> ServerAction::allowed: may it be asked now?   facade
 //!                    ├─> /v1/kinds/server: states, labels, dialogs      web
 //!                    ├─> OpenAPI: method, path, permission, words       clients
 //!                    └─> names of verbs, checked by a test              command line
 //! ```
 
+mod access;
 mod changes;
 mod moves;
 mod table;
@@ -74,6 +75,10 @@ pub enum ServerAction {
     LiveMigrate,
     /// Let the passes of a live migration end.
     ForceCompleteMigration,
+    /// Another password of the first user.
+    SetPassword,
+    /// Other keys of the first user.
+    SetKeys,
 }
 
 /// A condition over the other axes, by name.

@@ -1,6 +1,7 @@
 //! The table itself.
 
 use super::Overlay::{HostUnreachable, Locked, Protected, Rescued, Resized};
+use super::access::{SET_KEYS, SET_PASSWORD};
 use super::changes::{CONFIRM_RESIZE, RESIZE, REVERT_RESIZE};
 use super::moves::{FORCE_COMPLETE_MIGRATION, LIVE_MIGRATE, MIGRATE};
 use super::{ActionDef, Guard, ServerAction, Words};
@@ -427,4 +428,6 @@ pub const ACTIONS: &[ActionDef] = &[
     MIGRATE,
     LIVE_MIGRATE,
     FORCE_COMPLETE_MIGRATION,
+    SET_PASSWORD,
+    SET_KEYS,
 ];

@@ -89,21 +89,21 @@ impl GuestAgent for LibvirtHypervisor {
         asked.await.map_err(|fault| fault.of("ask the guest's agent", id))
     }
 
-    async fn set_password(&self, id: ServerId, user: &str, password: &Secret<String>) -> Result<()> {
+    async fn set_password(&self, id: ServerId, user: &str, hash: &Secret<String>) -> Result<()> {
         const OPERATION: &str = "set password";
-        if user.contains('\0') || password.expose().contains('\0') {
+        if user.contains('\0') || hash.expose().contains('\0') {
             return Err(Fault::Invalid("a user or password has no NUL").of(OPERATION, id));
         }
         // libvirt waits for an agent without any limit: one that is silent is not asked.
         let silent = || Fault::Down("no agent answers in the guest".to_owned()).of(OPERATION, id);
         let answers = self.answers(id).await?;
-        let (user, password) = (user.to_owned(), password.clone());
+        let (user, hash) = (user.to_owned(), hash.clone());
         let set = self.core.work.call(AGENT, (), move |conn| {
             let domain = there(conn, id)?;
             if !answers {
                 return Ok(false);
             }
-            match domain.set_user_password(&user, password.expose(), 0) {
+            match domain.set_user_password(&user, hash.expose(), sys::VIR_DOMAIN_PASSWORD_ENCRYPTED) {
                 Ok(_) => Ok(true),
                 Err(e) if is_silent(&e) => Ok(false),
                 Err(e) => Err(e.into()),

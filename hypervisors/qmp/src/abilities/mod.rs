@@ -200,7 +200,7 @@ impl GuestAgent for QmpHypervisor {
     async fn answers(&self, id: ServerId) -> Result<bool> {
         agent::answers(&self.core, id).await
     }
-    async fn set_password(&self, id: ServerId, user: &str, password: &Secret<String>) -> Result<()> {
-        agent::set_password(&self.core, id, user, password).await
+    async fn set_password(&self, id: ServerId, user: &str, hash: &Secret<String>) -> Result<()> {
+        agent::set_password(&self.core, id, user, hash).await
     }
 }

@@ -102,6 +102,8 @@ pub(super) fn request(operation: &str) -> Option<Value> {
         }
         "update_server" => json!({"name": "web-1", "labels": {"env": "test"}}),
         "start_server_rescue" => json!({"image": "rescue"}),
+        "set_server_password" => json!({}),
+        "set_server_keys" => json!({"keypairs": ["laptop"]}),
         "resize_server" => json!({"flavor": "m1.large", "confirm_after_seconds": 86400}),
         "migrate_server" => json!({"host": "rack1-08", "timeout_seconds": 60}),
         "live_migrate_server" => json!({"host": "rack1-08"}),
@@ -196,6 +198,7 @@ pub(super) fn answer(operation: &str) -> Option<Value> {
         "get_server" => json!(r::server()),
         "list_servers" => list(json!(r::server())),
         "get_server_console" => json!("skyloom-guest ready hostname=web-1\n"),
+        "get_server_screenshot" => json!("(the bytes of the picture)"),
         "get_server_placement" => json!({"task": ID, "placement": r::placement_report()}),
         "explain_placement" => json!({
             "flavor": "m1.large", "fits": false, "report": r::placement_report(), "fitting_flavors": ["m1.small"],

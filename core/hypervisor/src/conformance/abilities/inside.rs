@@ -34,8 +34,11 @@ impl Desk {
     async fn set_password(&self, spec: &VmSpec, user: &str) -> Result<()> {
         let hypervisor = self.hypervisor();
         let agent = hypervisor.as_guest_agent().expect("a guest agent is promised");
-        let password = Secret::new("a \"long\" secret, 云".to_owned());
-        agent.set_password(spec.id, user, &password).await
+        // openssl passwd -6 -salt saltstring 'Hello world!'
+        let hash = "$6$saltstring$svn8UoSVapNtMuq1ukKS4tPQd8iKwSMHWjl/O817G3uBnIFNjnQJuesI68u4OTLiBFdcbYEdFCoEOfaS35inz1";
+        agent
+            .set_password(spec.id, user, &Secret::new(hash.to_owned()))
+            .await
     }
 }
 

@@ -32,21 +32,16 @@ pub(super) async fn answers(core: &Core, id: ServerId) -> Result<bool> {
     }
 }
 
-pub(super) async fn set_password(
-    core: &Core,
-    id: ServerId,
-    user: &str,
-    password: &Secret<String>,
-) -> Result<()> {
+pub(super) async fn set_password(core: &Core, id: ServerId, user: &str, hash: &Secret<String>) -> Result<()> {
     const OPERATION: &str = "set password";
     let vm = executing(core, OPERATION, id).await?;
-    let encoded = STANDARD.encode(password.expose());
-    let arguments = json!({ "username": user, "password": encoded, "crypted": false });
+    let encoded = STANDARD.encode(hash.expose());
+    let arguments = json!({ "username": user, "password": encoded, "crypted": true });
     match call(&vm, "guest-set-user-password", &arguments).await {
         Ok(_) => Ok(()),
         Err(AgentError::Refused(words)) => {
             // It may say anything, also what it was told.
-            let tells = words.contains(password.expose().as_str()) || words.contains(&encoded);
+            let tells = words.contains(hash.expose().as_str()) || words.contains(&encoded);
             let words = if tells { "something secret" } else { &words };
             Err(vm
                 .error(ErrorKind::Refused, OPERATION)
