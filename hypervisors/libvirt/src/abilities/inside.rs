@@ -9,6 +9,7 @@ use virt::connect::Connect;
 use virt::domain::Domain;
 use virt::error::ErrorNumber;
 use virt::stream::Stream;
+use virt_sys as sys;
 
 use crate::LibvirtHypervisor;
 use crate::domain;
