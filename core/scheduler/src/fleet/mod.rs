@@ -7,6 +7,7 @@
 //!                           ├── decide_with_reasons: the same decision, with a bounded Report to keep
 //!                           ├── explain ─> Report: counts, score parts, the fewest changes that would make it fit
 //!                           ├── forecast: how many more, and where
+//!                           ├── advise: what to move so that it is spread, consolidated or drained
 //!                           └── scan: the same answer as decide, from every host in full
 //! ```
 //!
@@ -17,6 +18,7 @@
 //! * **Truth.** The same fleet, policy and demand give the same answer: no thread, no clock, no order of a map takes part.
 
 mod account;
+mod advise;
 mod change;
 mod choose;
 mod demand;
@@ -28,6 +30,7 @@ mod report;
 mod state;
 mod tree;
 
+pub use advise::{Advice, Goal, Move, Resident, Stay, advise};
 pub use change::{Change, Counterfactual};
 pub use choose::{Batch, Offer, View};
 pub use demand::{Demand, GroupRule, Stand, Topology};
