@@ -43,8 +43,6 @@ pub struct Report {
     pub for_operator: Vec<Counterfactual>,
 }
 
-// serde hands over a reference.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_none(hosts: &u64) -> bool {
     *hosts == 0
 }
