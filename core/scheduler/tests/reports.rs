@@ -64,7 +64,7 @@ proptest! {
             let fallen: u64 = kept.fallen.iter().map(|fallen| fallen.hosts).sum();
             prop_assert_eq!(kept.fitting + fallen, kept.considered);
             prop_assert_eq!(kept.considered + kept.uncounted, hosts);
-            prop_assert!((64..=1_024).contains(&kept.considered) || offer.is_none(), "{}", kept.considered);
+            prop_assert!((64..=256).contains(&kept.considered) || offer.is_none(), "{}", kept.considered);
             prop_assert!(kept.fitting <= whole.fitting);
             for few in &kept.fallen {
                 let all = whole.fallen.iter().find(|all| all.reason == few.reason).unwrap();

@@ -57,16 +57,16 @@ impl Tally {
 }
 
 /// What counting a choice may cost, in hosts that the index knows all about.
-const BUDGET: usize = 1_024;
+const BUDGET: usize = 256;
 /// What a host costs that it does not.
-const LOOK: usize = 16;
+const LOOK: usize = 4;
 /// How many hosts and kinds a choice names beside the chosen host.
 const FEW: usize = 3;
 
 impl Fleet {
     /// As [`Fleet::decide`], with the reasons: those of [`Fleet::explain`] when no host fits. When one does, the report is what is worth
     /// keeping with each placement: the scores of the best, one host of each of the commonest kinds that fell, and counts of the hosts that
-    /// were asked for and those from where the decision began, up to a bound, so that it costs some microseconds whatever the number of
+    /// were asked for and those from where the decision began, up to a bound, so that it costs some tens of microseconds whatever the number of
     /// hosts. With fewer than 64 hosts all are counted.
     #[must_use]
     pub fn decide_with_reasons(&self, policy: &Policy, demand: &Demand) -> (Option<Offer>, Report) {
