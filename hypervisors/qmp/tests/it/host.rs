@@ -201,10 +201,14 @@ pub(crate) fn quick() -> Timeouts {
 pub(crate) fn qemus(id: ServerId) -> Vec<u32> {
     let id = id.to_string();
     pids(|p| {
-        let alive = fs::read_to_string(p.join("stat"))
-            .is_ok_and(|s| !s.rsplit(')').next().unwrap_or("").starts_with(" Z"));
-        alive && cmdline(p).windows(2).any(|two| two[0] == "-uuid" && two[1] == id)
+        exists(p) && cmdline(p).windows(2).any(|two| two[0] == "-uuid" && two[1] == id)
     })
+}
+
+/// Whether a process runs, or is on its way to its end. Its folder and its arguments go before it does.
+pub(crate) fn exists(proc: &Path) -> bool {
+    let stat = fs::read_to_string(proc.join("stat"));
+    stat.is_ok_and(|s| !s.rsplit(')').next().unwrap_or("").starts_with(" Z"))
 }
 
 /// The arguments of a process.

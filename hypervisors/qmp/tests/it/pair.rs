@@ -16,7 +16,7 @@ use skyloom_model::ServerId;
 use skyloom_qmp::{MigrationConfig, QmpConfig, QmpHypervisor};
 
 use crate::guest::{Mode, counting_disk, tell};
-use crate::host::{Host, PATIENCE, fresh_uuid, qemus, signal};
+use crate::host::{Host, PATIENCE, exists, fresh_uuid, qemus, signal};
 
 /// A guest ticks 18 times a second: one that says nothing for so long does not execute.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -204,9 +204,11 @@ impl PairUnderExam for Pair {
         .await
     }
     async fn crash(&self, side: Side, id: ServerId) {
-        for pid in self.processes(side, id) {
-            signal(pid, Signal::KILL);
+        let pids = self.processes(side, id);
+        for pid in &pids {
+            signal(*pid, Signal::KILL);
         }
-        seen("it is gone", || self.processes(side, id).is_empty().then_some(())).await;
+        let there = |pid: &u32| exists(Path::new(&format!("/proc/{pid}")));
+        seen("it is gone", || (!pids.iter().any(there)).then_some(())).await;
     }
 }
