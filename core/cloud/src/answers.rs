@@ -232,6 +232,25 @@ pub struct FlavorForecast {
     pub forecast: Forecast,
 }
 
+/// A host's ledger that was not what is claimed of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LedgerCorrection {
+    /// The host.
+    pub host: HostId,
+    /// Its name, unless it is gone.
+    pub name: Option<Name>,
+    /// Of what.
+    #[cfg_attr(feature = "openapi", schema(example = "memory_mib"))]
+    pub resource: String,
+    /// What was written.
+    #[cfg_attr(feature = "openapi", schema(example = 8192))]
+    pub was: u64,
+    /// What is claimed, and is written now.
+    #[cfg_attr(feature = "openapi", schema(example = 4096))]
+    pub is: u64,
+}
+
 /// Where several servers would go, one after the other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

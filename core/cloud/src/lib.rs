@@ -39,8 +39,8 @@ mod volume_requests;
 pub use agent_scoped::AgentScoped;
 pub use answers::{
     Adopted, AdoptedServer, Bootstrapped, FlavorForecast, HoldStatus, HostAccepted, HostShare, ImageAccepted,
-    Listed, PlacementAnswer, PlacementExplained, PlacementTested, PlanApplied, PortTask, ServerAccepted,
-    ServerTask, ShownOnce, TaskAccepted, TaskDetail, TokenAccepted,
+    LedgerCorrection, Listed, PlacementAnswer, PlacementExplained, PlacementTested, PlanApplied, PortTask,
+    ServerAccepted, ServerTask, ShownOnce, TaskAccepted, TaskDetail, TokenAccepted,
 };
 pub use archive::{Archive, ArchiveConfig, ArchiveParts, Moved};
 pub use authority::{AuthorityParts, HostAuthority, ServerIdentity};

@@ -4,19 +4,30 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use skyloom_bin::store::write_token;
 use skyloom_model::{Host, Resource as _};
 
 use super::{list, removal, show, task};
 use crate::app::App;
 use crate::args::{ListArgs, WaitArgs, YesArg};
-use crate::client::types::{CreateHost, HostAdded, JoinTokenMade, TaskAccepted};
+use crate::client::types::{CreateHost, HostAdded, JoinTokenMade, Page, TaskAccepted};
 use crate::client::{kind, one};
 use crate::error::{CliError, Result};
+use crate::out::loose::Columns;
 use crate::out::{self, Format};
 use crate::text::{clean, parse_pair};
 use crate::{resolve, wait};
+
+const CORRECTIONS: Columns = Columns {
+    head: &[
+        ("HOST", "/name"),
+        ("RESOURCE", "/resource"),
+        ("WAS", "/was"),
+        ("IS", "/is"),
+    ],
+    wide: &[("ID", "/host")],
+};
 
 /// Verbs.
 #[derive(Debug, Subcommand)]
@@ -73,6 +84,11 @@ pub(crate) enum Verb {
         /// Name, id or beginning of an id
         host: String,
     },
+    /// Count anew what servers and volumes take of all hosts and put right what is written otherwise
+    #[command(after_help = "Examples:
+  skyloom host recount
+  skyloom host recount -o json")]
+    Recount,
     /// Look for what lies on a host and belongs to no server
     #[command(after_help = "Examples:
   skyloom host sweep rack1-n3 --wait
@@ -153,6 +169,7 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
         Verb::Enable { host } => enable(app, &host, true).await,
         Verb::Disable { host } => enable(app, &host, false).await,
         Verb::Sweep { host, remove, wait } => sweep(app, &host, remove, &wait).await,
+        Verb::Recount => recount(app).await,
         Verb::JoinToken {
             host,
             token_file,
@@ -163,6 +180,12 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
             removal::run::<Host>(app, &hosts, "remove", yes, &WaitArgs::default()).await
         }
     }
+}
+
+async fn recount(app: &App) -> Result<()> {
+    let target = kind("hosts").then("actions").then("recount");
+    let found: Page<Value> = app.client()?.change(Method::POST, target, None::<&Value>).await?;
+    app.print().records(CORRECTIONS, &found.items)
 }
 
 fn added_host(app: &App, added: &HostAdded) -> Result<()> {

@@ -74,6 +74,7 @@ fn needed(operation: &str) -> Option<&'static str> {
         "patch_host" => "host:update",
         "delete_host" => "host:delete",
         "sweep_host" => "host:sweep",
+        "recount_hosts" => "host:recount",
         "create_join_token" | "revoke_certificates" => "host:join",
         "get_hold" => "hold:read",
         "set_hold" => "hold:set",

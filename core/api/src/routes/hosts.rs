@@ -3,7 +3,9 @@
 use axum::Json as Answer;
 use axum::extract::State;
 use http::StatusCode;
-use skyloom_cloud::{CreateHost, HostAccepted, ListQuery, Listed, PatchHost, SweepHost, TaskAccepted};
+use skyloom_cloud::{
+    CreateHost, HostAccepted, LedgerCorrection, ListQuery, Listed, PatchHost, SweepHost, TaskAccepted,
+};
 use skyloom_model::Host;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -18,6 +20,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(create, list))
         .routes(routes!(get, patch, delete))
         .routes(routes!(sweep))
+        .routes(routes!(recount))
 }
 
 /// Register a host
@@ -108,4 +111,18 @@ async fn sweep(
         .sweep_host(&caller, id.of("host")?, options)
         .await?;
     Ok(accepted(asked.task.id, asked))
+}
+
+/// Count anew what is claimed of hosts
+///
+/// Adds up what servers and volumes take of each host and puts right the ledgers that say something else: one entry for each number, none when
+/// all were right. The cloud does so once a day by itself.
+#[utoipa::path(post, path = "/v1/hosts/actions/recount", operation_id = "recount_hosts", tag = "hosts",
+    responses((status = 200, description = "What was put right.", body = Listed<LedgerCorrection>)))]
+async fn recount(
+    State(state): State<AppState>,
+    User(caller): User,
+) -> Result<Answer<Listed<LedgerCorrection>>> {
+    let items = state.parts.cloud.recount_hosts(&caller).await?;
+    Ok(Answer(Listed { items, next: None }))
 }

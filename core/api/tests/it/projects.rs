@@ -1,10 +1,10 @@
-//! Where projects are made, and by whom; quotas counted anew.
+//! Where projects are made, and by whom; quotas and ledgers of hosts counted anew.
 
 use serde_json::{Value as Json, json};
 use skyloom_identity::{
     Actor, BuiltIn, DEFAULT_DOMAIN, DomainId, Draft, Edit, MAX_PROJECT_DEPTH, Owner, Target, ledger_path,
 };
-use skyloom_model::ProjectId;
+use skyloom_model::{HostId, ProjectId, paths};
 use skyloom_store::{Key, Store as _, Txn, Value};
 use uuid::Uuid;
 
@@ -148,4 +148,27 @@ async fn an_operator_has_quotas_counted_anew() {
     let told = api.audited("action=quota:recount&outcome=done").await;
     assert_eq!(told.len(), 1, "only what was put right: {told:?}");
     assert_eq!(told[0]["object"], json!(api.project));
+}
+
+#[tokio::test]
+async fn an_operator_has_what_is_claimed_of_hosts_counted_anew() {
+    let api = Api::new().await;
+    let path = "/v1/hosts/actions/recount";
+    let member = api.member().await;
+    api.call("POST", path, &member)
+        .send()
+        .await
+        .refused(403, "auth.forbidden");
+    let recount = async || api.call("POST", path, &api.admin).send().await.ok(200).json["items"].clone();
+    assert_eq!(recount().await, json!([]));
+    let host = HostId::from_uuid(Uuid::from_u128(7));
+    let at = Key::parse(&paths::ledger(host)).unwrap();
+    let broken =
+        Value::json(&json!({"used": {"vcpus": 0, "memory_mib": 0, "disk_gib": 0}, "servers": 3})).unwrap();
+    api.memory.commit(Txn::new().put(at, broken)).await.unwrap();
+    let wrong = json!([{"host": host, "name": null, "resource": "servers", "was": 3, "is": 0}]);
+    assert_eq!(recount().await, wrong);
+    assert_eq!(recount().await, json!([]));
+    let told = api.audited("action=host:recount&outcome=done").await;
+    assert_eq!(told.len(), 1, "only what was put right: {told:?}");
 }

@@ -34,6 +34,7 @@ mod quotas;
 mod reconcile;
 mod records;
 mod rescue;
+mod reservations;
 mod rewiring;
 mod risks;
 mod security_groups;

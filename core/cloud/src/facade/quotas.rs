@@ -4,7 +4,7 @@
 //! create ─ Change::charge ──> turn of the project ─> Quotas::load ─> charge ─┐
 //! delete ─ Change::give_back ────────────────────────────────> give back ─┴─> the same commit as the resource
 //! end of a task (flows) ─ give back ──> the commit that removes the record
-//! recount, once a day ──> ledgers that are not what there is: put right, and told
+//! recount, once a day ──> ledgers that are not what there is: put right, and told; then those of hosts
 //! ```
 //!
 //! A project's ledger is one record, so its creates go one after another: in one process they wait for their turns, between
@@ -139,6 +139,16 @@ impl Cloud {
                 Ok(corrections) if corrections.is_empty() => tracing::debug!("all quotas are as counted"),
                 Ok(corrections) => tracing::warn!(?corrections, "quotas were not what there is: put right"),
                 Err(error) => tracing::warn!(%error, "quotas cannot be counted now"),
+            }
+            match self.recount_claims(None).await {
+                Ok(corrections) if corrections.is_empty() => {
+                    tracing::debug!("all ledgers of hosts are as counted")
+                }
+                Ok(corrections) => tracing::warn!(
+                    ?corrections,
+                    "ledgers of hosts were not what is claimed: put right"
+                ),
+                Err(error) => tracing::warn!(%error, "claims on hosts cannot be counted now"),
             }
         }
     }

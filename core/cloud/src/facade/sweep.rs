@@ -72,7 +72,7 @@ impl Cloud {
     /// Until `shutdown`: counts unfinished tasks, so that there are never more than the cloud's [`crate::TaskLimits`]
     /// (without this running nothing is limited); forgets now and then what need not be kept: answers to idempotency
     /// keys, keys of submissions and plans that were shown after a day; and moves to the archive what has ended: tasks
-    /// after a day, events after a week ([`crate::ArchiveConfig`]); and counts once a day what projects use. Any number of processes may do it; every process that
+    /// after a day, events after a week ([`crate::ArchiveConfig`]); and counts once a day what projects use and what is claimed of hosts. Any number of processes may do it; every process that
     /// takes requests should.
     pub async fn keep_tidy(&self, shutdown: CancellationToken) {
         let count = self.admission.follow(&self.parts.backend, shutdown.clone());

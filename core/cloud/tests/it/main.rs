@@ -28,6 +28,7 @@ mod query;
 mod quotas;
 mod reconcile;
 mod rescue;
+mod reservations;
 mod restart;
 mod server_access;
 mod server_actions;

@@ -108,6 +108,7 @@ pub const PERMISSIONS: &[PermissionSpec] = &[
     spec("host:delete", Write, S, "remove hosts", "移除宿主机"),
     spec("host:join", Operate, S, "let hosts join, take their certificates back", "允许宿主机加入、吊销其证书"),
     spec("host:sweep", Operate, S, "sweep leftovers off hosts", "清理宿主机残留"),
+    spec("host:recount", Operate, S, "count anew what is claimed of hosts", "重新统计宿主机占用"),
     spec("task:read", Read, PS, "see and follow tasks", "查看任务"),
     spec("task:cancel", Operate, PS, "cancel tasks", "取消任务"),
     spec("task:retry", Operate, S, "have stuck tasks tried again", "重试卡住的任务"),

@@ -200,9 +200,7 @@ pub(crate) fn quick() -> Timeouts {
 /// The QEMU processes of a domain.
 pub(crate) fn qemus(id: ServerId) -> Vec<u32> {
     let id = id.to_string();
-    pids(|p| {
-        exists(p) && cmdline(p).windows(2).any(|two| two[0] == "-uuid" && two[1] == id)
-    })
+    pids(|p| exists(p) && cmdline(p).windows(2).any(|two| two[0] == "-uuid" && two[1] == id))
 }
 
 /// Whether a process runs, or is on its way to its end. Its folder and its arguments go before it does.
