@@ -53,10 +53,10 @@ pub use facade::{
 pub use flows::{
     BaseImage, ClaimRelease, CreateParams, HostSweep, ImageDelete, ImageImport, ImportParams, NETWORKS,
     PortPlan, RebuildParams, RecycleParams, ReleaseParams, RescueParams, STORAGE, ServerAccess,
-    ServerConfirmResize, ServerCreate, ServerDelete, ServerHold, ServerLiveMigrate, ServerMigrate,
-    ServerReboot, ServerRebuild, ServerRecycle, ServerResetState, ServerResize, ServerRevertResize,
-    ServerStart, ServerStartRescue, ServerStop, ServerStopRescue, ServerTidy, StopParams, SweepParams,
-    cloud_flows,
+    ServerConfirmResize, ServerCreate, ServerDelete, ServerEvacuate, ServerHold, ServerLiveMigrate,
+    ServerMigrate, ServerReboot, ServerRebuild, ServerRecycle, ServerResetState, ServerResize,
+    ServerRevertResize, ServerStart, ServerStartRescue, ServerStop, ServerStopRescue, ServerTidy, StopParams,
+    SweepParams, cloud_flows,
 };
 pub use images::{
     ByteStream, DirImageRepo, ImageContent, ImageFetch, ImageRepo, Measured, NoFetch, PublishedContent,
@@ -75,13 +75,13 @@ pub use query::{
 };
 pub use requests::{
     CreateFlavor, CreateHost, CreateImage, CreateKeypair, CreateProject, CreateServer, CreateToken,
-    EventQuery, ListQuery, NetworkRequest, OrderTask, PatchHost, PlacementQuery, ReleaseHold, SetHold,
-    StopOptions, SweepHost, TaskQuery,
+    EventQuery, FenceHost, ListQuery, NetworkRequest, OrderTask, PatchHost, PlacementQuery, ReleaseHold,
+    SetHold, StopOptions, SweepHost, TaskQuery,
 };
 pub use rescue::{Advice, FilesystemState, Finding, MAX_FINDINGS, RescueReport};
 pub use server_requests::{
-    BatchAnswer, BatchItem, BatchServers, CreateServers, DeleteServer, LiveMigrateServer, LockServer,
-    MigrateServer, RebuildServer, ResizeServer, Selector, ServerChanged, ServerQuery, ServerSort,
+    BatchAnswer, BatchItem, BatchServers, CreateServers, DeleteServer, EvacuateServer, LiveMigrateServer,
+    LockServer, MigrateServer, RebuildServer, ResizeServer, Selector, ServerChanged, ServerQuery, ServerSort,
     SetServerKeys, SetServerPassword, StartRescue, UpdateServer,
 };
 pub use store_scope::StoreScope;

@@ -468,6 +468,19 @@ pub struct ReleaseHold {
     pub anyway: bool,
 }
 
+/// That a host is off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FenceHost {
+    /// Why, and how that is known: 1 to 500 characters.
+    #[cfg_attr(feature = "openapi", schema(example = "mainboard burnt; power cord pulled"))]
+    pub why: String,
+    /// Must be true: whoever asks has made sure that the host is off and stays off until it is unfenced.
+    #[serde(default)]
+    pub is_off: bool,
+}
+
 /// How to sweep a host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

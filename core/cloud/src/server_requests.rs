@@ -154,6 +154,16 @@ pub struct LiveMigrateServer {
     pub host: Option<String>,
 }
 
+/// Where a server goes whose host is fenced.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct EvacuateServer {
+    /// Id or name of the only host that is wanted; by default the best one that can take it.
+    #[cfg_attr(feature = "openapi", schema(example = "rack1-08"))]
+    pub host: Option<String>,
+}
+
 /// Why a server is locked.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

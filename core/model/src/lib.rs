@@ -65,10 +65,10 @@ pub use reason::Reason;
 pub use rescue::{BootFile, RESCUE_DISK, RESCUE_SEED, Rescue, RescueMedia};
 pub use resize::Resize;
 pub use resources::{
-    AgentStatus, Claim, DEFAULT_DOMAIN, DiskFormat, Flavor, FlavorSpec, Host, HostFacts, HostLedger,
-    HostSpec, HostStatus, Image, ImageSource, ImageSpec, ImageState, ImageStatus, Keypair, KeypairSpec,
-    NicKind, Port, PortSpec, PortStatus, Project, ProjectSpec, Resources, Token, TokenHolder, TokenSpec,
-    VmObservation,
+    AgentStatus, Claim, DEFAULT_DOMAIN, DiskFormat, Flavor, FlavorSpec, Host, HostFacts, HostFenced,
+    HostLedger, HostSpec, HostStatus, Image, ImageSource, ImageSpec, ImageState, ImageStatus, Keypair,
+    KeypairSpec, NicKind, Port, PortSpec, PortStatus, Project, ProjectSpec, Resources, Token, TokenHolder,
+    TokenSpec, VmObservation,
 };
 pub use restart::{Crashes, OnCrash, Timer};
 pub use secret::{Secret, ServerSecrets};

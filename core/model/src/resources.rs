@@ -352,6 +352,23 @@ pub struct HostSpec {
     /// Upper bounds on what the agent's reports are believed; `None` believes them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<Resources>,
+    /// Who has said that it is off, so that nothing of it runs. Nothing is placed there meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fenced: Option<HostFenced>,
+}
+
+/// That a host is off, as an operator has made sure of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HostFenced {
+    /// Why, and how that is known.
+    #[cfg_attr(feature = "openapi", schema(example = "mainboard burnt; power cord pulled"))]
+    pub why: String,
+    /// Who says so.
+    #[cfg_attr(feature = "openapi", schema(example = "anna"))]
+    pub by: String,
+    /// Since when.
+    pub since: Timestamp,
 }
 
 impl Default for HostSpec {
@@ -364,6 +381,7 @@ impl Default for HostSpec {
             disk_ratio: 1.0,
             reserved: Resources::default(),
             limit: None,
+            fenced: None,
         }
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use skyloom_bin::store::write_token;
 use skyloom_model::{Host, Resource as _};
 
-use super::{list, removal, show, task};
+use super::{host_fence, list, removal, show, task};
 use crate::app::App;
 use crate::args::{ListArgs, WaitArgs, YesArg};
 use crate::client::types::{CreateHost, HostAdded, JoinTokenMade, Page, TaskAccepted};
@@ -83,6 +83,39 @@ pub(crate) enum Verb {
     Disable {
         /// Name, id or beginning of an id
         host: String,
+    },
+    /// Say that a host is off and stays off, so that its servers may be evacuated or purged without it
+    #[command(after_help = "Examples:
+  skyloom host fence rack1-n3 --why 'mainboard burnt; power cord pulled'
+  skyloom host fence rack1-n3 --why 'decommissioned' --yes")]
+    Fence {
+        /// Name, id or beginning of an id
+        host: String,
+        /// Why, and how you know that it is off
+        #[arg(long, value_name = "TEXT")]
+        why: String,
+        #[command(flatten)]
+        yes: YesArg,
+    },
+    /// Take a fenced host back: disabled, and swept of what lives elsewhere by now as soon as it reports
+    #[command(after_help = "Examples:
+  skyloom host unfence rack1-n3 --wait
+  skyloom host unfence rack1-n3 --no-wait")]
+    Unfence {
+        /// Name, id or beginning of an id
+        host: String,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+    /// Start the servers of a fenced host on other hosts that see their disks
+    #[command(after_help = "Examples:
+  skyloom host evacuate rack1-n3
+  skyloom host evacuate rack1-n3 --yes -o json")]
+    Evacuate {
+        /// Name, id or beginning of an id
+        host: String,
+        #[command(flatten)]
+        yes: YesArg,
     },
     /// Count anew what servers and volumes take of all hosts and put right what is written otherwise
     #[command(after_help = "Examples:
@@ -170,6 +203,9 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
         Verb::Disable { host } => enable(app, &host, false).await,
         Verb::Sweep { host, remove, wait } => sweep(app, &host, remove, &wait).await,
         Verb::Recount => recount(app).await,
+        Verb::Fence { host, why, yes } => host_fence::fence(app, &host, &why, yes).await,
+        Verb::Unfence { host, wait } => host_fence::unfence(app, &host, &wait).await,
+        Verb::Evacuate { host, yes } => host_fence::evacuate(app, &host, yes).await,
         Verb::JoinToken {
             host,
             token_file,

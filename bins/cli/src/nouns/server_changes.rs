@@ -10,7 +10,7 @@ use super::server::{Outcome, PowerArgs, act, power};
 use super::server_access;
 use super::server_more::{Many, Names, at_once};
 use crate::app::App;
-use crate::args::WaitArgs;
+use crate::args::{WaitArgs, YesArg};
 use crate::client::one;
 use crate::client::types::ServerAccepted;
 use crate::error::{CliError, Result};
@@ -47,6 +47,11 @@ pub(crate) enum Verb {
   skyloom server live-migrate web-1 --wait
   skyloom server live-migrate web-1 --host rack1-08 --dry-run")]
     LiveMigrate(LiveArgs),
+    /// Start a server on another host because its own is fenced (operators)
+    #[command(after_help = "Examples:
+  skyloom server evacuate web-1
+  skyloom server evacuate web-1 --host rack1-08 --yes")]
+    Evacuate(EvacuateArgs),
     /// Let live migrations complete, though their guests must be held for longer (operators)
     #[command(after_help = "Examples:
   skyloom server force-complete-migration web-1
@@ -74,6 +79,15 @@ pub(crate) struct LiveArgs {
     host: Option<String>,
     #[command(flatten)]
     wait: WaitArgs,
+}
+
+/// Where a server goes whose host is off.
+#[derive(Debug, clap::Args)]
+pub(crate) struct EvacuateArgs {
+    #[command(flatten)]
+    to: LiveArgs,
+    #[command(flatten)]
+    yes: YesArg,
 }
 
 /// Where a server goes, and how.
@@ -124,6 +138,7 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
         Verb::Migrate(args) if args.live => live_migrate(app, args.to).await,
         Verb::Migrate(args) => migrate(app, args).await,
         Verb::LiveMigrate(args) => live_migrate(app, args).await,
+        Verb::Evacuate(args) => evacuate(app, args).await,
         Verb::ForceCompleteMigration(names) => {
             at_once(app, "force-complete-migration", &names.servers, None).await
         }
@@ -168,6 +183,16 @@ async fn migrate(app: &App, args: MigrateArgs) -> Result<()> {
 async fn live_migrate(app: &App, args: LiveArgs) -> Result<()> {
     let body = json!({ "host": args.host });
     moved(app, "live-migrate", args, body).await
+}
+
+async fn evacuate(app: &App, args: EvacuateArgs) -> Result<()> {
+    let what = format!(
+        "start {} on another host; what its memory held is lost",
+        args.to.server
+    );
+    app.confirm(args.yes.yes, &what).await?;
+    let body = json!({ "host": args.to.host });
+    moved(app, "evacuate", args.to, body).await
 }
 
 async fn moved(app: &App, verb: &str, args: LiveArgs, body: serde_json::Value) -> Result<()> {

@@ -10,7 +10,7 @@ use super::server::{Outcome, act};
 use crate::app::{self, App};
 use crate::args::{ListArgs, WaitArgs, YesArg};
 use crate::client::types::ServerAccepted;
-use crate::client::{kind, one};
+use crate::client::{Target, kind, one};
 use crate::error::{CliError, Result};
 use crate::exit::Exit;
 use crate::out::{self, Format, Row};
@@ -255,6 +255,11 @@ pub(super) async fn several(app: &App, what: &str, body: &Value) -> Result<()> {
     if app.globals.dry_run {
         target = target.query("dry_run", "plan");
     }
+    answered(app, target, body).await
+}
+
+/// A request with an answer for each of several servers.
+pub(super) async fn answered(app: &App, target: Target, body: &Value) -> Result<()> {
     let answer: Batch = app.client()?.whole().post(target, body).await?;
     for item in answer.items.iter().filter(|item| item.password.is_some()) {
         if matches!(app.globals.output, Format::Table | Format::Wide | Format::Name) {

@@ -4,7 +4,8 @@ use axum::Json as Answer;
 use axum::extract::State;
 use http::StatusCode;
 use skyloom_cloud::{
-    CreateHost, HostAccepted, LedgerCorrection, ListQuery, Listed, PatchHost, SweepHost, TaskAccepted,
+    BatchAnswer, CreateHost, FenceHost, HostAccepted, LedgerCorrection, ListQuery, Listed, PatchHost,
+    SweepHost, TaskAccepted,
 };
 use skyloom_model::Host;
 use utoipa_axum::router::OpenApiRouter;
@@ -21,6 +22,9 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(get, patch, delete))
         .routes(routes!(sweep))
         .routes(routes!(recount))
+        .routes(routes!(fence))
+        .routes(routes!(unfence))
+        .routes(routes!(evacuate))
 }
 
 /// Register a host
@@ -125,4 +129,47 @@ async fn recount(
 ) -> Result<Answer<Listed<LedgerCorrection>>> {
     let items = state.parts.cloud.recount_hosts(&caller).await?;
     Ok(Answer(Listed { items, next: None }))
+}
+
+/// Fence a host
+///
+/// Notes that a host is off and stays off, as whoever asks has made sure of. Nothing is placed there, and its servers may be evacuated, or
+/// purged without it. Refused while its agent reports.
+#[utoipa::path(post, path = "/v1/hosts/{id}/actions/fence", operation_id = "fence_host", tag = "hosts",
+    request_body = FenceHost,
+    responses((status = 200, description = "The host as it is now.", body = Host)))]
+async fn fence(
+    State(state): State<AppState>,
+    User(caller): User,
+    id: RawId,
+    Json(request): Json<FenceHost>,
+) -> Result<Answer<Host>> {
+    let cloud = &state.parts.cloud;
+    Ok(Answer(cloud.fence_host(&caller, id.of("host")?, request).await?))
+}
+
+/// Take a fenced host back
+///
+/// The host is disabled from now on; as soon as its agent reports, a sweep removes what is left there of servers that live elsewhere by now.
+/// Enable it then. Follow the task.
+#[utoipa::path(post, path = "/v1/hosts/{id}/actions/unfence", operation_id = "unfence_host", tag = "hosts",
+    responses((status = 202, description = "The task that sweeps.", body = TaskAccepted)))]
+async fn unfence(State(state): State<AppState>, User(caller): User, id: RawId) -> Result {
+    let asked = state.parts.cloud.unfence_host(&caller, id.of("host")?).await?;
+    Ok(accepted(asked.task.id, asked))
+}
+
+/// Evacuate a host
+///
+/// Asks for the evacuation of each server on a fenced host: one item and one task for each, or why not.
+#[utoipa::path(post, path = "/v1/hosts/{id}/actions/evacuate", operation_id = "evacuate_host", tag = "hosts",
+    responses((status = 200, description = "One item for each server.", body = BatchAnswer)))]
+async fn evacuate(
+    State(state): State<AppState>,
+    User(caller): User,
+    id: RawId,
+) -> Result<Answer<BatchAnswer>> {
+    Ok(Answer(
+        state.parts.cloud.evacuate_host(&caller, id.of("host")?).await?,
+    ))
 }

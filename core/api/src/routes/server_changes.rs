@@ -1,8 +1,10 @@
-//! `/v1/servers/{id}/actions/resize` with its confirmation and way back, `migrate` and `live-migrate`. What each action is stands in the
+//! `/v1/servers/{id}/actions/resize` with its confirmation and way back, `migrate`, `live-migrate` and `evacuate`. What each action is stands in the
 //! table of actions.
 
 use axum::extract::State;
-use skyloom_cloud::{LiveMigrateServer, MigrateServer, ResizeServer, ServerTask, StopOptions};
+use skyloom_cloud::{
+    EvacuateServer, LiveMigrateServer, MigrateServer, ResizeServer, ServerTask, StopOptions,
+};
 use skyloom_model::ServerAction;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -19,6 +21,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(revert_resize))
         .routes(routes!(migrate))
         .routes(routes!(live_migrate))
+        .routes(routes!(evacuate))
 }
 
 #[utoipa::path(post, path = "/v1/servers/{id}/actions/resize", operation_id = "resize_server", tag = "servers",
@@ -86,5 +89,19 @@ async fn live_migrate(
     let asked = cloud
         .live_migrate_server(&caller, id.of("server")?, request)
         .await?;
+    Ok(accepted(asked.task.id, asked))
+}
+
+#[utoipa::path(post, path = "/v1/servers/{id}/actions/evacuate", operation_id = "evacuate_server", tag = "servers",
+    request_body = Option<EvacuateServer>,
+    responses((status = 202, description = "The server, and the task that brings it back.", body = ServerTask)))]
+async fn evacuate(
+    State(state): State<AppState>,
+    User(caller): User,
+    id: RawId,
+    OptionalJson(request): OptionalJson<EvacuateServer>,
+) -> Result {
+    let cloud = &state.parts.cloud;
+    let asked = cloud.evacuate_server(&caller, id.of("server")?, request).await?;
     Ok(accepted(asked.task.id, asked))
 }

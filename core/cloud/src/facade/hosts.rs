@@ -41,6 +41,7 @@ impl Cloud {
                 disk_ratio: request.disk_ratio.unwrap_or(default.disk_ratio),
                 reserved: request.reserved.unwrap_or_default(),
                 limit: request.limit,
+                fenced: None,
             },
             status: HostStatus::default(),
         };

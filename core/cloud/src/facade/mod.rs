@@ -11,6 +11,7 @@ mod bootstrap;
 mod console;
 mod draft;
 mod events;
+mod fence;
 mod flavors;
 mod hold;
 mod host_actions;

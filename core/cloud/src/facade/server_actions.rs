@@ -85,6 +85,7 @@ impl Cloud {
             ServerAction::Resize => self.resize_server(caller, id, read(options)?).await?,
             ServerAction::Migrate => self.migrate_server(caller, id, read(options)?).await?,
             ServerAction::LiveMigrate => self.live_migrate_server(caller, id, read(options)?).await?,
+            ServerAction::Evacuate => self.evacuate_server(caller, id, read(options)?).await?,
             ServerAction::RevertResize => self.revert_resize(caller, id, read(options)?).await?,
             ServerAction::Reboot => self.reboot_server(caller, id, read(options)?).await?,
             ServerAction::Delete => self.remove_server(caller, id, read(options)?).await?,
@@ -252,10 +253,17 @@ impl Cloud {
                             | ServerAction::RevertResize
                             | ServerAction::Migrate
                             | ServerAction::LiveMigrate
+                            | ServerAction::Evacuate
                     ) {
                         self.no_snapshots(caller, server).await?;
                     }
-                    if matches!(ask.action, ServerAction::Migrate | ServerAction::LiveMigrate) {
+                    if ask.action == ServerAction::Evacuate {
+                        self.home_fenced(server).await?;
+                    }
+                    if matches!(
+                        ask.action,
+                        ServerAction::Migrate | ServerAction::LiveMigrate | ServerAction::Evacuate
+                    ) {
                         self.seen_elsewhere(server).await?;
                     }
                     if let Guard::Ability(ability) = def.guard {

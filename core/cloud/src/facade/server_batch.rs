@@ -154,7 +154,7 @@ impl Cloud {
 }
 
 /// The caller for one of several: with a key of its own, and without a condition that can hold for one only.
-fn one_of(caller: &Caller, which: &str) -> Caller {
+pub(super) fn one_of(caller: &Caller, which: &str) -> Caller {
     let key = caller.idempotency_key.as_ref();
     Caller {
         idempotency_key: key.map(|key| hash::sha256_of(&[key.as_bytes(), which.as_bytes()])),
@@ -172,7 +172,7 @@ fn numbered(server: &CreateServer, number: usize) -> CreateServer {
     }
 }
 
-const fn nothing(id: Option<ServerId>) -> BatchItem {
+pub(super) const fn nothing(id: Option<ServerId>) -> BatchItem {
     BatchItem {
         id,
         name: None,
@@ -183,12 +183,12 @@ const fn nothing(id: Option<ServerId>) -> BatchItem {
     }
 }
 
-fn refused(item: BatchItem, error: &CloudError) -> BatchItem {
+pub(super) fn refused(item: BatchItem, error: &CloudError) -> BatchItem {
     let why = (error.kind() != ErrorKind::Previewed).then(|| -> Reason { error.reason().clone() });
     BatchItem { refused: why, ..item }
 }
 
-fn answer(items: Vec<BatchItem>) -> BatchAnswer {
+pub(super) fn answer(items: Vec<BatchItem>) -> BatchAnswer {
     BatchAnswer {
         refused: items.iter().filter(|item| item.refused.is_some()).count(),
         items,

@@ -60,7 +60,7 @@ impl Cloud {
     }
 
     /// The host of that id or name, for who may move the server: hosts are not told of to others.
-    async fn destination(
+    pub(super) async fn destination(
         &self,
         caller: &Caller,
         id: ServerId,

@@ -1,6 +1,7 @@
 //! The verbs of the cloud as flows: tasks into plans, ends into records. Pure.
 
 mod definition;
+mod fence;
 mod host;
 mod image;
 mod image_save;
@@ -14,6 +15,7 @@ mod server_access;
 mod server_create;
 mod server_create_volumes;
 mod server_delete;
+mod server_evacuate;
 mod server_hold;
 mod server_live_migrate;
 mod server_migrate;
@@ -51,6 +53,8 @@ pub use server_access::ServerAccess;
 pub(crate) use server_create::group_of;
 pub use server_create::{NETWORKS, ServerCreate};
 pub use server_delete::ServerDelete;
+pub use server_evacuate::ServerEvacuate;
+pub(crate) use server_evacuate::{EvacuateParams, not_fenced};
 pub use server_hold::{ServerHold, ServerResetState};
 pub use server_live_migrate::ServerLiveMigrate;
 pub(crate) use server_live_migrate::{LiveParams, past_return};
@@ -93,6 +97,7 @@ pub fn cloud_flows() -> FlowRegistry {
         .with(ServerDetachPort)
         .with(ServerMigrate)
         .with(ServerLiveMigrate)
+        .with(ServerEvacuate)
         .with(ImageImport)
         .with(ImageDelete)
         .with(ImageSave)

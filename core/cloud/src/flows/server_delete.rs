@@ -1,13 +1,17 @@
 //! `server.delete`: off, domain gone, disks gone; then the records.
+//!
+//! On a fenced host nothing can be asked for: the records go at once. Its volumes stay, free; its disks go where another host sees them, and
+//! otherwise with the sweep when the host comes back.
 
 use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, TaskFlow};
 use skyloom_identity::Amounts;
 use skyloom_model::{
-    JobId, Lifecycle, Place, PowerState, Reason, Resource as _, Scope, Server, Task, TaskEnd, Volume,
-    VolumeState, paths,
+    JobId, JobSpec, Lifecycle, Place, PowerState, Reason, Resource as _, Scope, Server, Task, TaskEnd,
+    Volume, VolumeState, paths,
 };
 use skyloom_store::{Key, Txn};
 
+use super::fence::{fenced, home_key, neighbour};
 use super::ports::{delete_ports, member_reads};
 use super::records::{
     bind_ports, give_back, key, order, quota_reads, release_claim, seen, server_reads, subject_key, take_seen,
@@ -31,6 +35,7 @@ impl TaskFlow for ServerDelete {
         let mut keys = server_reads(task, have).unwrap_or_default();
         keys.extend(quota_reads(task, have).unwrap_or_default());
         keys.extend(member_reads(task, have).unwrap_or_default());
+        keys.extend(home_key(task, have));
         keys
     }
 
@@ -43,7 +48,13 @@ impl TaskFlow for ServerDelete {
             changes: cx.records.put(Txn::new(), &at, &server)?,
             ..Planned::default()
         };
-        if let Some(placement) = &server.status.placement {
+        if fenced(task, cx.records) {
+            planned.jobs = from_elsewhere(&server, cx)?;
+            if let Some(at) = home_key(task, cx.records) {
+                // Whoever takes the fence away is asked first.
+                planned.changes = cx.records.guard(planned.changes, &at);
+            }
+        } else if let Some(placement) = &server.status.placement {
             let place = Place::Host(placement.host);
             let input = ServerInput { server: server.id() };
             // Nothing is given up lightly here: what is not deleted stays as an orphan.
@@ -134,6 +145,18 @@ impl TaskFlow for ServerDelete {
     }
 }
 
+/// What can be removed of a server whose host is fenced: disks that another host sees.
+fn from_elsewhere(server: &Server, cx: &PlanContext<'_>) -> Result<Vec<JobSpec>, Reason> {
+    let placement = server.status.placement.as_ref();
+    let host = placement.and_then(|placed| cx.inventory.get(placed.host));
+    let Some(other) = host.and_then(|host| neighbour(host, cx.inventory)) else {
+        return Ok(Vec::new());
+    };
+    let (place, input) = (Place::Host(other.id), ServerInput { server: server.id() });
+    let disks = Step::new("disk.delete_all", "delete its disks", place, &input)?;
+    Ok(vec![disks.attempts(10, 1000).within(600).done()])
+}
+
 /// The server's volumes.
 fn volumes(task: &Task, server: &Server, records: &Records) -> Result<Vec<Volume>, Reason> {
     let mut all = Vec::with_capacity(server.status.volumes.len());
@@ -158,7 +181,7 @@ fn ending(task: &Task, server: &Server, records: &Records) -> Result<Vec<Volume>
 /// Volumes that were to end with the server: whether they are still there nobody knows. They go with its next deletion.
 fn doubt(task: &Task, server: &Server, cx: &SettleContext<'_>) -> Result<Txn, Reason> {
     let mut txn = Txn::new();
-    if cx.plan.is_none() {
+    if cx.plan.is_none() || fenced(task, cx.records) {
         return Ok(txn);
     }
     for mut volume in ending(task, server, cx.records)? {
@@ -178,9 +201,10 @@ fn part(
     cx: &SettleContext<'_>,
 ) -> Result<(Txn, Amounts, u64), Reason> {
     let (mut taken, mut room) = (Amounts::new(), 0_u64);
+    let asked = server.status.placement.is_none() || cx.outputs.contains_key(&JobId::new("vm.undefine"));
     for mut volume in volumes(task, server, cx.records)? {
         let at = volume_key(task, volume.id())?;
-        if ends(&volume) {
+        if asked && ends(&volume) {
             taken = taken.plus(&amounts::of_volume(volume.spec.size_gib));
             room = room.saturating_add(volume.status.reserved_gib);
             txn = cx.records.delete(txn, &at);

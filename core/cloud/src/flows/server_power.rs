@@ -8,6 +8,7 @@ use skyloom_store::{Key, Txn};
 
 use super::definition::{applied, definition};
 use super::records::{order, power_reads, restart_reads, subject_key, take_seen};
+use super::server_evacuate::ServerEvacuate;
 use super::server_hold::{ServerHold, hold};
 use super::{Outputs, START_SECONDS, Step, StopParams, output, params};
 use crate::jobs::{Seen, ServerInput, Started, StopInput};
@@ -206,8 +207,8 @@ pub(super) fn settled(
     }
     change(&mut server);
     let last_look = take_seen(&mut server, cx)?;
-    if cx.end != TaskEnd::Done {
-        // What was asked for is not wanted any more: what is, stays.
+    if cx.end != TaskEnd::Done && task.flow != ServerEvacuate.name() {
+        // What was asked for is not wanted any more: what is, stays. An evacuation asks for nothing but what was wanted before.
         server.spec.running = server.status.power.may_execute();
     }
     Ok(Settled {

@@ -30,7 +30,7 @@ use skyloom_model::{
 use skyloom_scheduler::{FleetScheduler, Scheduler};
 use skyloom_store::{DynBackend, MemoryConfig, MemoryStore};
 
-use self::moving::unnumbered;
+use self::moving::{fenced, unnumbered};
 use self::witness::Witness;
 use crate::engine::{Engine, FixedFetch, active_image};
 use crate::networked::{in_network, networked, under_way};
@@ -38,7 +38,7 @@ use crate::networks::rule;
 use crate::world::{DISK, World, bytes, image, jobs_of, server};
 
 /// All cases. A flow without one fails `every_flow_is_tortured`.
-const CASES: [Case; 64] = [
+const CASES: [Case; 66] = [
     case("server.create", "with a config drive, on two hosts", Back::Before),
     case("server.create", "left off, on the only host", Back::Before),
     case("server.create", "with new volumes, on two hosts", Back::Before),
@@ -77,7 +77,9 @@ const CASES: [Case; 64] = [
     case("server.migrate", "of one that runs", Back::Before),
     case("server.migrate", "of one that is off", Back::Before),
     case("server.live-migrate", "of one that runs", Back::Onward),
+    case("server.evacuate", "of one that ran", Back::Before),
     case("server.delete", "of one that runs", Back::Between),
+    case("server.delete", "on a fenced host", Back::Between),
     case("server.delete", "of one that was never placed", Back::Between),
     case("server.delete", "with volumes", Back::Between),
     case("volume.create", "of zeroes, on two hosts", Back::Before),
@@ -132,7 +134,7 @@ impl Arena for Clouds {
         let mut world = World::over(store, ManualClock::new());
         let admin = world.admin().await;
         let caller = world.member(&admin, "shop").await;
-        let moves = case.flow.ends_with("migrate");
+        let moves = case.flow.ends_with("migrate") || fenced(case);
         if moves {
             world.share_disks();
         }
@@ -240,6 +242,7 @@ impl CloudWorld {
             assert_eq!(ended.state, TaskState::Done, "{:?}", ended.reason);
         }
         self.prepare_resize(made.server.id()).await;
+        self.prepare_fence(made.server.id()).await;
         self.prepare_volumes(made.server.id()).await;
         self.prepare_ports(made.server.id()).await;
         // As the agents have reported by now.
@@ -427,7 +430,9 @@ impl harness::World for CloudWorld {
                 self.ask_of_resize(old()).await
             }
             ("server.attach-port" | "server.detach-port", _) => self.ask_of_ports(old()).await,
-            ("server.migrate" | "server.live-migrate", _) => self.ask_to_move(old()).await,
+            ("server.migrate" | "server.live-migrate" | "server.evacuate", _) => {
+                self.ask_to_move(old()).await
+            }
             ("server.stop-rescue", _) => cloud.stop_rescue(caller, old(), stop).await.unwrap().task,
             ("server.reboot", _) => cloud.reboot_server(caller, old(), stop).await.unwrap().task,
             ("server.delete", _) => cloud.delete_server(caller, old()).await.unwrap().task,

@@ -14,7 +14,7 @@ use skyloom_image::Limits;
 use skyloom_model::{
     ActiveTask, Clock as _, HostId, JobRecord, JobState, JobWant, Place, Reason, Task, paths,
 };
-use skyloom_scheduler::FleetScheduler;
+use skyloom_scheduler::{FleetScheduler, HostView};
 use skyloom_store::{
     Grant, LeaseMode, LeaseName, ListOptions, Outcome, Prefix, Revision, Txn, Value, Versioned,
 };
@@ -155,7 +155,8 @@ impl<'w> Engine<'w> {
         running.spawn(feed.run(CancellationToken::new()));
         inventory.ready().await.unwrap();
         let all: BTreeSet<HostId> = world.hosts.keys().copied().collect();
-        while inventory.with(|i| !all.iter().all(|h| i.get(*h).is_some_and(|v| v.reachable))) {
+        let known = |v: &HostView| v.reachable || v.spec.fenced.is_some();
+        while inventory.with(|i| !all.iter().all(|h| i.get(*h).is_some_and(|v| known(v)))) {
             tokio::task::yield_now().await;
         }
         let script = Arc::new(Mutex::new(Script {

@@ -13,6 +13,7 @@ mod facade_images;
 mod facade_servers;
 mod facade_tasks;
 mod facade_tokens;
+mod fence;
 mod flows;
 mod golden;
 mod image_save;

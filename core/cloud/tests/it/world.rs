@@ -17,7 +17,9 @@ use skyloom_model::{
     Actor, DiskFormat, Host, HostId, Ids, ImageId, ManualClock, ProjectId, Resource as _, Scope, SeededIds,
     paths,
 };
-use skyloom_store::{DynBackend, Key, ListOptions, MemoryConfig, MemoryStore, Prefix, Txn, Value, Versioned};
+use skyloom_store::{
+    Document, DynBackend, Key, ListOptions, MemoryConfig, MemoryStore, Prefix, Txn, Value, Versioned,
+};
 use tempfile::TempDir;
 
 /// Bytes that pass as a raw disk where any raw content is allowed.
@@ -170,16 +172,32 @@ impl World {
         let mut facts = skyloom_hypervisor::facts_of(&fake.hypervisor()).await.unwrap();
         let folder = self.shared.iter().filter(|shared| shared.folder);
         facts.traits.extend(folder.map(|_| "storage:one".to_owned()));
-        let at = key(&paths::resource(Host::KIND, Scope::System, id.uuid()));
-        let mut found: Versioned<Host> =
-            Versioned::decode(&self.store.get(&at).await.unwrap().unwrap()).unwrap();
-        found.value.status.reachable = true;
-        found.value.status.facts = Some(facts);
-        let txn = Txn::new().replace(at, found.modified, Value::json(&found.value).unwrap());
-        assert!(self.store.commit(txn).await.unwrap().committed().is_some());
+        let at = paths::resource(Host::KIND, Scope::System, id.uuid());
+        self.edit(&at, |host: &mut Host| {
+            host.status.reachable = true;
+            host.status.facts = Some(facts);
+        })
+        .await;
         let jobs = jobs_of(id, &fake, self.pool(&fake), &self.repo, self.store.clone());
         self.hosts.insert(id, FakeHost { fake, jobs });
         id
+    }
+
+    /// Changes a record behind the cloud's back.
+    pub(crate) async fn edit<T: Document>(&self, at: &str, change: impl FnOnce(&mut T)) {
+        let at = key(at);
+        let mut found: Versioned<T> =
+            Versioned::decode(&self.store.get(&at).await.unwrap().unwrap()).unwrap();
+        change(&mut found.value);
+        let txn = Txn::new().replace(at, found.modified, Value::json(&found.value).unwrap());
+        assert!(self.store.commit(txn).await.unwrap().committed().is_some());
+    }
+
+    /// The host's agent is not heard of any more.
+    pub(crate) async fn lose(&self, host: HostId) {
+        let at = paths::resource(Host::KIND, Scope::System, host.uuid());
+        self.edit(&at, |host: &mut Host| host.status.reachable = false)
+            .await;
     }
 
     /// Hosts that are made from now on see one folder of disks, and send guests to each other.

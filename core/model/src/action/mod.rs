@@ -79,6 +79,8 @@ pub enum ServerAction {
     SetPassword,
     /// Other keys of the first user.
     SetKeys,
+    /// To another host, because its own is fenced.
+    Evacuate,
 }
 
 /// A condition over the other axes, by name.

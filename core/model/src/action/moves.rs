@@ -72,3 +72,27 @@ pub(super) const FORCE_COMPLETE_MIGRATION: ActionDef = ActionDef {
     description: "Lets the passes of a live migration end although the guest writes faster than they do: it may be held for longer.",
     ..ROW
 };
+
+pub(super) const EVACUATE: ActionDef = ActionDef {
+    action: ServerAction::Evacuate,
+    name: "server.evacuate",
+    verb: "evacuate",
+    flow: Some("server.evacuate"),
+    permission: "server:evacuate",
+    path: "/v1/servers/{id}/actions/evacuate",
+    operation: "evacuate_server",
+    powers: &PowerState::ALL,
+    refused_under: &[Locked, Rescued, Resized],
+    guard: Guard::Placed,
+    dangerous: true,
+    label: words("evacuate", "疏散"),
+    dialog: words(
+        "Start this server on another host? What its memory held is lost. Its own host must be off and stay off.",
+        "确定要在其他宿主机上重新启动此云主机吗？内存中的内容将丢失；原宿主机必须已断电且保持关机。",
+    ),
+    summary: "Evacuate a server",
+    description: "For a server whose host is fenced: makes it on another host that sees all of its disks, and turns it on there if it is \
+                  wanted on. That host is asked for nothing; what is left there is removed when it comes back and is unfenced. Follow the \
+                  task.",
+    ..ROW
+};

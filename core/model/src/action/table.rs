@@ -3,7 +3,7 @@
 use super::Overlay::{HostUnreachable, Locked, Protected, Rescued, Resized};
 use super::access::{SET_KEYS, SET_PASSWORD};
 use super::changes::{CONFIRM_RESIZE, RESIZE, REVERT_RESIZE};
-use super::moves::{FORCE_COMPLETE_MIGRATION, LIVE_MIGRATE, MIGRATE};
+use super::moves::{EVACUATE, FORCE_COMPLETE_MIGRATION, LIVE_MIGRATE, MIGRATE};
 use super::{ActionDef, Guard, ServerAction, Words};
 use crate::Lifecycle::{self, Active, Building, Error, Recycled};
 use crate::PowerState::{self, Crashed, Paused, Running, Stopped, Suspended, Unknown};
@@ -430,4 +430,5 @@ pub const ACTIONS: &[ActionDef] = &[
     FORCE_COMPLETE_MIGRATION,
     SET_PASSWORD,
     SET_KEYS,
+    EVACUATE,
 ];

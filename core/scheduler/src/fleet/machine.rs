@@ -206,7 +206,7 @@ impl Machine {
     pub fn of(view: &HostView) -> Self {
         let mut machine = Self::new(view.id, view.name.clone(), Amounts::default());
         let spec = &view.spec;
-        if !spec.enabled {
+        if !spec.enabled || spec.fenced.is_some() {
             machine.closed.insert(Closed::Disabled);
         }
         if !view.reachable {

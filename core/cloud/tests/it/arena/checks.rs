@@ -9,6 +9,7 @@ use skyloom_model::{
 use skyloom_scheduler::claim;
 
 use super::CloudWorld;
+use super::moving::fenced;
 
 impl CloudWorld {
     pub(super) async fn check_servers(
@@ -42,7 +43,7 @@ impl CloudWorld {
                 }
                 (Some(domain), Lifecycle::Active) => {
                     let wanted = server.spec.running == domain.power.may_execute();
-                    if !wanted {
+                    if !wanted && !fenced(&self.case) {
                         left.push(format!("{name} is {:?}, which nobody wants", domain.power));
                     }
                     let (has, ordered) = (domain.spec.generation, server.meta.generation);
