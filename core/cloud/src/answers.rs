@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use skyloom_model::{
-    Hold, Host, HostId, Image, Incarnation, JobId, JobRecord, Name, Plan, Port, PowerState, Project, Server,
-    ServerId, Task, TaskId, Token,
+    DrainStep, Hold, Host, HostClosed, HostId, Image, Incarnation, JobId, JobRecord, Name, Plan, Port,
+    PowerState, Project, Server, ServerId, Task, TaskId, Token,
 };
 use skyloom_scheduler::fleet::{Forecast, Report};
 use uuid::Uuid;
@@ -249,6 +249,22 @@ pub struct LedgerCorrection {
     /// What is claimed, and is written now.
     #[cfg_attr(feature = "openapi", schema(example = 4096))]
     pub is: u64,
+}
+
+/// A host that is emptied, or would be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DrainPlan {
+    /// The host.
+    pub host: Name,
+    /// Why it takes no new servers, if it takes none.
+    pub closed: Option<HostClosed>,
+    /// Whether servers are being sent away now: not yet, not any more, or never otherwise.
+    pub under_way: bool,
+    /// All servers on it, in the order in which they go.
+    pub servers: Vec<DrainStep>,
+    /// MiB of memory that are still to be copied at least.
+    pub memory_mib: u64,
 }
 
 /// Where several servers would go, one after the other.

@@ -37,10 +37,12 @@ mod store_scope;
 mod volume_requests;
 
 pub use agent_scoped::AgentScoped;
+pub use skyloom_scheduler::fleet::Advice as PlacementAdvice;
+
 pub use answers::{
-    Adopted, AdoptedServer, Bootstrapped, FlavorForecast, HoldStatus, HostAccepted, HostShare, ImageAccepted,
-    LedgerCorrection, Listed, PlacementAnswer, PlacementExplained, PlacementTested, PlanApplied, PortTask,
-    ServerAccepted, ServerTask, ShownOnce, TaskAccepted, TaskDetail, TokenAccepted,
+    Adopted, AdoptedServer, Bootstrapped, DrainPlan, FlavorForecast, HoldStatus, HostAccepted, HostShare,
+    ImageAccepted, LedgerCorrection, Listed, PlacementAnswer, PlacementExplained, PlacementTested,
+    PlanApplied, PortTask, ServerAccepted, ServerTask, ShownOnce, TaskAccepted, TaskDetail, TokenAccepted,
 };
 pub use archive::{Archive, ArchiveConfig, ArchiveParts, Moved};
 pub use authority::{AuthorityParts, HostAuthority, ServerIdentity};
@@ -74,9 +76,9 @@ pub use query::{
     Answer, MAX_CONSOLE_BYTES, MAX_SCREENSHOT_BYTES, Query, Question, ResponderParts, answer_queries,
 };
 pub use requests::{
-    CreateFlavor, CreateHost, CreateImage, CreateKeypair, CreateProject, CreateServer, CreateToken,
-    EventQuery, FenceHost, ListQuery, NetworkRequest, OrderTask, PatchHost, PlacementQuery, ReleaseHold,
-    SetHold, StopOptions, SweepHost, TaskQuery,
+    AdviceQuery, CreateFlavor, CreateHost, CreateImage, CreateKeypair, CreateProject, CreateServer,
+    CreateToken, DrainHost, EventQuery, FenceHost, ListQuery, NetworkRequest, OrderTask, PatchHost,
+    PlacementQuery, ReleaseHold, SetHold, StopOptions, SweepHost, TaskQuery,
 };
 pub use rescue::{Advice, FilesystemState, Finding, MAX_FINDINGS, RescueReport};
 pub use server_requests::{

@@ -273,8 +273,11 @@ pub struct CreateHost {
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PatchHost {
-    /// Whether new servers may be placed there.
+    /// Whether new servers may be placed there. Whichever it is, a drain of the host ends.
     pub enabled: Option<bool>,
+    /// Why not, for those who ask later: at most 500 characters, with `enabled: false`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// All labels anew.
     pub labels: Option<BTreeMap<String, String>>,
     /// Virtual CPUs per real one.
@@ -479,6 +482,33 @@ pub struct FenceHost {
     /// Must be true: whoever asks has made sure that the host is off and stays off until it is unfenced.
     #[serde(default)]
     pub is_off: bool,
+}
+
+/// How to empty a host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DrainHost {
+    /// Why, for those who ask later: at most 500 characters.
+    #[cfg_attr(feature = "openapi", schema(example = "a fan is broken"))]
+    pub why: String,
+    /// How many servers are on their way at the same time: 1 to 32, 2 unless told.
+    pub at_once: Option<u32>,
+}
+
+/// For what to move servers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
+#[cfg_attr(feature = "openapi", into_params(parameter_in = Query))]
+pub struct AdviceQuery {
+    /// `spread`, `consolidate` or `drain`.
+    #[cfg_attr(feature = "openapi", param(example = "spread"))]
+    pub goal: String,
+    /// The host to drain: its id or name.
+    pub host: Option<String>,
+    /// Most moves of `spread` and `consolidate`: 100 unless told, at most 1000.
+    pub most: Option<u32>,
 }
 
 /// How to sweep a host.

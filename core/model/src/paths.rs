@@ -23,6 +23,7 @@
 //! | `members/{group}` | [`crate::GroupMembers`] | api, engine |
 //! | `events/{scope}/{event}` | [`crate::Event`] | api, engine |
 //! | `submitted/{hash of the key}` | the task submitted under a key | engine |
+//! | `drains/{host}` | [`crate::Drain`]: how far a host has been emptied | api |
 //! | `timers/{time}/{scope}/{server}` | when to look at a server because something is due | api, engine |
 //! | `previews/{scope}/{id}` | a plan that was shown and not run | api |
 //! | `idempotency/{scope}/{hash of the key}` | the answer given before | api |
@@ -118,6 +119,13 @@ pub const TIMERS: &str = "timers";
 #[must_use]
 pub fn timer(at: Timestamp, scope: Scope, server: ServerId) -> String {
     format!("{TIMERS}/{:015}/{scope}/{server}", at.as_millisecond().max(0))
+}
+/// All hosts that are being emptied.
+pub const DRAINS: &str = "drains";
+/// How far a host has been emptied.
+#[must_use]
+pub fn drain(host: HostId) -> String {
+    format!("{DRAINS}/{host}")
 }
 /// All live jobs of hosts.
 pub const JOBS: &str = "jobs";

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    HostId, MacAddr, Meta, NetworkId, PowerState, ProjectId, Reason, Resource, Scope, SecurityGroupId,
-    ServerId, SnapshotId, SubnetId, Timestamp, VolumeId,
+    HostClosed, HostId, MacAddr, Meta, NetworkId, PowerState, ProjectId, Reason, Resource, Scope,
+    SecurityGroupId, ServerId, SnapshotId, SubnetId, Timestamp, VolumeId,
 };
 
 macro_rules! resource {
@@ -355,6 +355,9 @@ pub struct HostSpec {
     /// Who has said that it is off, so that nothing of it runs. Nothing is placed there meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fenced: Option<HostFenced>,
+    /// Why no new servers may be placed there, where somebody has said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<HostClosed>,
 }
 
 /// That a host is off, as an operator has made sure of.
@@ -382,6 +385,7 @@ impl Default for HostSpec {
             reserved: Resources::default(),
             limit: None,
             fenced: None,
+            closed: None,
         }
     }
 }

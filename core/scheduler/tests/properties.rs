@@ -55,7 +55,7 @@ prop_compose! {
         enabled in prop::bool::weighted(0.9), cpu_ratio in ratio(), memory_ratio in ratio(), disk_ratio in ratio(),
         reserved in resources(8), limit in prop::option::weighted(0.3, resources(48)),
     ) -> HostSpec {
-        HostSpec { enabled, cpu_ratio, memory_ratio, disk_ratio, reserved, limit, fenced: None }
+        HostSpec { enabled, cpu_ratio, memory_ratio, disk_ratio, reserved, limit, closed: None, fenced: None }
     }
 }
 

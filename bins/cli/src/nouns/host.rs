@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use skyloom_bin::store::write_token;
 use skyloom_model::{Host, Resource as _};
 
-use super::{host_fence, list, removal, show, task};
+use super::{host_drain, host_fence, list, removal, show, task};
 use crate::app::App;
 use crate::args::{ListArgs, WaitArgs, YesArg};
 use crate::client::types::{CreateHost, HostAdded, JoinTokenMade, Page, TaskAccepted};
@@ -79,11 +79,20 @@ pub(crate) enum Verb {
     /// Place no new servers on a host; those on it stay
     #[command(after_help = "Examples:
   skyloom host disable rack1-n3
-  skyloom host disable rack1-n3 -o json")]
+  skyloom host disable rack1-n3 --why 'a fan is broken'")]
     Disable {
         /// Name, id or beginning of an id
         host: String,
+        /// Why, for those who ask later
+        #[arg(long, value_name = "TEXT")]
+        why: Option<String>,
     },
+    /// Place no new servers on a host, and send those on it to others; `enable` ends it
+    #[command(after_help = "Examples:
+  skyloom host drain rack1-n3 --dry-run
+  skyloom host drain rack1-n3 --why 'a fan is broken' --at-once 4 --wait
+  skyloom host drain rack1-n3 --show")]
+    Drain(host_drain::DrainArgs),
     /// Say that a host is off and stays off, so that its servers may be evacuated or purged without it
     #[command(after_help = "Examples:
   skyloom host fence rack1-n3 --why 'mainboard burnt; power cord pulled'
@@ -199,8 +208,9 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
         }
         Verb::List(args) => list::<Host>(app, &args).await,
         Verb::Show { host } => show::<Host>(app, &host).await,
-        Verb::Enable { host } => enable(app, &host, true).await,
-        Verb::Disable { host } => enable(app, &host, false).await,
+        Verb::Enable { host } => host_drain::enable(app, &host, true, None).await,
+        Verb::Disable { host, why } => host_drain::enable(app, &host, false, why.as_deref()).await,
+        Verb::Drain(args) => host_drain::drain(app, args).await,
         Verb::Sweep { host, remove, wait } => sweep(app, &host, remove, &wait).await,
         Verb::Recount => recount(app).await,
         Verb::Fence { host, why, yes } => host_fence::fence(app, &host, &why, yes).await,
@@ -303,14 +313,4 @@ async fn sweep(app: &App, name: &str, remove: bool, wait: &WaitArgs) -> Result<(
     }
     let document = wait::done(app, &client, &accepted.task, wait.timeout).await?;
     task::show(app, &document)
-}
-
-async fn enable(app: &App, name: &str, enabled: bool) -> Result<()> {
-    let client = app.client()?;
-    let host: Host = resolve::one(&client, name).await?;
-    let target = one(Host::KIND, host.meta.id);
-    let host: Host = client
-        .change(Method::PATCH, target, Some(&json!({ "enabled": enabled })))
-        .await?;
-    app.print().list(&[host])
 }

@@ -14,6 +14,7 @@ pub(crate) mod group;
 mod help;
 pub(crate) mod hold;
 pub(crate) mod host;
+mod host_drain;
 mod host_fence;
 pub(crate) mod image;
 mod image_save;

@@ -10,7 +10,7 @@ use crate::client::{Target, kind};
 use crate::error::Result;
 use crate::out::loose::Columns;
 use crate::out::{self, Format};
-use crate::text::{clean_lines, parse_pair};
+use crate::text::{clean, clean_lines, parse_pair};
 
 const FORECAST: Columns = Columns {
     head: &[
@@ -20,6 +20,17 @@ const FORECAST: Columns = Columns {
         ("WHERE", "/where"),
     ],
     wide: &[],
+};
+
+const MOVES: Columns = Columns {
+    head: &[
+        ("SERVER", "/name"),
+        ("FROM", "/from"),
+        ("TO", "/to"),
+        ("LIVE", "/live"),
+        ("MEMORY", "/memory_mib"),
+    ],
+    wide: &[("ID", "/server")],
 };
 
 const SHARES: Columns = Columns {
@@ -67,6 +78,22 @@ pub(crate) enum Verb {
         by: Option<String>,
         #[command(flatten)]
         wishes: Wishes,
+    },
+    /// Say which servers to move for a goal, and move none; for who runs the cloud
+    #[command(after_help = "Examples:
+  skyloom placement advise spread
+  skyloom placement advise consolidate --most 20
+  skyloom placement advise drain --host rack1-n3")]
+    Advise {
+        /// `spread`: hosts alike full; `consolidate`: fewer in use; `drain`: one empty
+        #[arg(value_parser = ["spread", "consolidate", "drain"])]
+        goal: String,
+        /// The host to drain
+        #[arg(long)]
+        host: Option<String>,
+        /// Most moves
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
+        most: Option<u32>,
     },
     /// Show where several servers would go, and make none; for who runs the cloud
     #[command(after_help = "Examples:
@@ -140,6 +167,24 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
             }
             app.print().records(FORECAST, &rows)
         }
+        Verb::Advise { goal, host, most } => {
+            let asked = [
+                ("goal", Some(goal)),
+                ("host", host),
+                ("most", most.map(|most| most.to_string())),
+            ];
+            let target = asked
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value?)))
+                .fold(kind("placement").then("advice"), |target, (name, value)| {
+                    target.query(name, value)
+                });
+            let answer: Value = client.get(target).await?;
+            if !table {
+                return app.print().document(&answer, "advice");
+            }
+            advised(app, &answer)
+        }
         Verb::Test {
             flavor,
             count,
@@ -165,6 +210,22 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
             }
         }
     }
+}
+
+/// The moves, then who cannot go, then what it is about.
+fn advised(app: &App, advice: &Value) -> Result<()> {
+    let list = |name: &str| advice[name].as_array().cloned().unwrap_or_default();
+    app.print().records(MOVES, &list("moves"))?;
+    for stay in list("stays") {
+        let text = |name: &str| clean(stay[name].as_str().unwrap_or_default());
+        out::line(&format!("{} stays: {}", text("name"), text("why")))?;
+    }
+    let emptied = list("emptied");
+    let emptied: Vec<&str> = emptied.iter().filter_map(Value::as_str).collect();
+    if !emptied.is_empty() {
+        out::line(&format!("empty then: {}", clean(&emptied.join(", "))))?;
+    }
+    Ok(())
 }
 
 fn explained(answer: &PlacementExplained) -> String {

@@ -266,7 +266,11 @@ impl Row for Host {
             state.push_str(", certificate expired");
         }
         if !self.spec.enabled {
-            state.push_str(", disabled");
+            let drained = self.spec.closed.as_ref().is_some_and(|closed| closed.drain);
+            state.push_str(if drained { ", drained" } else { ", disabled" });
+        }
+        if self.spec.fenced.is_some() {
+            state.push_str(", fenced");
         }
         let facts = self.status.facts.as_ref();
         let fact = |get: &dyn Fn(&skyloom_model::HostFacts) -> String| facts.map(get).unwrap_or_default();

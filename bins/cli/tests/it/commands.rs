@@ -114,6 +114,71 @@ async fn hosts_are_added_and_turned_off_for_new_servers() {
 }
 
 #[tokio::test]
+async fn hosts_are_emptied_and_those_that_are_off_are_fenced() {
+    let stub = Stub::furnished().await;
+    let step = |state: &str, why: &str| json!({"server": id(500), "name": "web-1", "state": state, "way": "live", "to": "host-b", "memory_mib": 512, "task": null, "why": why});
+    let plan = |under_way: bool, servers: Vec<serde_json::Value>| json!({"host": "host-a", "closed": null, "under_way": under_way, "servers": servers, "memory_mib": 512});
+    let shown = plan(false, vec![step("waits", "most memory left")]);
+    stub.on(&format!("GET /v1/hosts/{HOST}/drain"), Reply::Json(200, shown));
+    stub.on(
+        &format!("POST /v1/hosts/{HOST}/actions/drain"),
+        Reply::Json(200, host("host-a", false)),
+    );
+    let would = run(&stub, &["host", "drain", "host-a", "--dry-run"])
+        .await
+        .code(0)
+        .out;
+    assert!(
+        would.contains("web-1") && would.contains("most memory left"),
+        "{would}"
+    );
+    assert!(
+        stub.seen(&format!("POST /v1/hosts/{HOST}/actions/drain"))
+            .is_empty()
+    );
+    let left = run(
+        &stub,
+        &[
+            "host",
+            "drain",
+            "host-a",
+            "--why",
+            "fan",
+            "--at-once",
+            "4",
+            "--wait",
+        ],
+    )
+    .await;
+    left.code(6).says(&["1 servers are still on host-a"]);
+    assert_eq!(
+        stub.seen(&format!("POST /v1/hosts/{HOST}/actions/drain"))[0].json(),
+        json!({"why": "fan", "at_once": 4})
+    );
+
+    stub.on(
+        &format!("POST /v1/hosts/{HOST}/actions/fence"),
+        Reply::Json(200, host("host-a", true)),
+    );
+    run(&stub, &["host", "fence", "host-a", "--why", "no power", "--yes"])
+        .await
+        .code(0);
+    assert_eq!(
+        stub.seen(&format!("POST /v1/hosts/{HOST}/actions/fence"))[0].json(),
+        json!({"why": "no power", "is_off": true})
+    );
+    let reason = json!({"code": "server.disk_local", "message": "no other host sees these disks: root"});
+    let asked = json!({"refused": 1, "items": [{"id": id(500), "name": "web-1", "refused": reason}]});
+    stub.on(
+        &format!("POST /v1/hosts/{HOST}/actions/evacuate"),
+        Reply::Json(200, asked),
+    );
+    let some = run(&stub, &["host", "evacuate", "host-a", "--yes"]).await;
+    some.code(6)
+        .says(&["no other host sees these disks", "1 of 1 were refused"]);
+}
+
+#[tokio::test]
 async fn tokens_are_shown_once_and_revoked() {
     let stub = Stub::furnished().await;
     stub.put("tokens", vec![token(600, "ci")]);

@@ -75,6 +75,7 @@ fn needed(operation: &str) -> Option<&'static str> {
         "delete_host" => "host:delete",
         "sweep_host" => "host:sweep",
         "recount_hosts" => "host:recount",
+        "drain_host" | "get_host_drain" | "advise_placement" => "host:drain",
         "fence_host" | "unfence_host" | "evacuate_host" => "host:fence",
         "create_join_token" | "revoke_certificates" => "host:join",
         "get_hold" => "hold:read",

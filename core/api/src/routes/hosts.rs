@@ -4,8 +4,8 @@ use axum::Json as Answer;
 use axum::extract::State;
 use http::StatusCode;
 use skyloom_cloud::{
-    BatchAnswer, CreateHost, FenceHost, HostAccepted, LedgerCorrection, ListQuery, Listed, PatchHost,
-    SweepHost, TaskAccepted,
+    BatchAnswer, CreateHost, DrainHost, DrainPlan, FenceHost, HostAccepted, LedgerCorrection, ListQuery,
+    Listed, PatchHost, SweepHost, TaskAccepted,
 };
 use skyloom_model::Host;
 use utoipa_axum::router::OpenApiRouter;
@@ -22,6 +22,8 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(get, patch, delete))
         .routes(routes!(sweep))
         .routes(routes!(recount))
+        .routes(routes!(drain))
+        .routes(routes!(drain_plan))
         .routes(routes!(fence))
         .routes(routes!(unfence))
         .routes(routes!(evacuate))
@@ -171,5 +173,38 @@ async fn evacuate(
 ) -> Result<Answer<BatchAnswer>> {
     Ok(Answer(
         state.parts.cloud.evacuate_host(&caller, id.of("host")?).await?,
+    ))
+}
+
+/// Drain a host
+///
+/// Closes a host to new servers and sends those on it to others, a few at a time: those that run keep running where that can be, the others
+/// are off meanwhile; who cannot go stays. It goes on by itself; `GET /v1/hosts/{id}/drain` shows how far it is. Asked again, those that
+/// stayed are asked anew. Enabling the host, or disabling it, ends it.
+#[utoipa::path(post, path = "/v1/hosts/{id}/actions/drain", operation_id = "drain_host", tag = "hosts",
+    request_body = Option<DrainHost>,
+    responses((status = 200, description = "The host as it is now.", body = Host)))]
+async fn drain(
+    State(state): State<AppState>,
+    User(caller): User,
+    id: RawId,
+    OptionalJson(request): OptionalJson<DrainHost>,
+) -> Result<Answer<Host>> {
+    let cloud = &state.parts.cloud;
+    Ok(Answer(cloud.drain_host(&caller, id.of("host")?, request).await?))
+}
+
+/// Show a host's drain
+///
+/// What becomes of each server on the host while it is drained, or what would: where it goes, how, and why; or why it stays.
+#[utoipa::path(get, path = "/v1/hosts/{id}/drain", operation_id = "get_host_drain", tag = "hosts",
+    responses((status = 200, description = "The plan, or how far it is.", body = DrainPlan)))]
+async fn drain_plan(
+    State(state): State<AppState>,
+    User(caller): User,
+    id: RawId,
+) -> Result<Answer<DrainPlan>> {
+    Ok(Answer(
+        state.parts.cloud.drain_plan(&caller, id.of("host")?).await?,
     ))
 }

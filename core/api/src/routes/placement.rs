@@ -1,8 +1,11 @@
-//! `/v1/placement`: questions about servers that are not made.
+//! `/v1/placement`: questions about servers that are not made, and advice about those that are.
 
 use axum::Json as Answer;
 use axum::extract::State;
-use skyloom_cloud::{FlavorForecast, Listed, PlacementExplained, PlacementQuery, PlacementTested};
+use skyloom_cloud::{
+    AdviceQuery, FlavorForecast, Listed, PlacementAdvice, PlacementExplained, PlacementQuery, PlacementTested,
+};
+
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -16,6 +19,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(explain))
         .routes(routes!(forecast))
         .routes(routes!(test))
+        .routes(routes!(advise))
 }
 
 /// Explain whether a server would fit
@@ -62,4 +66,19 @@ async fn test(
     Query(query): Query<PlacementQuery>,
 ) -> Result<Answer<PlacementTested>> {
     Ok(Answer(state.parts.cloud.test_placement(&caller, &query).await?))
+}
+
+/// Advise which servers to move
+///
+/// So that hosts are alike full (`spread`), so that fewer are in use (`consolidate`), or so that one is empty (`drain`): moves in an order in which
+/// each fits, with the memory that is copied and why there; and who would have to go and cannot. Nothing is moved.
+#[utoipa::path(get, path = "/v1/placement/advice", operation_id = "advise_placement", tag = "placement",
+    params(AdviceQuery),
+    responses((status = 200, description = "The moves.", body = PlacementAdvice)))]
+async fn advise(
+    State(state): State<AppState>,
+    User(caller): User,
+    Query(query): Query<AdviceQuery>,
+) -> Result<Answer<PlacementAdvice>> {
+    Ok(Answer(state.parts.cloud.advise_placement(&caller, &query).await?))
 }

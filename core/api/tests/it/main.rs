@@ -14,6 +14,7 @@ mod fields;
 mod follow;
 mod harness;
 mod hold;
+mod hosts;
 mod identity;
 mod limits;
 mod matrix;

@@ -1,6 +1,20 @@
 //! A host's settings.
 
-use crate::FieldError;
+use crate::{CloudError, FieldError, Result};
+
+/// Longest reason of an operator, in characters.
+const MOST_WHY: usize = 500;
+
+/// Why an operator does something to a host, of `least` characters at least.
+pub(crate) fn why(why: &str, least: usize) -> Result<String> {
+    let why = why.trim();
+    let long = why.chars().count();
+    if !(least..=MOST_WHY).contains(&long) || why.chars().any(char::is_control) {
+        let message = format!("say why in {least} to {MOST_WHY} characters, without line breaks");
+        return Err(CloudError::field(FieldError::new("why", "why.invalid", message)));
+    }
+    Ok(why.to_owned())
+}
 
 /// Overcommit ratios are finite, above 0 and at most 100.
 pub(crate) fn ratios(cpu: Option<f64>, memory: Option<f64>, disk: Option<f64>) -> Vec<FieldError> {
@@ -14,7 +28,17 @@ pub(crate) fn ratios(cpu: Option<f64>, memory: Option<f64>, disk: Option<f64>) -
 
 #[cfg(test)]
 mod tests {
-    use super::ratios;
+    use super::{MOST_WHY, ratios, why};
+
+    #[test]
+    fn a_reason_is_one_line_of_text_that_is_not_too_long() {
+        assert_eq!(why("  a fan is broken ", 1).unwrap(), "a fan is broken");
+        assert_eq!(why(" ", 0).unwrap(), "");
+        assert!(why(&"é".repeat(MOST_WHY), 1).is_ok());
+        for (bad, least) in [("", 1), ("a\nb", 0), (&*"x".repeat(MOST_WHY + 1), 0)] {
+            assert_eq!(why(bad, least).unwrap_err().code(), "why.invalid", "{bad}");
+        }
+    }
 
     #[test]
     fn ratios_are_sane_numbers() {

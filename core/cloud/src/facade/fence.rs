@@ -24,25 +24,18 @@ use super::server_batch::{answer, nothing, one_of, refused};
 use crate::flows::{EvacuateParams, not_fenced};
 use crate::{
     BatchAnswer, BatchItem, Caller, CloudError, EvacuateServer, FenceHost, FieldError, Result, ServerTask,
-    TaskAccepted,
+    TaskAccepted, checks,
 };
-
-/// Longest reason, in characters.
-const MOST_WHY: usize = 500;
 
 impl Cloud {
     /// Notes that a host is off, as its operator has made sure of: nothing is placed there, and its servers may be evacuated or purged
-    /// without it.
+    /// without it. A drain of it ends: it can be asked for nothing.
     ///
     /// # Errors
     /// `host.not_found`, `why.invalid`, `fence.not_confirmed`, `host.reports` when its agent still does, `precondition.failed`,
     /// `auth.forbidden`.
     pub async fn fence_host(&self, caller: &Caller, id: HostId, request: FenceHost) -> Result<Host> {
-        let why = request.why.trim();
-        if why.is_empty() || why.chars().count() > MOST_WHY || why.chars().any(char::is_control) {
-            let message = format!("say why and how you know in 1 to {MOST_WHY} characters");
-            return Err(CloudError::field(FieldError::new("why", "why.invalid", message)));
-        }
+        let why = &checks::host::why(&request.why, 1)?;
         if !request.is_off {
             let message = "make sure that the host is off and stays off, and say so: two guests over one disk destroy it";
             let error = FieldError::new("is_off", "fence.not_confirmed", message);
@@ -63,13 +56,14 @@ impl Cloud {
                         return Err(CloudError::conflict(reason));
                     }
                     host.spec.fenced = Some(HostFenced {
-                        why: why.to_owned(),
+                        why: why.clone(),
                         by: caller.actor.name.clone(),
                         since: self.now(),
                     });
                     host.meta.generation += 1;
                     host.meta.updated_at = self.now();
-                    Ok(Change::new(found.replace(&host)?, host).told("host:fence", &found.value.meta))
+                    let txn = found.replace(&host)?.and(self.no_drain(id).await?);
+                    Ok(Change::new(txn, host).told("host:fence", &found.value.meta))
                 }
                 .boxed()
             })

@@ -4,14 +4,17 @@ use futures::FutureExt as _;
 use serde_json::json;
 use skyloom_identity::{Holder, paths as identity_paths};
 use skyloom_model::{
-    Claim, Host, HostId, HostLedger, HostSpec, HostStatus, Meta, Name, Reason, Resource as _, Scope, paths,
+    Claim, Host, HostClosed, HostId, HostLedger, HostSpec, HostStatus, Meta, Name, Reason, Resource as _,
+    Scope, paths,
 };
 use skyloom_store::{Guard, ListOptions, Txn, Versioned};
 
 use super::Cloud;
 use super::once::Change;
 use super::records::{create, create_resource, key, precondition, prefix};
-use crate::{Caller, CloudError, CreateHost, HostAccepted, ListQuery, Listed, PatchHost, Result, checks};
+use crate::{
+    Caller, CloudError, CreateHost, FieldError, HostAccepted, ListQuery, Listed, PatchHost, Result, checks,
+};
 
 impl Cloud {
     /// Registers a host and makes its agent's token.
@@ -42,6 +45,7 @@ impl Cloud {
                 reserved: request.reserved.unwrap_or_default(),
                 limit: request.limit,
                 fenced: None,
+                closed: None,
             },
             status: HostStatus::default(),
         };
@@ -96,7 +100,7 @@ impl Cloud {
     /// Changes what the operator wants of a host. Servers that run there stay.
     ///
     /// # Errors
-    /// `host.not_found`, `host.ratio_invalid`, `labels.invalid`, `precondition.failed`, `auth.forbidden`.
+    /// `host.not_found`, `host.ratio_invalid`, `labels.invalid`, `why.invalid`, `precondition.failed`, `auth.forbidden`.
     pub async fn patch_host(&self, caller: &Caller, id: HostId, request: PatchHost) -> Result<Host> {
         let mut errors = checks::host::ratios(request.cpu_ratio, request.memory_ratio, request.disk_ratio);
         errors.extend(
@@ -108,7 +112,12 @@ impl Cloud {
         if let Some(error) = CloudError::fields(errors) {
             return Err(error);
         }
-        let request = &request;
+        let why = checks::host::why(request.why.as_deref().unwrap_or_default(), 0)?;
+        if request.why.is_some() && request.enabled != Some(false) {
+            let message = "it says why a host is disabled: with enabled false";
+            return Err(CloudError::field(FieldError::new("why", "why.invalid", message)));
+        }
+        let (request, why) = (&request, &why);
         let done = self
             .once(caller, "hosts.patch", json!([id, request]), || {
                 let request = request.clone();
@@ -119,7 +128,15 @@ impl Cloud {
                     precondition(caller, found.modified)?;
                     let mut host = found.value.clone();
                     let spec = &mut host.spec;
-                    spec.enabled = request.enabled.unwrap_or(spec.enabled);
+                    if let Some(enabled) = request.enabled {
+                        spec.enabled = enabled;
+                        spec.closed = (!enabled).then(|| HostClosed {
+                            why: why.clone(),
+                            by: caller.actor.name.clone(),
+                            since: self.now(),
+                            drain: false,
+                        });
+                    }
                     spec.cpu_ratio = request.cpu_ratio.unwrap_or(spec.cpu_ratio);
                     spec.memory_ratio = request.memory_ratio.unwrap_or(spec.memory_ratio);
                     spec.disk_ratio = request.disk_ratio.unwrap_or(spec.disk_ratio);
@@ -129,7 +146,11 @@ impl Cloud {
                     }
                     host.meta.generation += 1;
                     host.meta.updated_at = self.now();
-                    Ok(Change::new(found.replace(&host)?, host).told("host:update", &found.value.meta))
+                    let mut txn = found.replace(&host)?;
+                    if request.enabled.is_some() {
+                        txn = txn.and(self.no_drain(id).await?);
+                    }
+                    Ok(Change::new(txn, host).told("host:update", &found.value.meta))
                 }
                 .boxed()
             })
@@ -149,6 +170,7 @@ impl Cloud {
                     .await?;
                 precondition(caller, host.modified)?;
                 let mut txn = self.remove_named(&host).await?.and(self.empty_ledger(id).await?);
+                txn = txn.and(self.no_drain(id).await?);
                 let tokens = self.tokens_of_host(id).await?;
                 for token in tokens.iter().take(32) {
                     txn = txn.and(token.delete());
@@ -189,8 +211,7 @@ impl Cloud {
                 servers.join(", "),
                 if page.more { ", …" } else { "" }
             );
-            let reason =
-                Reason::new("host.not_empty", message).hint("disable it, then move or delete its servers");
+            let reason = Reason::new("host.not_empty", message).hint("drain it, or delete its servers");
             return Err(CloudError::conflict(reason));
         }
         if let Some(gib) = ledger.as_ref().map(|l| l.value.volume_gib).filter(|gib| *gib > 0) {

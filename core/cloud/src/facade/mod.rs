@@ -6,10 +6,12 @@
 
 mod admission;
 mod adopt;
+mod advice;
 mod audit;
 mod bootstrap;
 mod console;
 mod draft;
+mod drain;
 mod events;
 mod fence;
 mod flavors;

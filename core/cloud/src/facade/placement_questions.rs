@@ -150,7 +150,7 @@ impl Cloud {
     }
 
     /// The hosts as the store has them now: nobody waits here for a mirror.
-    async fn inventory(&self) -> Result<Inventory> {
+    pub(super) async fn inventory(&self) -> Result<Inventory> {
         let (feed, _) = InventoryFeed::new(&self.parts.backend)?;
         Ok(feed.read(&self.parts.backend).await?)
     }

@@ -24,8 +24,8 @@ const RECOUNT: &str = "host:recount";
 const TRIES: usize = 16;
 
 impl Cloud {
-    /// Counts what is claimed of all hosts, and puts right the ledgers that say something else. An operator's call; the audit has each
-    /// ledger that was corrected.
+    /// Counts what is claimed of all hosts, and puts right the ledgers that say something else; a dry run only says which those are. An
+    /// operator's call; the audit has each ledger that was corrected.
     ///
     /// # Errors
     /// `auth.forbidden`; `record.undecodable` when a claim or a volume cannot be read: what it takes is not known, and nothing is changed;
@@ -74,6 +74,7 @@ impl Cloud {
             if was == actual {
                 continue;
             }
+            let dry = caller.is_some_and(|caller| caller.dry_run);
             let mut txn = match before {
                 Some(before) => before.replace(&actual)?,
                 None => create(&paths::ledger(host), &actual)?,
@@ -82,7 +83,7 @@ impl Cloud {
                 let told = Told::nameless(RECOUNT, Some(host.uuid()), Scope::System);
                 txn = txn.and(self.audited(caller, told, None)?);
             }
-            if self.commit(txn).await? {
+            if dry || self.commit(txn).await? {
                 let record = self.resource::<Host>(Scope::System, host.uuid()).await?;
                 let name = record.map(|record| record.value.meta.name);
                 let found = differences(&was, &actual).into_iter();

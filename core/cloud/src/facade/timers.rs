@@ -40,6 +40,9 @@ impl Cloud {
             if let Err(error) = self.see_to_timers().await {
                 tracing::warn!(%error, "what is due cannot be looked at now");
             }
+            if let Err(error) = self.see_to_drains().await {
+                tracing::warn!(%error, "hosts cannot be emptied now");
+            }
         }
     }
 

@@ -42,7 +42,7 @@ pub use host::{ClaimRelease, HostSweep};
 pub use image::{ImageDelete, ImageImport};
 pub(crate) use image_save::{ImageSave, SaveOf, SaveParams};
 pub use moving::STORAGE;
-pub(crate) use moving::Sees;
+pub(crate) use moving::{Sees, elsewhere};
 pub(crate) use params::NewVolume;
 pub use params::{
     BaseImage, CreateParams, ImportParams, PortPlan, RecycleParams, ReleaseParams, StopParams, SweepParams,

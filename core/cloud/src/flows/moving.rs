@@ -14,7 +14,6 @@ use skyloom_model::{
 use skyloom_scheduler::Request;
 use skyloom_store::{Guard, Key, Revision, Txn, Value as Document};
 
-use super::NETWORKS;
 use super::definition::own_disks;
 use super::records::{
     claim_key, ledger_key, order, port_key, release_claim, seen_key, server_reads, subject_key,
@@ -22,6 +21,7 @@ use super::records::{
 use super::server_power::settled;
 use super::volume::pool_label;
 use super::volume_records::volume_key;
+use super::{NETWORKS, group_of};
 use crate::jobs::PortGone;
 
 /// What a host's traits begin with that name the folder of its disks: hosts that tell of the same one share it.
@@ -68,6 +68,41 @@ impl Sees {
     }
 }
 
+/// What another host must have for a server whose host reports `facts`.
+///
+/// # Errors
+/// `host.unknown`, `server.disk_local`.
+pub(crate) fn elsewhere(
+    server: &Server,
+    volumes: &[Volume],
+    ports: &[Port],
+    facts: Option<&HostFacts>,
+    live: bool,
+) -> Result<Request, Reason> {
+    let facts = facts.ok_or_else(|| Reason::new("host.unknown", "the server's host has never reported"))?;
+    let sees = Sees::all(server, volumes, Some(facts))?;
+    let flavor = &server.spec.flavor.spec;
+    let mut request = Request::new(server.id(), server.reserved(), facts.architecture.clone());
+    request.scope = Some(server.meta.scope);
+    request.hypervisor = Some(facts.hypervisor.clone());
+    request.traits = sees.traits;
+    if live {
+        request.traits.push("migration".to_owned());
+    }
+    if ports.iter().any(|port| port.spec.kind == NicKind::Tap) {
+        request.traits.push(NETWORKS.to_owned());
+    }
+    request.labels = flavor.host_labels.clone();
+    request.labels.extend(server.spec.host_labels.clone());
+    let pools = sees.labels.into_iter();
+    request
+        .labels
+        .extend(pools.map(|label| (label, "yes".to_owned())));
+    let group = server.spec.anti_affinity_group.as_ref();
+    request.anti_affinity_group = group.map(|group| group_of(server.meta.scope, group));
+    Ok(request)
+}
+
 /// A server on its way.
 pub(super) struct Moving {
     /// As the plan's commit leaves it.
@@ -106,36 +141,17 @@ pub(super) fn begin(
     let from = server.status.placement.as_ref().ok_or_else(unplaced)?.host;
     let view = cx.inventory.get(from);
     let facts = view.and_then(|view| view.facts.as_ref());
-    let facts = facts.ok_or_else(|| Reason::new("host.unknown", "the server's host has never reported"))?;
     let mut volumes: Vec<Volume> = Vec::new();
     for id in &server.status.volumes {
         volumes.push(cx.records.need(&volume_key(task, *id)?)?);
     }
-    let sees = Sees::all(&server, &volumes, Some(facts))?;
-    let flavor = &server.spec.flavor.spec;
-    let mut request = Request::new(server.id(), server.reserved(), facts.architecture.clone());
-    request.scope = Some(task.scope);
+    let mut ports: Vec<Port> = Vec::new();
+    for id in &server.spec.ports {
+        ports.push(cx.records.need(&port_key(task, *id)?)?);
+    }
+    let mut request = elsewhere(&server, &volumes, &ports, facts, live)?;
     request.exclude.insert(from);
     request.only = only;
-    request.hypervisor = Some(facts.hypervisor.clone());
-    request.traits = sees.traits;
-    if live {
-        request.traits.push("migration".to_owned());
-    }
-    for id in &server.spec.ports {
-        let port: Port = cx.records.need(&port_key(task, *id)?)?;
-        if port.spec.kind == NicKind::Tap && !request.traits.iter().any(|name| name == NETWORKS) {
-            request.traits.push(NETWORKS.to_owned());
-        }
-    }
-    request.labels = flavor.host_labels.clone();
-    request.labels.extend(server.spec.host_labels.clone());
-    let pools = sees.labels.into_iter();
-    request
-        .labels
-        .extend(pools.map(|label| (label, "yes".to_owned())));
-    let group = server.spec.anti_affinity_group.as_ref();
-    request.anti_affinity_group = group.map(|group| format!("{}:{group}", task.scope));
     let placed = cx
         .scheduler
         .place(&request, cx.inventory)

@@ -6,6 +6,7 @@ mod archive;
 mod arena;
 mod certificates;
 mod chaos;
+mod drain;
 mod engine;
 mod facade;
 mod facade_events;

@@ -109,6 +109,7 @@ pub const PERMISSIONS: &[PermissionSpec] = &[
     spec("host:delete", Write, S, "remove hosts", "移除宿主机"),
     spec("host:join", Operate, S, "let hosts join, take their certificates back", "允许宿主机加入、吊销其证书"),
     spec("host:sweep", Operate, S, "sweep leftovers off hosts", "清理宿主机残留"),
+    spec("host:drain", Operate, S, "send the servers of hosts to others", "排空宿主机"),
     spec("host:fence", Operate, S, "say that hosts are off, and take them back", "确认宿主机已断电与恢复"),
     spec("host:recount", Operate, S, "count anew what is claimed of hosts", "重新统计宿主机占用"),
     spec("task:read", Read, PS, "see and follow tasks", "查看任务"),

@@ -107,6 +107,7 @@ pub(super) fn request(operation: &str) -> Option<Value> {
         "resize_server" => json!({"flavor": "m1.large", "confirm_after_seconds": 86400}),
         "migrate_server" => json!({"host": "rack1-08", "timeout_seconds": 60}),
         "live_migrate_server" | "evacuate_server" => json!({"host": "rack1-08"}),
+        "drain_host" => json!({"why": "a fan is broken", "at_once": 2}),
         "fence_host" => json!({"why": "mainboard burnt; power cord pulled", "is_off": true}),
         "rebuild_server" => json!({"image": "debian-13", "timeout_seconds": 60}),
         "lock_server" => json!({"why": "month end: no restarts"}),
