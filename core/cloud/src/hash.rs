@@ -28,18 +28,32 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// The SHA-512 crypt hash (`$6$…`) of a password. Takes milliseconds, so it is done beside the runtime's threads.
-pub(crate) async fn crypt(password: Secret<String>, ids: &dyn Ids) -> Result<String> {
+/// Who thought of a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Maker {
+    /// A person: guesses have to be slow.
+    Person,
+    /// [`crate::checks::password::generate`]: 116 bits of chance, which nobody guesses however fast. As few rounds as crypt(3) allows.
+    Chance,
+}
+
+/// The SHA-512 crypt hash (`$6$…`) of a password. Takes up to milliseconds, so it is done beside the runtime's threads.
+pub(crate) async fn crypt(password: Secret<String>, maker: Maker, ids: &dyn Ids) -> Result<String> {
     // 12 bytes make the 16 characters of salt that crypt(3) reads.
     let mut salt = [0; 12];
     ids.random(&mut salt);
-    tokio::task::spawn_blocking(move || crypt_with(password.expose(), &salt))
+    tokio::task::spawn_blocking(move || crypt_with(password.expose(), maker, &salt))
         .await
         .map_err(|e| CloudError::internal(format!("hashing a password: {e}")))?
 }
 
-fn crypt_with(password: &str, salt: &[u8; 12]) -> Result<String> {
-    ShaCrypt::new(Algorithm::Sha512Crypt, Params::RECOMMENDED)
+fn crypt_with(password: &str, maker: Maker, salt: &[u8; 12]) -> Result<String> {
+    let params = match maker {
+        Maker::Person => Params::RECOMMENDED,
+        Maker::Chance => Params::new(Params::ROUNDS_MIN)
+            .map_err(|e| CloudError::internal(format!("hashing a password: {e}")))?,
+    };
+    ShaCrypt::new(Algorithm::Sha512Crypt, params)
         .hash_password_with_salt(password.as_bytes(), salt)
         .map(|hash| hash.as_str().to_owned())
         .map_err(|e| CloudError::internal(format!("hashing a password: {e}")))
@@ -69,29 +83,16 @@ mod tests {
     #[tokio::test]
     async fn a_hash_verifies_its_password_only() {
         let ids = SeededIds::new(ManualClock::new(), 3);
-        let hash = crypt(Secret::new("correct horse".to_owned()), &ids)
-            .await
-            .unwrap();
-        let again = crypt(Secret::new("correct horse".to_owned()), &ids)
-            .await
-            .unwrap();
-        assert_ne!(hash, again, "each has its own salt");
-        let parts: Vec<_> = hash.split('$').collect();
-        assert_eq!(
-            (parts[1], parts[2], parts[3].len()),
-            ("6", "rounds=5000", 16),
-            "{hash}"
-        );
-        assert!(
-            ShaCrypt::SHA512
-                .verify_password(b"correct horse", hash.as_str())
-                .is_ok()
-        );
-        assert!(
-            ShaCrypt::SHA512
-                .verify_password(b"correct horsf", hash.as_str())
-                .is_err()
-        );
+        for (maker, rounds) in [(Maker::Person, "rounds=5000"), (Maker::Chance, "rounds=1000")] {
+            let password = || Secret::new("correct horse".to_owned());
+            let hash = crypt(password(), maker, &ids).await.unwrap();
+            let again = crypt(password(), maker, &ids).await.unwrap();
+            assert_ne!(hash, again, "each has its own salt");
+            let parts: Vec<_> = hash.split('$').collect();
+            assert_eq!((parts[1], parts[2], parts[3].len()), ("6", rounds, 16), "{hash}");
+            let verified = |guess: &[u8]| ShaCrypt::SHA512.verify_password(guess, hash.as_str()).is_ok();
+            assert!(verified(b"correct horse") && !verified(b"correct horsf"));
+        }
     }
 
     #[test]

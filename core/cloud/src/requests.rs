@@ -69,6 +69,10 @@ pub struct CreateServer {
     /// What is done when its process ends by itself; by default it is left off.
     #[serde(default)]
     pub on_crash: OnCrash,
+    /// How long it waits for room where no host has any: 1 second to 23 hours; by default it fails at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(example = 3600, minimum = 1, maximum = 82800))]
+    pub wait_for_room_seconds: Option<u32>,
 }
 
 impl CreateServer {

@@ -14,6 +14,7 @@ mod admit;
 mod fair;
 mod observe;
 mod queue;
+mod rooms;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::fair::Fair;
+use crate::rooms::Rooms;
 use crate::{EngineConfig, prefix};
 
 /// Pause before a task whose turn failed for a passing reason has another.
@@ -56,6 +57,8 @@ impl<'de> serde::Deserialize<'de> for Touched {
 struct Turn {
     task: TaskId,
     again: Option<Timestamp>,
+    /// Whether it waits for room on some host, and what there was of that when its turn began.
+    room: Option<u64>,
 }
 
 /// The turns under way and to come.
@@ -66,6 +69,7 @@ struct Turns {
     again: BTreeSet<TaskId>,
     /// Wanted at a moment.
     timers: BTreeSet<(Timestamp, TaskId)>,
+    rooms: Rooms,
     marks: Mirror<ActiveTask>,
 }
 
@@ -86,8 +90,19 @@ impl Turns {
         }
     }
 
+    /// Those who wait for room and have not looked since there is as much as now.
+    fn want_room(&mut self, grown: u64) {
+        while let Some(task) = self.rooms.next(grown) {
+            self.want(task);
+        }
+    }
+
     fn over(&mut self, turn: Turn, now: Timestamp) {
         self.busy.remove(&turn.task);
+        match turn.room {
+            Some(seen) => self.rooms.enter(turn.task, seen),
+            None => self.rooms.leave(turn.task),
+        }
         if self.again.remove(&turn.task) {
             self.want(turn.task);
         }
@@ -153,6 +168,7 @@ impl Queue {
         tokio::pin!(feeds);
         let mut mark_changes = marks.changes();
         let mut job_changes = job_keys.changes();
+        let mut grown = driver.inventory().grown();
         let mut tick = tokio::time::interval(resync);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let deaths = deaths(&driver);
@@ -164,6 +180,7 @@ impl Queue {
             busy: BTreeMap::new(),
             again: BTreeSet::new(),
             timers: BTreeSet::new(),
+            rooms: Rooms::default(),
             marks: marks.clone(),
         };
         // What is older than the first complete listing may have ended a former life of this engine.
@@ -171,6 +188,7 @@ impl Queue {
         loop {
             let now = clock.now();
             turns.want_due(now);
+            turns.want_room(*grown.borrow_and_update());
             let held = fence.borrow_and_update().clone();
             let next_timer = turns.timers.first().map(|(at, _)| *at);
             let free = on_hold.borrow_and_update().free();
@@ -199,6 +217,7 @@ impl Queue {
                     all.into_iter().for_each(|task| turns.want(task));
                 }
                 () = until(next_timer, now), if next_timer.is_some() => {}
+                changed = grown.changed() => if changed.is_err() { return },
                 Some(changed) = mark_changes.next() => {
                     tasks_of(&changed, &marks).into_iter().for_each(|task| turns.want(task));
                 }
@@ -213,7 +232,9 @@ impl Queue {
                         turns.busy.insert(task, nudge.clone());
                         let slot = Slot::taken(slots.clone(), permit);
                         let life = Life { fence, born };
-                        running.spawn(turn(driver.clone(), clock.clone(), mark, life, slot, nudge, shutdown.clone()));
+                        let grown = *grown.borrow();
+                        let stop = (nudge, shutdown.clone());
+                        running.spawn(turn(driver.clone(), clock.clone(), mark, life, slot, grown, stop));
                     }
                 }
             }
@@ -269,13 +290,18 @@ async fn turn(
     mark: ActiveTask,
     life: Life,
     mut slot: Slot,
-    nudge: Arc<Notify>,
-    shutdown: CancellationToken,
+    grown: u64,
+    (nudge, shutdown): (Arc<Notify>, CancellationToken),
 ) -> Turn {
     let task = mark.task;
     let driven = driver.drive(&mark, &life, &mut slot, &nudge, &shutdown);
+    let mut room = None;
     let again = match AssertUnwindSafe(driven).catch_unwind().await {
         Ok(Ok(Rest::Until(at))) => at,
+        Ok(Ok(Rest::Room(at))) => {
+            room = Some(grown);
+            Some(at)
+        }
         Ok(Ok(Rest::Again)) => Some(clock.now()),
         Ok(Ok(Rest::Ended | Rest::NotMine)) => None,
         Ok(Err(error)) => {
@@ -294,5 +320,5 @@ async fn turn(
             None
         }
     };
-    Turn { task, again }
+    Turn { task, again, room }
 }

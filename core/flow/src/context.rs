@@ -9,20 +9,20 @@ use skyloom_model::{
     HostId, Ids, JobId, JobSpec, Plan, ProjectId, Reason, ServerId, StageOutcome, TaskEnd, Timestamp,
 };
 use skyloom_scheduler::{Inventory, Scheduler};
-use skyloom_store::{Guard, Key, Revision, Txn};
+use skyloom_store::{Guard, Key, Revision, Txn, Value as Document};
 
-/// Records as they were read for one planning or settling.
+/// Records as they were read for one planning or settling; each is decoded when it is asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Records(BTreeMap<Key, Found>);
 
 #[derive(Debug, Clone)]
 enum Found {
     /// As the store has it.
-    Stored(Value, Revision),
+    Stored(Document, Revision),
     /// Read, and not there.
     Absent,
     /// As a commit under way will have it: nothing to guard, its writes are replaced.
-    Pending(Option<Value>),
+    Pending(Option<Document>),
 }
 
 impl Records {
@@ -33,13 +33,13 @@ impl Records {
     }
 
     /// Notes what was read under `key`.
-    pub fn insert(&mut self, key: Key, found: Option<(Value, Revision)>) {
+    pub fn insert(&mut self, key: Key, found: Option<(Document, Revision)>) {
         let found = found.map_or(Found::Absent, |(value, revision)| Found::Stored(value, revision));
         self.0.insert(key, found);
     }
 
     /// Notes what a commit under way will have put under `key`, or deleted.
-    pub fn insert_pending(&mut self, key: Key, value: Option<Value>) {
+    pub fn insert_pending(&mut self, key: Key, value: Option<Document>) {
         self.0.insert(key, Found::Pending(value));
     }
 
@@ -65,10 +65,11 @@ impl Records {
     pub fn get<T: DeserializeOwned>(&self, key: &Key) -> Result<Option<T>, Reason> {
         match self.0.get(key) {
             Some(Found::Stored(value, _) | Found::Pending(Some(value))) => {
-                T::deserialize(value).map(Some).map_err(|e| {
+                value.parse().map(Some).map_err(|e| {
+                    let why = skyloom_model::report(&e);
                     Reason::new(
                         "record.undecodable",
-                        format!("the record {key} cannot be read: {e}"),
+                        format!("the record {key} cannot be read: {why}"),
                     )
                 })
             }
@@ -100,7 +101,7 @@ impl Records {
     /// # Errors
     /// A reason when `value` cannot be serialised.
     pub fn put<T: Serialize>(&self, txn: Txn, key: &Key, value: &T) -> Result<Txn, Reason> {
-        let value = skyloom_store::Value::json(value)
+        let value = Document::json(value)
             .map_err(|e| Reason::new("record.unencodable", skyloom_model::report(&e)))?;
         Ok(self.guard(txn, key).put(key.clone(), value))
     }
@@ -168,8 +169,12 @@ pub type Lend = (ProjectId, ServerId, HostId);
 pub enum Refusal {
     /// The task fails; nothing was begun.
     Fail(Reason),
+    /// The task fails because no host can take what it needs; what the scheduler said is kept as its plan's placement.
+    NoHost(Reason, Value),
     /// The task waits; it is planned anew when the world changes.
     Wait(Reason),
+    /// The task waits for room: it is planned anew when a host has more of it, and at that moment.
+    WaitForRoom(Reason, Timestamp),
 }
 
 impl From<Reason> for Refusal {

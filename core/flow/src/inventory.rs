@@ -25,6 +25,7 @@ pub struct InventoryFeed {
     hosts: Mirror<Host>,
     ledgers: Mirror<HostLedger>,
     applied: latest::Sender<Revision>,
+    grown: latest::Sender<u64>,
 }
 
 /// The half of an [`InventoryFeed`] that does the work.
@@ -53,6 +54,7 @@ impl InventoryFeed {
             hosts,
             ledgers,
             applied: latest::channel(Revision(0)).0,
+            grown: latest::channel(0).0,
         });
         Ok((
             feed.clone(),
@@ -82,6 +84,12 @@ impl InventoryFeed {
     /// Looks at the inventory as it is now.
     pub fn with<R>(&self, look: impl FnOnce(&Inventory) -> R) -> R {
         look(&self.inventory.read())
+    }
+
+    /// Tells when a host may have more room than before: see [`Inventory::grown`].
+    #[must_use]
+    pub fn grown(&self) -> latest::Receiver<u64> {
+        self.grown.subscribe()
     }
 
     /// Whether everything up to `revision` is in for sure. `false` also when nothing was heard since.
@@ -134,7 +142,10 @@ impl InventoryFeed {
         gone.into_iter().for_each(|id| inventory.remove(id));
         // Together: new hosts cost one rebuild of the index.
         inventory.extend(views);
+        let grown = inventory.grown();
         drop(inventory);
+        self.grown
+            .send_if_modified(|known| std::mem::replace(known, grown) != grown);
         self.applied
             .send_if_modified(|r| std::mem::replace(r, revision.max(*r)) < revision);
     }

@@ -61,7 +61,7 @@ impl<'a> Reading<'a> {
     /// Reads what `flow` names, until it names nothing new.
     ///
     /// # Errors
-    /// Those of the store, and documents that are no JSON.
+    /// Those of the store.
     pub async fn records(
         &self,
         flow: &dyn TaskFlow,
@@ -80,15 +80,12 @@ impl<'a> Reading<'a> {
             let (pending, stored): (Vec<Key>, Vec<Key>) =
                 wanted.into_iter().partition(|k| self.pending(k).is_some());
             for key in pending {
-                let value = self.pending(&key).flatten().map(Value::parse).transpose()?;
+                let value = self.pending(&key).flatten().cloned();
                 records.insert_pending(key, value);
             }
             let found = futures::future::try_join_all(stored.iter().map(|k| self.backend.get(k))).await?;
             for (key, found) in stored.into_iter().zip(found) {
-                let found = found
-                    .map(|kv| kv.value.parse().map(|v| (v, kv.modified)))
-                    .transpose()?;
-                records.insert(key, found);
+                records.insert(key, found.map(|kv| (kv.value, kv.modified)));
             }
         }
         Ok(records)

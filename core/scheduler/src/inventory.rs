@@ -103,6 +103,7 @@ pub struct Inventory {
     hosts: BTreeMap<HostId, Arc<HostView>>,
     fleet: Fleet,
     revision: u64,
+    grown: u64,
 }
 
 impl Inventory {
@@ -123,6 +124,11 @@ impl Inventory {
             let _ = self.fleet.remove(host);
         }
     }
+    /// Counts what may have made room for somebody: hosts that came or are others than before, and ledgers with less in them.
+    #[must_use]
+    pub fn grown(&self) -> u64 {
+        self.grown
+    }
     /// Replaces a host's ledger, and says whether the host is known.
     pub fn set_ledger(&mut self, host: HostId, ledger: HostLedger, revision: u64) -> bool {
         let Some(view) = self.hosts.get_mut(&host) else {
@@ -130,6 +136,7 @@ impl Inventory {
         };
         self.fleet.observe(host, &ledger);
         let view = Arc::make_mut(view);
+        self.grown += u64::from(has_less(&ledger, &view.ledger));
         view.ledger = ledger;
         view.ledger_revision = revision;
         true
@@ -175,12 +182,24 @@ impl Extend<HostView> for Inventory {
         let hosts: Vec<Arc<HostView>> = hosts.into_iter().map(Arc::new).collect();
         let changed = |host: &&Arc<HostView>| self.hosts.get(&host.id).is_none_or(|old| !old.is_same(host));
         let machines: Vec<Machine> = hosts.iter().filter(changed).map(|h| Machine::of(h)).collect();
+        self.grown += machines.len() as u64;
         self.fleet.upsert(machines);
         for host in hosts {
             self.fleet.observe(host.id, &host.ledger);
-            self.hosts.insert(host.id, host);
+            let before = self.hosts.insert(host.id, host.clone());
+            let less = before.is_some_and(|before| has_less(&host.ledger, &before.ledger));
+            self.grown += u64::from(less);
         }
     }
+}
+
+/// Whether something that stands in the ledger of before is not in this one.
+fn has_less(now: &HostLedger, before: &HostLedger) -> bool {
+    let fewer = |(group, members): (&String, &u32)| now.groups.get(group).copied().unwrap_or(0) < *members;
+    now.used.vcpus < before.used.vcpus
+        || now.used.memory_mib < before.used.memory_mib
+        || now.used.disk_gib < before.used.disk_gib
+        || before.groups.iter().any(fewer)
 }
 
 impl FromIterator<HostView> for Inventory {

@@ -217,6 +217,7 @@ impl Client {
                     config_drive: Some(false),
                     anti_affinity_group: group.then(|| "group".to_owned()),
                     start: Some(start),
+                    wait_for_room_seconds: step.number.is_multiple_of(4).then_some(20),
                     ..CreateServer::default()
                 };
                 let made = self

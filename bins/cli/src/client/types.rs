@@ -173,6 +173,8 @@ pub(crate) struct CreateServer {
     pub(crate) start: bool,
     #[serde(skip_serializing_if = "OnCrash::is_default")]
     pub(crate) on_crash: OnCrash,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) wait_for_room_seconds: Option<u64>,
 }
 
 /// One NIC of [`CreateServer`].

@@ -1,5 +1,7 @@
 //! `skyloom server create`
 
+use std::time::Duration;
+
 use skyloom_model::{Flavor, Image, Keypair, OnCrash, Server};
 
 use super::server::Outcome;
@@ -12,7 +14,7 @@ use crate::client::types::{CreateServer, NetworkRequest, ServerAccepted};
 use crate::error::{CliError, Result};
 use crate::out::{self, Format};
 use crate::resolve;
-use crate::text::parse_pair;
+use crate::text::{parse_duration, parse_pair};
 use skyloom_model::Resource as _;
 
 /// Largest user data that the cloud takes.
@@ -21,7 +23,7 @@ const MAX_USER_DATA: u64 = 64 * 1024;
 pub(super) const EXAMPLES: &str = "Examples:
   skyloom server create web-1 --image debian --flavor small --key me --wait
   skyloom server create db-1 --image debian --flavor large --anti-affinity db --user-data init.yaml
-  skyloom server create web-2 --flavor small --volume image=debian,size=20,boot --volume data
+  skyloom server create web-2 --flavor small --volume image=debian,size=20,boot --volume data --wait-for-room 2h
   TASK=$(skyloom server create web-3 --image debian --flavor small --no-wait -o name)";
 
 /// What is asked for.
@@ -78,6 +80,9 @@ pub(crate) struct CreateArgs {
     /// What is done when its process ends by itself: `leave` it off, or `restart` it, each time later while it keeps ending
     #[arg(long, value_enum, default_value_t = CrashArg::Leave)]
     on_crash: CrashArg,
+    /// Where no host has room, wait so long for it (90s, 2h; at most 23h)
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    wait_for_room: Option<Duration>,
     #[command(flatten)]
     wait: WaitArgs,
 }
@@ -173,6 +178,7 @@ pub(super) async fn run(app: &App, args: CreateArgs) -> Result<()> {
         anti_affinity_group: args.anti_affinity,
         start: !args.no_start,
         on_crash: args.on_crash.into(),
+        wait_for_room_seconds: args.wait_for_room.map(|time| time.as_secs().max(1)),
     };
     if let Some(count) = args.count {
         let body = serde_json::json!({ "count": count, "server": request });

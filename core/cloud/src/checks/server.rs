@@ -7,6 +7,18 @@ pub(crate) fn config_drive(asked: Option<bool>) -> bool {
     asked.unwrap_or(true)
 }
 
+/// A create waits for room 1 second to 23 hours, less than its task has: `wait_for_room.invalid`.
+pub(crate) fn wait_for_room(seconds: Option<u32>) -> Vec<FieldError> {
+    match seconds {
+        Some(seconds) if !(1..=82_800).contains(&seconds) => vec![FieldError::new(
+            "wait_for_room_seconds",
+            "wait_for_room.invalid",
+            "it waits 1 second to 23 hours (82800)",
+        )],
+        _ => Vec::new(),
+    }
+}
+
 /// An anti-affinity group is a short key: `group.invalid`.
 pub(crate) fn group(group: Option<&str>) -> Vec<FieldError> {
     match group {

@@ -73,7 +73,10 @@ impl Cloud {
             now,
         };
         let planned = flow.plan(task, &mut cx).map_err(|refusal| match refusal {
-            Refusal::Fail(reason) | Refusal::Wait(reason) => CloudError::conflict(reason),
+            Refusal::Fail(reason)
+            | Refusal::NoHost(reason, _)
+            | Refusal::Wait(reason)
+            | Refusal::WaitForRoom(reason, _) => CloudError::conflict(reason),
         })?;
         let composed = compose::first_stage(task, planned, now, &*self.parts.ids)?;
         let lent = compose::lend(reading, &composed.lend).await?;

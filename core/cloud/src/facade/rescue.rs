@@ -68,7 +68,11 @@ impl Cloud {
                 (Secret::new(made.clone()), Some(made))
             }
         };
-        let hashed = hash::crypt(password, &*self.parts.ids).await?;
+        let maker = match generated {
+            Some(_) => hash::Maker::Chance,
+            None => hash::Maker::Person,
+        };
+        let hashed = hash::crypt(password, maker, &*self.parts.ids).await?;
         let digest = json!([id, request.told()]);
         let (request, hashed) = (&request, &hashed);
         let done = self

@@ -36,7 +36,11 @@ impl Cloud {
                 (Secret::new(made.clone()), Some(made))
             }
         };
-        let hashed = hash::crypt(password, &*self.parts.ids).await?;
+        let maker = match generated {
+            Some(_) => hash::Maker::Chance,
+            None => hash::Maker::Person,
+        };
+        let hashed = hash::crypt(password, maker, &*self.parts.ids).await?;
         let (action, hashed) = (ServerAction::SetPassword, &hashed);
         let done = self
             .once(caller, action.def().name, json!([id]), || {

@@ -64,10 +64,14 @@ impl Cloud {
             .password
             .clone()
             .or_else(|| generated.clone().map(Secret::new));
+        let maker = match generated {
+            Some(_) => hash::Maker::Chance,
+            None => hash::Maker::Person,
+        };
         let secrets = match password {
             Some(password) => Some(ServerSecrets {
                 rescue_password_hash: None,
-                password_hash: hash::crypt(password, &*self.parts.ids).await?,
+                password_hash: hash::crypt(password, maker, &*self.parts.ids).await?,
                 user_data: request.user_data.clone(),
             }),
             None => None,
@@ -152,6 +156,10 @@ impl Cloud {
             .as_ref()
             .map(|image| base_image(&image.value))
             .transpose()?;
+        let room = request
+            .wait_for_room_seconds
+            .map(|s| jiff::SignedDuration::from_secs(s.into()));
+        let room_until = room.and_then(|room| self.now().checked_add(room).ok());
         let params = CreateParams {
             image,
             architecture: system.architecture,
@@ -160,6 +168,7 @@ impl Cloud {
             volumes: volumes.new_ones(),
             host: volumes.host(),
             pools: volumes.pools(),
+            room_until,
         };
         let params = serde_json::to_value(params).map_err(|e| CloudError::internal(e.to_string()))?;
         let task = self.task(caller, "server.create", &server, params);
@@ -336,6 +345,7 @@ fn check_format(request: &CreateServer, config_drive: bool) -> Result<()> {
     let mut errors = checks::text::labels("labels", &request.labels);
     errors.extend(checks::text::labels("host_labels", &request.host_labels));
     errors.extend(checks::server::group(request.anti_affinity_group.as_deref()));
+    errors.extend(checks::server::wait_for_room(request.wait_for_room_seconds));
     errors.extend(checks::server::user_data(request.user_data.as_deref()));
     let (user_data, keys) = (request.user_data.is_some(), !request.keypairs.is_empty());
     errors.extend(checks::server::disk_needs_seed(
@@ -390,12 +400,14 @@ fn digest(request: &CreateServer) -> Json {
         anti_affinity_group,
         start,
         on_crash,
+        wait_for_room_seconds,
     } = request;
     json!({
         "name": name, "hostname": hostname, "image": image, "flavor": flavor, "keypairs": keypairs,
         "config_drive": config_drive, "password": password.is_some(), "user_data": user_data, "metadata": metadata,
         "networks": networks, "volumes": volumes, "labels": labels, "host_labels": host_labels,
         "anti_affinity_group": anti_affinity_group, "start": start, "on_crash": on_crash,
+        "wait_for_room_seconds": wait_for_room_seconds,
     })
 }
 

@@ -35,8 +35,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::Value;
-use skyloom_flow::{FlowRegistry, SettleContext};
+use skyloom_flow::{FlowRegistry, Refusal, SettleContext};
 use skyloom_model::{JobId, JobSpec, Place, Reason, RetryPolicy};
+use skyloom_scheduler::NoFit;
 
 pub use host::{ClaimRelease, HostSweep};
 pub use image::{ImageDelete, ImageImport};
@@ -113,6 +114,14 @@ pub fn cloud_flows() -> FlowRegistry {
         .with(port_rewire::PortRewire)
         .with(HostSweep)
         .with(ClaimRelease)
+}
+
+/// No host can take it; what was said of the hosts is kept.
+fn refused(no: &NoFit) -> Refusal {
+    match serde_json::to_value(&no.report) {
+        Ok(report) => Refusal::NoHost(no.reason(), report),
+        Err(_) => Refusal::Fail(no.reason()),
+    }
 }
 
 /// How long a start may take: the hypervisor answers when the guest's CPUs execute, not when it has booted.

@@ -21,7 +21,7 @@ use super::records::{
 use super::server_power::settled;
 use super::volume::pool_label;
 use super::volume_records::volume_key;
-use super::{NETWORKS, group_of};
+use super::{NETWORKS, group_of, refused};
 use crate::jobs::PortGone;
 
 /// What a host's traits begin with that name the folder of its disks: hosts that tell of the same one share it.
@@ -155,7 +155,7 @@ pub(super) fn begin(
     let placed = cx
         .scheduler
         .place(&request, cx.inventory)
-        .map_err(|no| Refusal::Fail(no.reason()))?;
+        .map_err(|no| refused(&no))?;
     order(&mut server, cx);
     server.status.migration = Some(ServerMigration {
         to: Placement {

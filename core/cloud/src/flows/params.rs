@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use skyloom_hypervisor::ImageSpec;
 use skyloom_model::{
-    DiskFormat, HostId, ImageId, MacAddr, Name, NicKind, Port, PortId, Resource as _, ServerId, VolumeId,
+    DiskFormat, HostId, ImageId, MacAddr, Name, NicKind, Port, PortId, Resource as _, ServerId, Timestamp,
+    VolumeId,
 };
 use uuid::Uuid;
 
@@ -33,6 +34,9 @@ pub struct CreateParams {
     /// Labels of hosts that see the pools of its volumes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) pools: Vec<String>,
+    /// Until when it waits for room, where no host has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) room_until: Option<Timestamp>,
 }
 
 /// A volume that is made with a server.

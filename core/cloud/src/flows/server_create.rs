@@ -8,10 +8,10 @@ use skyloom_hypervisor::OverlaySpec;
 use skyloom_model::ablation::{Rule, kept};
 use skyloom_model::{
     HostId, JobId, JobSpec, Lifecycle, NicKind, Place, Placement, Plan, PowerState, Reason, Resource as _,
-    Scope, Server, StageOutcome, Task, TaskEnd, paths,
+    Scope, Server, StageOutcome, Task, TaskEnd, Timestamp, paths,
 };
-use skyloom_scheduler::Request;
 use skyloom_scheduler::fleet::Report;
+use skyloom_scheduler::{NoFit, Request};
 use skyloom_store::{Guard, Key, Revision, Txn, Value as Document};
 
 use super::definition::{applied, definition};
@@ -19,7 +19,7 @@ use super::records::{bind_ports, key, order, release_claim, server_reads, subjec
 use super::server_create_volumes::{
     new_volumes, placed as volumes_placed, reserved, room, settle_volumes, volume_jobs, volume_reads,
 };
-use super::{CreateParams, Outputs, START_SECONDS, Step, last_output, params};
+use super::{CreateParams, Outputs, START_SECONDS, Step, last_output, params, refused};
 use crate::jobs::{CacheInput, SeedInput, SeedOf, ServerInput, Started};
 
 /// Makes a server on a host.
@@ -133,6 +133,14 @@ fn another_host_may_do(code: &str) -> bool {
     }
 }
 
+/// No host can take it: it waits for room, or ends.
+fn no_host(no: &NoFit, until: Option<Timestamp>, cx: &PlanContext<'_>) -> Refusal {
+    match until.filter(|until| cx.now < *until) {
+        Some(until) => Refusal::WaitForRoom(no.reason(), until),
+        None => refused(no),
+    }
+}
+
 /// The hosts that a plan's stages were for.
 fn hosts_of(plan: &Plan) -> impl Iterator<Item = HostId> {
     plan.jobs.iter().filter_map(|job| match job.place {
@@ -157,7 +165,7 @@ fn on_a_host(task: &Task, cx: &PlanContext<'_>, tried: BTreeSet<HostId>) -> Resu
     let mut placed = cx
         .scheduler
         .place(&request, cx.inventory)
-        .map_err(|no| Refusal::Fail(no.reason()))?;
+        .map_err(|no| no_host(&no, params.room_until, cx))?;
     // The volumes outlive the server's claim, so their room is none of it.
     placed.claim.resources.disk_gib = placed.claim.resources.disk_gib.saturating_sub(room);
     placed.ledger_after.volume_gib = placed.ledger_after.volume_gib.saturating_add(room);

@@ -236,7 +236,7 @@ impl<'w> Engine<'w> {
             // One job at a time, so that every order of ends is that of the plan.
             if let Some(job) = self.due().await {
                 self.attempt(job).await;
-            } else if let Rest::Until(Some(at)) = rest {
+            } else if let Rest::Until(Some(at)) | Rest::Room(at) = rest {
                 let wait = at.duration_since(self.world.clock.now());
                 self.world
                     .clock

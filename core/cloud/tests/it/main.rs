@@ -32,6 +32,7 @@ mod reconcile;
 mod rescue;
 mod reservations;
 mod restart;
+mod room;
 mod server_access;
 mod server_actions;
 mod server_batches;

@@ -2,9 +2,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use serde_json::Value as Json;
 use skyloom_model::ablation::{Rule, kept};
 use skyloom_model::{
-    EventKind, FORMAT, Owner, Place, Reason, Run, StepRecord, TaskEnd, TaskState, crash_point, paths,
+    EventKind, FORMAT, Owner, Place, Plan, Reason, Run, StepRecord, Task, TaskEnd, TaskState, Timestamp,
+    crash_point, paths,
 };
 use skyloom_store::{Outcome, Result, Txn, Value};
 
@@ -92,6 +94,12 @@ impl Driver {
             now,
             &*self.parts.ids,
         )?);
+        if let Some(said) = held.refused.take() {
+            txn = txn.put(
+                key(&paths::plan(next.id))?,
+                Value::json(&refusal(&next, said, now))?,
+            );
+        }
         let mut later = Txn::new();
         if kept(Rule::SettleWithEnd) {
             txn = txn.and(settled.changes);
@@ -125,8 +133,20 @@ impl Driver {
     }
 }
 
+/// The plan of a task that found no host: nothing to do, and why.
+fn refusal(task: &Task, said: Json, now: Timestamp) -> Plan {
+    Plan {
+        format: FORMAT,
+        task: task.id,
+        jobs: Vec::new(),
+        placement: Some(said),
+        made_at: now,
+        stages: Vec::new(),
+    }
+}
+
 /// The job records go into the run, and what was lent to hosts goes.
-fn put_away(held: &Held, task: &skyloom_model::Task, plan: Option<&skyloom_model::Plan>) -> Result<Txn> {
+fn put_away(held: &Held, task: &Task, plan: Option<&Plan>) -> Result<Txn> {
     let mut txn = Txn::new();
     let Some(plan) = plan else {
         return Ok(txn);

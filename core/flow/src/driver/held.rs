@@ -24,6 +24,8 @@ pub(super) struct Held {
     /// Its claim was counted: what is committed next says that this life survived it.
     pub(super) counted: bool,
     pub(super) plan: Option<Arc<Plan>>,
+    /// What the scheduler said when it found no host for the first stage.
+    pub(super) refused: Option<Json>,
     pub(super) jobs: BTreeMap<JobId, JobRecord>,
     /// Which of them the store has, where, and at which revision.
     pub(super) saved: BTreeMap<JobId, (Key, Revision)>,
@@ -127,6 +129,7 @@ impl Driver {
             task,
             counted: false,
             plan: None,
+            refused: None,
             jobs: BTreeMap::new(),
             saved: BTreeMap::new(),
             dirty: BTreeMap::new(),

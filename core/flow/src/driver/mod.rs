@@ -79,6 +79,8 @@ pub enum Rest {
     Ended,
     /// There is nothing to do until something changes, or until that moment.
     Until(Option<Timestamp>),
+    /// There is nothing to do until a host has more room ([`InventoryFeed::grown`]), or until that moment.
+    Room(Timestamp),
     /// Others were faster again and again: another turn, after others had theirs.
     Again,
     /// Another engine's, of a flow that this engine does not know, or of a newer format.
@@ -132,9 +134,17 @@ enum Look {
     Conflict,
     /// Nothing to do before a job of this engine is done, something changes, or that moment.
     Rest(Option<Timestamp>),
+    /// Nothing to do before a host has more room, or that moment.
+    Room(Timestamp),
 }
 
 impl Driver {
+    /// The hosts that it chooses from.
+    #[must_use]
+    pub fn inventory(&self) -> &InventoryFeed {
+        &self.parts.inventory
+    }
+
     /// A driver of these parts.
     #[must_use]
     pub fn new(parts: DriverParts) -> Self {
@@ -217,6 +227,7 @@ impl Driver {
                 Look::Ended => return Ok(Some(Rest::Ended)),
                 Look::Go => continue,
                 Look::Conflict => return Ok(None),
+                Look::Room(until) => return Ok(Some(Rest::Room(until))),
                 Look::Rest(wake) if here.is_idle() => return Ok(Some(Rest::Until(wake))),
                 Look::Rest(wake) => wake,
             };

@@ -83,7 +83,17 @@ impl Driver {
                     )
                     .await;
             }
-            Err(Refusal::Wait(reason)) => return self.wait(held, reason, life).await,
+            Err(Refusal::NoHost(reason, said)) => {
+                held.refused = Some(said);
+                let mut none = Here::new(self.job_slots.clone());
+                return self
+                    .finish(flow, held, TaskEnd::Failed, Some(reason), &mut none, life)
+                    .await;
+            }
+            Err(Refusal::Wait(reason)) => return self.wait(held, reason, None, life).await,
+            Err(Refusal::WaitForRoom(reason, until)) => {
+                return self.wait(held, reason, Some(until), life).await;
+            }
         };
         let compose::Composed {
             task: mut next,
@@ -181,12 +191,12 @@ impl Driver {
             Err(refusal) => Some(refusal),
         };
         Ok(match (outcome, refusal) {
-            (_, Some(Refusal::Wait(reason))) => {
+            (_, Some(Refusal::Wait(reason) | Refusal::WaitForRoom(reason, _))) => {
                 draft.task.reason = Some(reason);
                 Continued::Waiting
             }
             (StageOutcome::Done, None) => Continued::Ended(TaskEnd::Done, None),
-            (StageOutcome::Done, Some(Refusal::Fail(reason))) => {
+            (StageOutcome::Done, Some(Refusal::Fail(reason) | Refusal::NoHost(reason, _))) => {
                 draft.task.state = TaskState::Unwinding;
                 draft.task.reason = Some(reason.clone());
                 let kind = skyloom_model::EventKind::TaskUnwinding;
@@ -229,7 +239,11 @@ impl Driver {
             })
         };
         let answer = self.parts.inventory.with(attempt);
-        if matches!(answer, Err(Refusal::Fail(_))) && !self.parts.inventory.has_seen(seen) {
+        let refused = matches!(
+            answer,
+            Err(Refusal::Fail(_) | Refusal::NoHost(..) | Refusal::WaitForRoom(..))
+        );
+        if refused && !self.parts.inventory.has_seen(seen) {
             return Ok(attempt(&self.parts.inventory.read(&self.parts.backend).await?));
         }
         Ok(answer)
@@ -273,13 +287,28 @@ impl Driver {
         Ok(Ok(composed))
     }
 
-    async fn wait(&self, held: &mut Held, reason: Reason, life: &Life) -> Result<Look> {
+    /// The task waits: for room when there is a moment `until` which.
+    async fn wait(
+        &self,
+        held: &mut Held,
+        reason: Reason,
+        until: Option<Timestamp>,
+        life: &Life,
+    ) -> Result<Look> {
+        let rest = |deadline: Option<Timestamp>| match until {
+            None => Look::Rest(deadline),
+            Some(until) => Look::Room(deadline.map_or(until, |deadline| deadline.min(until))),
+        };
         let mut next = held.task.value.clone();
+        // One that waits on for the same is not written anew with each look: what was said first stands.
+        let same = |before: &Reason| next.state == TaskState::Waiting && before.code == reason.code;
+        if !next.reason.as_ref().is_some_and(same) {
+            next.reason = Some(reason);
+        }
         next.state = TaskState::Waiting;
-        next.reason = Some(reason);
         self.survived(held, &mut next);
         if next == held.task.value {
-            return Ok(Look::Rest(next.deadline));
+            return Ok(rest(next.deadline));
         }
         if next.owner.is_none() {
             next.owner = Some(Owner {
@@ -294,7 +323,7 @@ impl Driver {
                 held.task.value = next;
                 held.task.modified = revision;
                 held.counted = false;
-                Look::Rest(held.task.value.deadline)
+                rest(held.task.value.deadline)
             }
             Outcome::Conflict { .. } => Look::Conflict,
         })

@@ -203,9 +203,11 @@ impl Desk {
             let rest = self.turn(&mark, &Life { fence, born }).await;
             let pause = match rest {
                 Rest::Again => Duration::from_millis(10),
-                Rest::Until(Some(at)) => Duration::try_from(at.duration_since(self.clock.now()))
-                    .unwrap_or_default()
-                    .clamp(Duration::from_millis(1), LOOK_AGAIN),
+                Rest::Until(Some(at)) | Rest::Room(at) => {
+                    Duration::try_from(at.duration_since(self.clock.now()))
+                        .unwrap_or_default()
+                        .clamp(Duration::from_millis(1), LOOK_AGAIN)
+                }
                 Rest::Until(None) | Rest::Ended | Rest::NotMine => LOOK_AGAIN,
             };
             tokio::select! {
