@@ -170,7 +170,7 @@ pub enum Refusal {
     /// The task fails; nothing was begun.
     Fail(Reason),
     /// The task fails because no host can take what it needs; what the scheduler said is kept as its plan's placement.
-    NoHost(Reason, Value),
+    NoHost(Reason, Box<Value>),
     /// The task waits; it is planned anew when the world changes.
     Wait(Reason),
     /// The task waits for room: it is planned anew when a host has more of it, and at that moment.

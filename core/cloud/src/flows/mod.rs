@@ -119,7 +119,7 @@ pub fn cloud_flows() -> FlowRegistry {
 /// No host can take it; what was said of the hosts is kept.
 fn refused(no: &NoFit) -> Refusal {
     match serde_json::to_value(&no.report) {
-        Ok(report) => Refusal::NoHost(no.reason(), report),
+        Ok(report) => Refusal::NoHost(no.reason(), Box::new(report)),
         Err(_) => Refusal::Fail(no.reason()),
     }
 }

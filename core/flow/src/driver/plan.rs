@@ -84,7 +84,7 @@ impl Driver {
                     .await;
             }
             Err(Refusal::NoHost(reason, said)) => {
-                held.refused = Some(said);
+                held.refused = Some(*said);
                 let mut none = Here::new(self.job_slots.clone());
                 return self
                     .finish(flow, held, TaskEnd::Failed, Some(reason), &mut none, life)

@@ -419,7 +419,7 @@ impl Life {
             match self.drive(mark).await {
                 Rest::Ended => return world.task(mark).await,
                 Rest::Again => {}
-                Rest::Until(Some(at)) => {
+                Rest::Until(Some(at)) | Rest::Room(at) => {
                     let wait = at.duration_since(world.clock.now());
                     tokio::time::sleep(Duration::try_from(wait).unwrap_or_default()).await;
                 }
