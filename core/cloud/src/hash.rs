@@ -33,7 +33,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 pub(crate) enum Maker {
     /// A person: guesses have to be slow.
     Person,
-    /// [`crate::checks::password::generate`]: 116 bits of chance, which nobody guesses however fast. As few rounds as crypt(3) allows.
+    /// [`crate::checks::password::generate`]: 133 bits of chance, which nobody guesses however fast. As few rounds as crypt(3) allows.
     Chance,
 }
 

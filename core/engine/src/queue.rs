@@ -93,7 +93,11 @@ impl Turns {
     /// Those who wait for room and have not looked since there is as much as now.
     fn want_room(&mut self, grown: u64) {
         while let Some(task) = self.rooms.next(grown) {
-            self.want(task);
+            // Ended elsewhere meanwhile: no turn will be over that gives its place back.
+            match mark(&self.marks, task) {
+                Some(_) => self.want(task),
+                None => self.rooms.leave(task),
+            }
         }
     }
 
@@ -225,9 +229,11 @@ impl Queue {
                     tasks_of(&changed, &marks).into_iter().for_each(|task| turns.want(task));
                 }
                 permit = slots.clone().acquire_owned(), if may_begin => {
-                    if let (Some(fence), Some(born), Some(task), Ok(permit)) = (held, born, turns.fair.pop(), permit)
-                        && let Some(mark) = mark(&marks, task)
-                    {
+                    if let (Some(fence), Some(born), Some(task), Ok(permit)) = (held, born, turns.fair.pop(), permit) {
+                        let Some(mark) = mark(&marks, task) else {
+                            turns.rooms.leave(task);
+                            continue;
+                        };
                         let nudge = Arc::new(Notify::new());
                         turns.busy.insert(task, nudge.clone());
                         let slot = Slot::taken(slots.clone(), permit);

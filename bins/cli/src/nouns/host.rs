@@ -79,7 +79,7 @@ pub(crate) enum Verb {
     /// Place no new servers on a host; those on it stay
     #[command(after_help = "Examples:
   skyloom host disable rack1-n3
-  skyloom host disable rack1-n3 --why 'a fan is broken'")]
+  skyloom host disable rack1-n3 --why firmware")]
     Disable {
         /// Name, id or beginning of an id
         host: String,
@@ -90,13 +90,13 @@ pub(crate) enum Verb {
     /// Place no new servers on a host, and send those on it to others; `enable` ends it
     #[command(after_help = "Examples:
   skyloom host drain rack1-n3 --dry-run
-  skyloom host drain rack1-n3 --why 'a fan is broken' --at-once 4 --wait
+  skyloom host drain rack1-n3 --why firmware --at-once 4 --wait
   skyloom host drain rack1-n3 --show")]
     Drain(host_drain::DrainArgs),
     /// Say that a host is off and stays off, so that its servers may be evacuated or purged without it
     #[command(after_help = "Examples:
-  skyloom host fence rack1-n3 --why 'mainboard burnt; power cord pulled'
-  skyloom host fence rack1-n3 --why 'decommissioned' --yes")]
+  skyloom host fence rack1-n3 --why burnt
+  skyloom host fence rack1-n3 --why burnt --yes")]
     Fence {
         /// Name, id or beginning of an id
         host: String,

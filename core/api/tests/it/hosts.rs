@@ -20,14 +20,14 @@ async fn a_host_is_closed_drained_fenced_and_taken_back() {
     assert_eq!(closed["spec"]["closed"]["drain"], false);
     patch(json!({"why": "for nothing"}))
         .await
-        .refused(400, "why.invalid");
+        .refused(422, "why.invalid");
     let opened = patch(json!({"enabled": true})).await.ok(200).json;
     assert!(opened["spec"]["closed"].is_null());
 
     let none = json!({"at_once": 0});
     api.post(&action("drain"), none)
         .await
-        .refused(400, "at_once.out_of_range");
+        .refused(422, "at_once.out_of_range");
     let drained = api
         .post(&action("drain"), json!({"why": "a fan is broken"}))
         .await
@@ -44,12 +44,12 @@ async fn a_host_is_closed_drained_fenced_and_taken_back() {
     assert_eq!(advice["moves"], json!([]));
     api.get("/v1/placement/advice?goal=dance")
         .await
-        .refused(400, "goal.invalid");
+        .refused(422, "goal.invalid");
 
     let why = json!({"why": "its cord is pulled"});
     api.post(&action("fence"), why.clone())
         .await
-        .refused(400, "fence.not_confirmed");
+        .refused(422, "fence.not_confirmed");
     api.post(&action("evacuate"), json!({}))
         .await
         .refused(409, "host.not_fenced");

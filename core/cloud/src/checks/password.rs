@@ -6,7 +6,8 @@ use crate::{CloudError, FieldError, Result};
 
 /// Letters and digits that nobody mistakes for one another.
 const ALPHABET: &[u8] = b"abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789";
-const LENGTH: usize = 20;
+/// 23 of 56 letters are 133 bits: see `hash::Maker::Chance`.
+const LENGTH: usize = 23;
 
 /// A given password has 8 to 128 printable characters: `password.weak`.
 pub(crate) fn given(password: &str) -> Result<()> {
@@ -22,7 +23,7 @@ pub(crate) fn given(password: &str) -> Result<()> {
     .hint("leave it out to have one made"))
 }
 
-/// A new password of 20 characters, each equally likely.
+/// A new password of 23 characters, each equally likely.
 pub(crate) fn generate(ids: &dyn Ids) -> String {
     let even = 256 - 256 % ALPHABET.len();
     let mut password = String::with_capacity(LENGTH);
@@ -74,7 +75,7 @@ mod tests {
             }
         }
         assert_eq!(seen.len(), ALPHABET.len());
-        let expected = 2000 * 20 / u32::try_from(ALPHABET.len()).unwrap();
+        let expected = 2000 * u32::try_from(LENGTH).unwrap() / u32::try_from(ALPHABET.len()).unwrap();
         assert!(
             seen.values().all(|n| n.abs_diff(expected) < expected / 4),
             "{seen:?}"

@@ -133,7 +133,7 @@ fn another_host_may_do(code: &str) -> bool {
     }
 }
 
-/// No host can take it: it waits for room, or ends.
+/// No host can take it: it waits for room, or ends. Who had a host that failed it waits for no other.
 fn no_host(no: &NoFit, until: Option<Timestamp>, cx: &PlanContext<'_>) -> Refusal {
     match until.filter(|until| cx.now < *until) {
         Some(until) => Refusal::WaitForRoom(no.reason(), until),
@@ -165,7 +165,7 @@ fn on_a_host(task: &Task, cx: &PlanContext<'_>, tried: BTreeSet<HostId>) -> Resu
     let mut placed = cx
         .scheduler
         .place(&request, cx.inventory)
-        .map_err(|no| no_host(&no, params.room_until, cx))?;
+        .map_err(|no| no_host(&no, params.room_until.filter(|_| attempt == 1), cx))?;
     // The volumes outlive the server's claim, so their room is none of it.
     placed.claim.resources.disk_gib = placed.claim.resources.disk_gib.saturating_sub(room);
     placed.ledger_after.volume_gib = placed.ledger_after.volume_gib.saturating_add(room);

@@ -61,7 +61,7 @@ async fn one_request_is_one_commit_and_the_password_is_nowhere() {
     assert_eq!(new, expected.iter().collect::<Vec<_>>());
 
     let password = made.password.as_ref().unwrap().expose();
-    assert_eq!(password.len(), 20);
+    assert_eq!(password.len(), 23);
     assert!(
         after.values().all(|v| !v.contains(password)),
         "no record holds the password"

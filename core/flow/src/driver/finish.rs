@@ -80,11 +80,13 @@ impl Driver {
                 claims: 0,
             });
         }
+        // What was said when no host was found is kept as a plan of nothing.
+        let nothing = held.refused.take().map(|said| refusal(&next, said, now));
         let mut txn = held
             .guards(life)?
             .put(held.task.key.clone(), Value::json(&next)?)
             .delete(key(&paths::active(next.id))?)
-            .and(put_away(held, &next, plan.as_deref())?);
+            .and(put_away(held, &next, nothing.as_ref().or(plan.as_deref()))?);
         let message = format!("{}: {}", next.flow, said(end));
         txn = txn.and(event(
             &next,
@@ -94,11 +96,8 @@ impl Driver {
             now,
             &*self.parts.ids,
         )?);
-        if let Some(said) = held.refused.take() {
-            txn = txn.put(
-                key(&paths::plan(next.id))?,
-                Value::json(&refusal(&next, said, now))?,
-            );
+        if let Some(plan) = nothing {
+            txn = txn.put(key(&paths::plan(next.id))?, Value::json(&plan)?);
         }
         let mut later = Txn::new();
         if kept(Rule::SettleWithEnd) {

@@ -183,7 +183,7 @@ pub(super) fn answer(operation: &str) -> Option<Value> {
         });
     }
     Some(match operation {
-        "create_servers" | "batch_servers" => json!({
+        "create_servers" | "batch_servers" | "evacuate_host" => json!({
             "refused": 0,
             "items": [{
                 "id": ID, "name": "web-1", "server": r::server(), "task": r::task("server.stop"), "password": null,
@@ -276,7 +276,17 @@ pub(super) fn answer(operation: &str) -> Option<Value> {
         "retry_task" => json!({"task": r::stuck(OrderVerb::Retry)}),
         "skip_task" => json!({"task": r::stuck(OrderVerb::Skip)}),
         "abandon_task" => json!({"task": r::stuck(OrderVerb::Abandon)}),
-        "sweep_host" => json!({"task": r::task("host.sweep")}),
+        "sweep_host" | "unfence_host" => json!({"task": r::task("host.sweep")}),
+        "drain_host" | "fence_host" => json!(r::host()),
+        "recount_hosts" => list(json!({
+            "host": ID, "name": "rack1-08", "resource": "memory_mib", "was": 8192, "is": 4096,
+        })),
+        "get_host_drain" => json!({
+            "host": "rack1-08", "closed": null, "under_way": true, "memory_mib": 1024, "servers": [{
+                "server": ID, "name": "web-1", "state": "waits", "way": "live", "to": "rack1-09", "memory_mib": 1024,
+                "why": "12 hosts considered: 11 fit, 1 (disabled)",
+            }],
+        }),
         "list_plans" => list(json!(r::plan())),
         "get_plan" => json!(r::plan()),
         "apply_plan" => {
