@@ -183,6 +183,10 @@ impl World {
             project: founded.project,
             image,
             hosts: ids,
+            waits: !scenario
+                .planned
+                .iter()
+                .any(|(_, _, planned)| matches!(planned, Planned::WallStep { .. })),
         };
         let mut background = JoinSet::new();
         for host in ground.hosts.iter().chain(&ground.pool) {

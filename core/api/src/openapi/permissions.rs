@@ -69,13 +69,14 @@ fn needed(operation: &str) -> Option<&'static str> {
             "security-group:update"
         }
         "delete_security_group" => "security-group:delete",
-        "list_hosts" | "get_host" | "forecast_placement" | "test_placement" => "host:read",
+        "list_hosts" | "get_host" | "get_host_drain" | "forecast_placement" | "test_placement"
+        | "advise_placement" => "host:read",
         "create_host" => "host:create",
         "patch_host" => "host:update",
         "delete_host" => "host:delete",
         "sweep_host" => "host:sweep",
         "recount_hosts" => "host:recount",
-        "drain_host" | "get_host_drain" | "advise_placement" => "host:drain",
+        "drain_host" => "host:drain",
         "fence_host" | "unfence_host" | "evacuate_host" => "host:fence",
         "create_join_token" | "revoke_certificates" => "host:join",
         "get_hold" => "hold:read",

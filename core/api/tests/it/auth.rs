@@ -143,6 +143,7 @@ async fn readers_read_and_members_do_not_operate() {
         "/v1/hold",
         "/v1/placement/forecast",
         "/v1/placement/test",
+        "/v1/placement/advice",
     ];
     // What of identity each role may is in the matrix.
     let of_identity = |path: &str| {

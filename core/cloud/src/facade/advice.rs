@@ -19,7 +19,7 @@ impl Cloud {
     /// # Errors
     /// `goal.invalid`, `host.not_found`, `most.out_of_range`, `auth.forbidden`.
     pub async fn advise_placement(&self, caller: &Caller, query: &AdviceQuery) -> Result<Advice> {
-        caller.may_in_cloud("host:drain")?;
+        caller.may_in_cloud("host:read")?;
         let most = query.most.unwrap_or(MOVES.0);
         if most > MOVES.1 {
             let message = format!("{most} is not within 0 to {}", MOVES.1);

@@ -189,7 +189,7 @@ impl Cloud {
     /// `host.not_found`, `auth.forbidden`.
     pub async fn drain_plan(&self, caller: &Caller, id: HostId) -> Result<DrainPlan> {
         let host = self
-            .allowed::<Host>(caller, "host:drain", Scope::System, id.uuid())
+            .allowed::<Host>(caller, "host:read", Scope::System, id.uuid())
             .await?
             .value;
         let drain = self
