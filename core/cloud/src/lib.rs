@@ -56,9 +56,9 @@ pub use flows::{
     BaseImage, ClaimRelease, CreateParams, HostSweep, ImageDelete, ImageImport, ImportParams, NETWORKS,
     PortPlan, RebuildParams, RecycleParams, ReleaseParams, RescueParams, STORAGE, ServerAccess,
     ServerConfirmResize, ServerCreate, ServerDelete, ServerEvacuate, ServerHold, ServerLiveMigrate,
-    ServerMigrate, ServerReboot, ServerRebuild, ServerRecycle, ServerResetState, ServerResize,
-    ServerRevertResize, ServerStart, ServerStartRescue, ServerStop, ServerStopRescue, ServerTidy, StopParams,
-    SweepParams, cloud_flows,
+    ServerMigrate, ServerOffload, ServerReboot, ServerRebuild, ServerRecycle, ServerResetState, ServerResize,
+    ServerRevertResize, ServerShelve, ServerStart, ServerStartRescue, ServerStop, ServerStopRescue,
+    ServerTidy, ServerUnshelve, StopParams, SweepParams, cloud_flows,
 };
 pub use images::{
     ByteStream, DirImageRepo, ImageContent, ImageFetch, ImageRepo, Measured, NoFetch, PublishedContent,

@@ -197,6 +197,9 @@ pub struct ServerStatus {
     /// Disks that it is no longer made of, until they are deleted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spare_disks: Vec<String>,
+    /// An image that is this server's alone: what it is shelved as. It goes when the server has a root disk again, or is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_image: Option<ImageId>,
     /// The edition of its config drive: it grows when the guest is to read it as if for the first time.
     #[serde(default, skip_serializing_if = "is_first")]
     pub drive_edition: u32,
@@ -233,6 +236,7 @@ impl ServerStatus {
             applied: None,
             root_disk: None,
             spare_disks: Vec::new(),
+            own_image: None,
             drive_edition: 0,
             resize: None,
             migration: None,

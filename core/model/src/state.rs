@@ -13,6 +13,8 @@ pub enum Lifecycle {
     Active,
     /// Making or changing it failed; see `status.fault`.
     Error,
+    /// Off, and kept as an image of its root disk; its host forgets it. It is made again on any host that can take it.
+    Shelved,
     /// In the recycle bin: off, and removed at `status.purge_at` unless it is restored before.
     Recycled,
     /// Being removed.
@@ -40,10 +42,11 @@ pub enum PowerState {
 
 impl Lifecycle {
     /// All values.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Building,
         Self::Active,
         Self::Error,
+        Self::Shelved,
         Self::Recycled,
         Self::Deleting,
     ];
@@ -51,7 +54,7 @@ impl Lifecycle {
     #[must_use]
     pub const fn steady(self) -> bool {
         match self {
-            Self::Active | Self::Error | Self::Recycled => true,
+            Self::Active | Self::Error | Self::Shelved | Self::Recycled => true,
             Self::Building | Self::Deleting => false,
         }
     }

@@ -52,6 +52,21 @@ pub(crate) enum Verb {
   skyloom server evacuate web-1
   skyloom server evacuate web-1 --host rack1-08 --yes")]
     Evacuate(EvacuateArgs),
+    /// Turn servers off and keep them as images, on no host: their hosts have room for others
+    #[command(after_help = "Examples:
+  skyloom server shelve web-1 --wait
+  skyloom server shelve web-1 web-2 --guest-time 30s")]
+    Shelve(PowerArgs),
+    /// Make shelved servers again, each on the host that is best for it now, and turn them on
+    #[command(after_help = "Examples:
+  skyloom server unshelve web-1 --wait
+  skyloom server unshelve web-1 web-2 --no-wait")]
+    Unshelve(Many),
+    /// Have the hosts of shelved servers forget them now; the cloud asks for it by itself
+    #[command(after_help = "Examples:
+  skyloom server offload web-1
+  skyloom server offload web-1 web-2 --no-wait")]
+    Offload(Many),
     /// Let live migrations complete, though their guests must be held for longer (operators)
     #[command(after_help = "Examples:
   skyloom server force-complete-migration web-1
@@ -139,6 +154,9 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
         Verb::Migrate(args) => migrate(app, args).await,
         Verb::LiveMigrate(args) => live_migrate(app, args).await,
         Verb::Evacuate(args) => evacuate(app, args).await,
+        Verb::Shelve(args) => power(app, "shelve", args).await,
+        Verb::Unshelve(many) => act(app, "unshelve", &many.servers, None, &many.wait).await,
+        Verb::Offload(many) => act(app, "offload", &many.servers, None, &many.wait).await,
         Verb::ForceCompleteMigration(names) => {
             at_once(app, "force-complete-migration", &names.servers, None).await
         }

@@ -25,4 +25,5 @@ mod processes;
 mod rescue;
 mod rest;
 mod secantus;
+mod storage;
 mod support;

@@ -5,26 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::support::{Process, Sky, Sweep, guest_image, guests, rescue_files};
-
-fn dev(data: &Path, log: &Path) -> (Process, Sky) {
-    let data = data.to_str().unwrap();
-    let process = Process::start(
-        "skyloom",
-        &["dev", "--data-dir", data, "--listen", "127.0.0.1:0"],
-        log,
-    );
-    let endpoint = process.line("SKYLOOM_ENDPOINT=");
-    let token = process.line("SKYLOOM_TOKEN=");
-    (process, Sky { endpoint, token })
-}
-
-fn import(sky: &Sky, name: &str, format: &str, file: &Path) {
-    let file = file.to_str().unwrap();
-    sky.json(&[
-        "image", "import", "--name", name, "--format", format, "--file", file, "--wait",
-    ]);
-}
+use crate::support::{Sky, Sweep, dev, guest_image, guests, import, rescue_files};
 
 /// All files below that are of the server's own disks, with what they hold.
 fn disks(data: &Path, server: &str) -> Vec<(PathBuf, Vec<u8>)> {

@@ -222,6 +222,27 @@ impl Sky {
     }
 }
 
+/// A whole cloud in one process, with one host for real guests.
+pub(crate) fn dev(data: &Path, log: &Path) -> (Process, Sky) {
+    let data = data.to_str().unwrap();
+    let process = Process::start(
+        "skyloom",
+        &["dev", "--data-dir", data, "--listen", "127.0.0.1:0"],
+        log,
+    );
+    let endpoint = process.line("SKYLOOM_ENDPOINT=");
+    let token = process.line("SKYLOOM_TOKEN=");
+    (process, Sky { endpoint, token })
+}
+
+/// Registers an image and waits for its content.
+pub(crate) fn import(sky: &Sky, name: &str, format: &str, file: &Path) {
+    let file = file.to_str().unwrap();
+    sky.json(&[
+        "image", "import", "--name", name, "--format", format, "--file", file, "--wait",
+    ]);
+}
+
 /// Polls an outside process until it satisfies, with patience.
 pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;

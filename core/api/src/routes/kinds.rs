@@ -140,6 +140,7 @@ pub(crate) fn server() -> Kind {
             Lifecycle::Building => labels("building", "创建中"),
             Lifecycle::Active => labels("active", "可用"),
             Lifecycle::Error => labels("error", "错误"),
+            Lifecycle::Shelved => labels("shelved", "已搁置"),
             Lifecycle::Recycled => labels("recycled", "回收站"),
             Lifecycle::Deleting => labels("deleting", "删除中"),
         },
@@ -196,7 +197,12 @@ fn server_action(def: &ActionDef) -> Action {
         refused_under: def.refused_under.to_vec(),
         while_busy: def.while_busy,
         needs: match def.guard {
-            Guard::None | Guard::Placed | Guard::Rescued | Guard::Resized | Guard::Migrating => None,
+            Guard::None
+            | Guard::Placed
+            | Guard::Unplaced
+            | Guard::Rescued
+            | Guard::Resized
+            | Guard::Migrating => None,
             Guard::Ability(ability) => Some(ability),
         },
     }

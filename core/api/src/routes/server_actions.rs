@@ -28,6 +28,8 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(resume))
         .routes(routes!(purge))
         .routes(routes!(reset_state))
+        .routes(routes!(offload))
+        .routes(routes!(unshelve))
         .routes(routes!(rebuild))
         .routes(routes!(lock))
         .routes(routes!(unlock))
@@ -64,6 +66,8 @@ by_task! {
     resume "/v1/servers/{id}/actions/resume" "resume_server" Resume;
     purge "/v1/servers/{id}/actions/purge" "purge_server" Purge;
     reset_state "/v1/servers/{id}/actions/reset-state" "reset_server_state" ResetState;
+    offload "/v1/servers/{id}/actions/offload" "offload_server" Offload;
+    unshelve "/v1/servers/{id}/actions/unshelve" "unshelve_server" Unshelve;
 }
 
 /// Actions without a body that are done at once.

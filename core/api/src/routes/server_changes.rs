@@ -1,5 +1,5 @@
-//! `/v1/servers/{id}/actions/resize` with its confirmation and way back, `migrate`, `live-migrate` and `evacuate`. What each action is stands in the
-//! table of actions.
+//! `/v1/servers/{id}/actions/resize` with its confirmation and way back, `migrate`, `live-migrate`, `evacuate` and
+//! `shelve`. What each action is stands in the table of actions.
 
 use axum::extract::State;
 use skyloom_cloud::{
@@ -22,6 +22,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
         .routes(routes!(migrate))
         .routes(routes!(live_migrate))
         .routes(routes!(evacuate))
+        .routes(routes!(shelve))
 }
 
 #[utoipa::path(post, path = "/v1/servers/{id}/actions/resize", operation_id = "resize_server", tag = "servers",
@@ -103,5 +104,19 @@ async fn evacuate(
 ) -> Result {
     let cloud = &state.parts.cloud;
     let asked = cloud.evacuate_server(&caller, id.of("server")?, request).await?;
+    Ok(accepted(asked.task.id, asked))
+}
+
+#[utoipa::path(post, path = "/v1/servers/{id}/actions/shelve", operation_id = "shelve_server", tag = "servers",
+    request_body = Option<StopOptions>,
+    responses((status = 202, description = "The server, and the task that keeps it as an image.", body = ServerTask)))]
+async fn shelve(
+    State(state): State<AppState>,
+    User(caller): User,
+    id: RawId,
+    OptionalJson(options): OptionalJson<StopOptions>,
+) -> Result {
+    let cloud = &state.parts.cloud;
+    let asked = cloud.shelve_server(&caller, id.of("server")?, options).await?;
     Ok(accepted(asked.task.id, asked))
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use skyloom_identity::{Object, Place};
 use skyloom_model::{
     HostId, Image, ImageId, ImageSource, ImageSpec, ImageState, ImageStatus, JobRecord, JobState, JobWant,
-    Meta, Name, Reason, Resource as _, Scope, Task, paths,
+    Meta, Name, Reason, Resource as _, Scope, Server, Task, paths,
 };
 use skyloom_store::{ListOptions, Prefix, Table, Versioned};
 use uuid::Uuid;
@@ -333,7 +333,7 @@ impl Cloud {
     /// Removes an image; servers made from it keep their disks.
     ///
     /// # Errors
-    /// `image.not_found`, `image.importing`, `precondition.failed`, `auth.forbidden`.
+    /// `image.not_found`, `image.busy`, `image.in_use`, `precondition.failed`, `auth.forbidden`.
     pub async fn delete_image(&self, caller: &Caller, id: ImageId) -> Result<ImageAccepted> {
         let done = self
             .once(caller, "images.delete", json!(id), || {
@@ -349,6 +349,7 @@ impl Cloud {
                             reason.hint("wait for its task, or cancel it").retryable(),
                         ));
                     }
+                    self.nobodys_own(&found.value).await?;
                     let mut image = found.value.clone();
                     image.status.state = ImageState::Deleting;
                     image.meta.updated_at = self.now();
@@ -366,6 +367,21 @@ impl Cloud {
             })
             .await?;
         Ok(done.answer)
+    }
+
+    /// Refuses an image that a server is kept as.
+    async fn nobodys_own(&self, image: &Image) -> Result<()> {
+        let ImageSource::Server { server } = image.spec.source else {
+            return Ok(());
+        };
+        let server = self.resource::<Server>(image.meta.scope, server.uuid()).await?;
+        let Some(server) = server.filter(|s| s.value.status.own_image == Some(image.id())) else {
+            return Ok(());
+        };
+        let message = format!("the server {} is shelved as this image", server.value.meta.name);
+        let reason = Reason::new("image.in_use", message);
+        let hint = "unshelve or delete the server: the image goes with that";
+        Err(CloudError::conflict(reason.hint(hint)))
     }
 
     /// An image, the project's own or public, if the caller may do that to it.

@@ -50,6 +50,7 @@ mod server_migrate;
 mod server_order;
 mod server_rebuild;
 mod server_resize;
+mod server_shelve;
 mod server_volumes;
 mod servers;
 mod snapshots;

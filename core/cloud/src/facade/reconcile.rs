@@ -6,7 +6,8 @@
 //! | a domain of a server that is gone or lives elsewhere | `host.sweep`, which only names what it finds |
 //! | a server that is wanted off and runs, two looks in a row | `server.stop` |
 //! | a server whose time in the recycle bin is over | `server.delete` |
-//! | a server with disks that it is no longer made of | `server.tidy` |
+//! | a server with disks that it is no longer made of, or an image that it is no longer shelved as | `server.tidy` |
+//! | a shelved server whose host still has something of it | `server.offload` |
 //! | a server whose rescue is to end by itself | `server.stop-rescue` |
 //! | a server that crashed and is to be restarted | `server.start` |
 //!

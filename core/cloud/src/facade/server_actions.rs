@@ -68,6 +68,8 @@ impl Cloud {
             | ServerAction::HardReboot
             | ServerAction::Purge
             | ServerAction::ConfirmResize
+            | ServerAction::Offload
+            | ServerAction::Unshelve
             | ServerAction::ResetState => self.simple_action(caller, id, action).await?,
             ServerAction::Stop => self.stop_server(caller, id, read(options)?).await?,
             ServerAction::StopRescue => self.stop_rescue(caller, id, read(options)?).await?,
@@ -86,6 +88,7 @@ impl Cloud {
             ServerAction::Migrate => self.migrate_server(caller, id, read(options)?).await?,
             ServerAction::LiveMigrate => self.live_migrate_server(caller, id, read(options)?).await?,
             ServerAction::Evacuate => self.evacuate_server(caller, id, read(options)?).await?,
+            ServerAction::Shelve => self.shelve_server(caller, id, read(options)?).await?,
             ServerAction::RevertResize => self.revert_resize(caller, id, read(options)?).await?,
             ServerAction::Reboot => self.reboot_server(caller, id, read(options)?).await?,
             ServerAction::Delete => self.remove_server(caller, id, read(options)?).await?,
@@ -123,6 +126,7 @@ impl Cloud {
             ServerAction::Pause
             | ServerAction::Unpause
             | ServerAction::ConfirmResize
+            | ServerAction::Offload
             | ServerAction::ResetState => Ask::plain(action, |_| {}),
             ServerAction::Suspend => Ask::plain(action, |s| s.spec.running = false),
             ServerAction::HardReboot => Ask {
@@ -133,6 +137,7 @@ impl Cloud {
                 ..Ask::plain(action, |s| s.spec.running = true)
             },
             ServerAction::Purge => Ask::plain(action, |s| s.status.lifecycle = Lifecycle::Deleting),
+            ServerAction::Unshelve => return self.unshelve_server(caller, id).await,
             _ => {
                 let reason = Reason::new("action.unknown", format!("{} has options", action.def().verb));
                 return Err(CloudError::invalid(reason));

@@ -137,7 +137,7 @@ impl Cloud {
     }
 
     /// The CPU architecture of a server's host.
-    async fn architecture_of(&self, server: &Server) -> Result<String> {
+    pub(super) async fn architecture_of(&self, server: &Server) -> Result<String> {
         let host = match &server.status.placement {
             Some(placement) => {
                 self.resource::<Host>(Scope::System, placement.host.uuid())

@@ -334,7 +334,7 @@ impl Cloud {
 }
 
 /// The ports as the guest is told of them. Only the first is its way out.
-fn plans(ports: &[Port]) -> Vec<PortPlan> {
+pub(super) fn plans(ports: &[Port]) -> Vec<PortPlan> {
     let mut plans: Vec<PortPlan> = ports.iter().map(PortPlan::of).collect();
     plans.iter_mut().skip(1).for_each(|plan| plan.gateway = None);
     plans

@@ -114,12 +114,13 @@ impl Cloud {
         }
     }
 
-    /// Asks for the end of a server's spare disks, once for each state of its record. Whether it was asked for now.
+    /// Asks for the end of a server's spare disks, and of the image that it was shelved as, once for each state of its record. Whether it was asked for now.
     pub(super) async fn tidy_up(&self, server: &Versioned<Server>) -> Result<bool> {
         let (status, Scope::Project(project)) = (&server.value.status, server.value.meta.scope) else {
             return Ok(false);
         };
-        if status.spare_disks.is_empty() || status.activity.is_some() {
+        let image = status.own_image.is_some() && status.lifecycle == Lifecycle::Active;
+        if (status.spare_disks.is_empty() && !image) || status.activity.is_some() {
             return Ok(false);
         }
         let id = ServerId::from_uuid(server.value.meta.id);
@@ -135,7 +136,7 @@ impl Cloud {
         }
     }
 
-    /// What a server's time has come for: to leave the recycle bin for good, or its rescue, to keep its new size, to run again after a crash.
+    /// What a server's time has come for: to leave the recycle bin for good, or its host, or its rescue, to keep its new size, to run again after a crash.
     fn due(&self, server: &Server) -> Option<ServerAction> {
         let (status, now) = (&server.status, self.now());
         let past = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
@@ -144,6 +145,11 @@ impl Cloud {
             None
         } else if status.lifecycle == Lifecycle::Recycled && past(status.purge_at) {
             Some(ServerAction::Purge)
+        } else if status.lifecycle == Lifecycle::Shelved
+            && status.placement.is_some()
+            && !status.overlays.host_unreachable
+        {
+            Some(ServerAction::Offload)
         } else if status.overlays.rescued && past(rescued_until) {
             Some(ServerAction::StopRescue)
         } else if status.lifecycle == Lifecycle::Active

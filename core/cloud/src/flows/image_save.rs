@@ -74,7 +74,7 @@ impl SaveParams {
     }
 
     /// The short-lived snapshot of a server's root disk.
-    fn moment(&self, server: &Server) -> SnapshotInput {
+    pub(super) fn moment(&self, server: &Server) -> SnapshotInput {
         SnapshotInput {
             snapshot: SnapshotId::from_uuid(self.upload),
             target: Target::Domain {
@@ -143,7 +143,7 @@ fn host(server: &Server) -> Result<Place, Reason> {
 }
 
 /// The second stage of a server's: the disk as it was when it stood still.
-fn of_server(
+pub(super) fn of_server(
     task: &Task,
     image: &Image,
     wanted: &SaveParams,
@@ -183,6 +183,24 @@ fn of_server(
         generation: server.meta.generation,
         ..Planned::default()
     })
+}
+
+/// The last stage's job: what the host has sent becomes the content of the image.
+pub(super) fn published(
+    image: &mut Image,
+    wanted: &SaveParams,
+    end: &StageEnd<'_>,
+    cx: &PlanContext<'_>,
+) -> Result<JobSpec, Reason> {
+    let found = output::<Inspected>(end.outputs, "image.inspect").ok_or_else(not_inspected)?;
+    let sent = output::<Measured>(end.outputs, SendInput::KIND);
+    if sent.is_none_or(|sent| sent.sha256 != found.sha256) {
+        let message = "what was staged is not what the host sent";
+        return Err(Reason::new("image.checksum_mismatch", message));
+    }
+    note(image, found);
+    image.meta.updated_at = cx.now;
+    publish(image, wanted.upload)
 }
 
 impl TaskFlow for ImageSave {
@@ -254,17 +272,10 @@ impl TaskFlow for ImageSave {
             let server: Server = cx.records.need(&server_key(task, *server)?)?;
             return Ok(Some(of_server(task, &image, &wanted, &server, end, cx.records)?));
         }
-        let found = output::<Inspected>(end.outputs, "image.inspect").ok_or_else(not_inspected)?;
-        let sent = output::<Measured>(end.outputs, SendInput::KIND);
-        if sent.is_none_or(|sent| sent.sha256 != found.sha256) {
-            let message = "what was staged is not what the host sent";
-            return Err(Reason::new("image.checksum_mismatch", message).into());
-        }
-        note(&mut image, found);
-        image.meta.updated_at = cx.now;
+        let publish = published(&mut image, &wanted, end, cx)?;
         Ok(Some(Planned {
             stage: "publish".to_owned(),
-            jobs: vec![publish(&image, wanted.upload)?],
+            jobs: vec![publish],
             generation: image.meta.generation,
             changes: cx.records.put(Txn::new(), &key, &image)?,
             ..Planned::default()

@@ -24,6 +24,7 @@ mod server_rebuild;
 mod server_recycle;
 mod server_rescue;
 mod server_resize;
+mod server_shelve;
 mod snapshot;
 mod volume;
 mod volume_attach;
@@ -67,6 +68,8 @@ pub use server_recycle::ServerRecycle;
 pub use server_rescue::{RescueParams, ServerStartRescue, ServerStopRescue};
 pub(crate) use server_resize::ResizeParams;
 pub use server_resize::{ServerConfirmResize, ServerResize, ServerRevertResize};
+pub(crate) use server_shelve::{KeepParams, ShelveParams};
+pub use server_shelve::{ServerOffload, ServerShelve, ServerUnshelve};
 pub(crate) use snapshot::{SnapshotCreate, SnapshotDelete, SnapshotRevert};
 pub(crate) use volume::{GrowParams, LimitParams, VolumeCreateParams, VolumeFrom, pool_label};
 pub(crate) use volume::{VolumeCreate, VolumeDelete, VolumeGrow, VolumeLimit};
@@ -99,6 +102,9 @@ pub fn cloud_flows() -> FlowRegistry {
         .with(ServerMigrate)
         .with(ServerLiveMigrate)
         .with(ServerEvacuate)
+        .with(ServerShelve)
+        .with(ServerOffload)
+        .with(ServerUnshelve)
         .with(ImageImport)
         .with(ImageDelete)
         .with(ImageSave)

@@ -6,17 +6,16 @@
 //! ```
 
 use skyloom_flow::{PlanContext, Records, Refusal, SettleContext, Settled};
-use skyloom_model::ablation::{Rule, kept};
 use skyloom_model::{
     HostFacts, HostId, NicKind, Placement, Pool, Port, Reason, Resource as _, Server, ServerMigration, Task,
     TaskEnd, Volume, disk_of,
 };
 use skyloom_scheduler::Request;
-use skyloom_store::{Guard, Key, Revision, Txn, Value as Document};
+use skyloom_store::{Key, Txn};
 
 use super::definition::own_disks;
 use super::records::{
-    claim_key, ledger_key, order, port_key, release_claim, seen_key, server_reads, subject_key,
+    claim_key, ledger_key, order, port_key, release_claim, seen_key, server_reads, subject_key, take_claim,
 };
 use super::server_power::settled;
 use super::volume::pool_label;
@@ -166,17 +165,7 @@ pub(super) fn begin(
         since: cx.now,
         forced: false,
     });
-    let ledger_at = ledger_key(placed.host)?;
-    let mut changes = Txn::new();
-    if kept(Rule::ClaimCompare) {
-        changes = changes.guard(match placed.ledger_revision {
-            0 => Guard::Absent(ledger_at.clone()),
-            revision => Guard::Revision(ledger_at.clone(), Revision(revision)),
-        });
-    }
-    let changes = changes
-        .put(ledger_at, document(&placed.ledger_after)?)
-        .create(claim_key(placed.host, server.id())?, document(&placed.claim)?);
+    let changes = take_claim(Txn::new(), server.id(), &placed)?;
     Ok(Moving {
         changes: cx.records.put(changes, &at, &server)?,
         explanation: serde_json::to_value(&placed.report)
@@ -185,10 +174,6 @@ pub(super) fn begin(
         from,
         to: placed.host,
     })
-}
-
-fn document<T: serde::Serialize>(value: &T) -> Result<Document, Reason> {
-    Document::json(value).map_err(|e| Reason::new("record.unencodable", skyloom_model::report(&e)))
 }
 
 /// What the source's network has of the server.

@@ -2,15 +2,17 @@
 
 use skyloom_flow::{PlanContext, Records, SettleContext};
 use skyloom_identity::{Amounts, DomainId, LEDGERS, Ledger, Owner, ledger_path};
+use skyloom_model::ablation::{Rule, kept};
 use skyloom_model::{
-    Claim, HostId, HostLedger, Port, PortId, Project, Reason, Resource as _, Resources, Scope, Server,
-    ServerId, Task, TaskEnd, VmObservation, paths,
+    Claim, HostId, HostLedger, Image, ImageId, ImageState, Port, PortId, Project, Reason, Resource as _,
+    Resources, Scope, Server, ServerId, Task, TaskEnd, VmObservation, paths,
 };
-use skyloom_scheduler::{claim, release};
-use skyloom_store::{Key, Txn};
+use skyloom_scheduler::{Placement, claim, release};
+use skyloom_store::{Guard, Key, Revision, Txn, Value};
 
 use super::definition::definition_reads;
 use super::wiring::wiring_reads;
+use crate::amounts;
 
 /// The key of a path made of ids and fixed words. A task whose words are not fixed is damaged.
 pub(super) fn key(path: &str) -> Result<Key, Reason> {
@@ -194,6 +196,76 @@ pub(super) fn size_claim(
     let ledger = claim(&release(&ledger, &before), &after);
     let txn = records.put(txn, &ledger_at, &ledger)?;
     records.put(txn, &claim_at, &after)
+}
+
+/// Adds: the server has a claim on the host that was chosen, whose ledger is as it was when it was chosen.
+pub(super) fn take_claim(mut txn: Txn, server: ServerId, placed: &Placement) -> Result<Txn, Reason> {
+    let document = |e: skyloom_store::Error| Reason::new("record.unencodable", skyloom_model::report(&e));
+    let ledger_at = ledger_key(placed.host)?;
+    if kept(Rule::ClaimCompare) {
+        txn = txn.guard(match placed.ledger_revision {
+            0 => Guard::Absent(ledger_at.clone()),
+            revision => Guard::Revision(ledger_at.clone(), Revision(revision)),
+        });
+    }
+    Ok(txn
+        .put(ledger_at, Value::json(&placed.ledger_after).map_err(document)?)
+        .create(
+            claim_key(placed.host, server)?,
+            Value::json(&placed.claim).map_err(document)?,
+        ))
+}
+
+pub(super) fn image_key(task: &Task, image: ImageId) -> Result<Key, Reason> {
+    key(&paths::resource(Image::KIND, task.scope, image.uuid()))
+}
+
+/// The image that is a server's alone, and the quota that has it back.
+pub(super) fn own_image_reads(task: &Task, have: &Records) -> Result<Vec<Key>, Reason> {
+    let server: Option<Server> = have.get(&subject_key(task)?)?;
+    let Some(image) = server.and_then(|server| server.status.own_image) else {
+        return Ok(Vec::new());
+    };
+    let mut keys = quota_reads(task, have)?;
+    keys.push(image_key(task, image)?);
+    Ok(keys)
+}
+
+/// Adds: the record of the image that is a server's alone is gone. Also what that gives back.
+pub(super) fn without_own_image(
+    txn: Txn,
+    task: &Task,
+    server: &Server,
+    records: &Records,
+) -> Result<(Txn, Amounts), Reason> {
+    let Some(image) = server.status.own_image else {
+        return Ok((txn, Amounts::new()));
+    };
+    let at = image_key(task, image)?;
+    Ok(match records.get::<Image>(&at)? {
+        Some(_) => (records.delete(txn, &at), amounts::of_image()),
+        None => (txn, Amounts::new()),
+    })
+}
+
+/// Adds: whether the content of that image is still there nobody knows.
+pub(super) fn doubt_own_image(
+    txn: Txn,
+    task: &Task,
+    server: &Server,
+    cx: &SettleContext<'_>,
+) -> Result<Txn, Reason> {
+    let Some(image) = server.status.own_image.filter(|_| cx.plan.is_some()) else {
+        return Ok(txn);
+    };
+    let at = image_key(task, image)?;
+    let Some(mut image) = cx.records.get::<Image>(&at)? else {
+        return Ok(txn);
+    };
+    image.status.state = ImageState::Error;
+    image.status.fault = cx.reason.cloned();
+    image.meta.updated_at = cx.now;
+    cx.records.put(txn, &at, &image)
 }
 
 /// Adds: the server's claim is gone, and its share of the host's ledger, with so many GiB of volumes that are gone with it.

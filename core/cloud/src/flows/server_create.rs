@@ -5,17 +5,18 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, StageEnd, TaskFlow};
 use skyloom_hypervisor::OverlaySpec;
-use skyloom_model::ablation::{Rule, kept};
 use skyloom_model::{
     HostId, JobId, JobSpec, Lifecycle, NicKind, Place, Placement, Plan, PowerState, Reason, Resource as _,
     Scope, Server, StageOutcome, Task, TaskEnd, Timestamp, paths,
 };
 use skyloom_scheduler::fleet::Report;
 use skyloom_scheduler::{NoFit, Request};
-use skyloom_store::{Guard, Key, Revision, Txn, Value as Document};
+use skyloom_store::{Key, Txn};
 
 use super::definition::{applied, definition};
-use super::records::{bind_ports, key, order, release_claim, server_reads, subject_key, take_seen};
+use super::records::{
+    bind_ports, key, order, release_claim, server_reads, subject_key, take_claim, take_seen,
+};
 use super::server_create_volumes::{
     new_volumes, placed as volumes_placed, reserved, room, settle_volumes, volume_jobs, volume_reads,
 };
@@ -48,15 +49,7 @@ impl TaskFlow for ServerCreate {
         end: &StageEnd<'_>,
         cx: &mut PlanContext<'_>,
     ) -> Result<Option<Planned>, Refusal> {
-        let StageOutcome::Undone(reason) = end.outcome else {
-            return Ok(None);
-        };
-        let tried: BTreeSet<HostId> = hosts_of(end.plan).collect();
-        if task.cancel || tried.len() >= MAX_HOSTS || !another_host_may_do(&reason.code) {
-            return Ok(None);
-        }
-        // When there is no other host, the task ends for the reason of the last one.
-        on_a_host(task, cx, tried).map(Some)
+        another(task, end, cx)
     }
 
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
@@ -75,12 +68,7 @@ impl TaskFlow for ServerCreate {
                 server.status.power = PowerState::Stopped;
                 server.status.fault = None;
                 server.status.addresses = params.ports.iter().map(|p| p.address.to_string()).collect();
-                if let Some(started) = last_output::<Started>(cx, "vm.start") {
-                    server.status.power = started.power;
-                    server.status.accelerator = started.accelerator;
-                    server.status.launched_at = Some(cx.now);
-                    server.status.applied = Some(applied(&server));
-                }
+                came_up(&mut server, cx);
                 changes = changes.and(take_seen(&mut server, cx)?);
                 changes = bind_ports(changes, task, &server, cx.records, true)?;
                 result = Some(result_of(&server));
@@ -111,6 +99,33 @@ pub const NETWORKS: &str = "networks";
 
 /// Hosts that are tried before a create is given up.
 pub(super) const MAX_HOSTS: usize = 3;
+
+/// What is next when a stage is over: another host, where one may do what the last could not.
+pub(super) fn another(
+    task: &Task,
+    end: &StageEnd<'_>,
+    cx: &PlanContext<'_>,
+) -> Result<Option<Planned>, Refusal> {
+    let StageOutcome::Undone(reason) = end.outcome else {
+        return Ok(None);
+    };
+    let tried: BTreeSet<HostId> = hosts_of(end.plan).collect();
+    if task.cancel || tried.len() >= MAX_HOSTS || !another_host_may_do(&reason.code) {
+        return Ok(None);
+    }
+    // When there is no other host, the task ends for the reason of the last one.
+    on_a_host(task, cx, tried).map(Some)
+}
+
+/// It has been turned on, on whichever host that was.
+pub(super) fn came_up(server: &mut Server, cx: &SettleContext<'_>) {
+    if let Some(started) = last_output::<Started>(cx, "vm.start") {
+        server.status.power = started.power;
+        server.status.accelerator = started.accelerator;
+        server.status.launched_at = Some(cx.now);
+        server.status.applied = Some(applied(server));
+    }
+}
 
 /// Whether a create that failed with this code may succeed on another host. What is not named here may: a try costs little.
 ///
@@ -150,7 +165,11 @@ fn hosts_of(plan: &Plan) -> impl Iterator<Item = HostId> {
 }
 
 /// The stage on a host that was not tried: the share of the host before it is given back in the same commit.
-fn on_a_host(task: &Task, cx: &PlanContext<'_>, tried: BTreeSet<HostId>) -> Result<Planned, Refusal> {
+pub(super) fn on_a_host(
+    task: &Task,
+    cx: &PlanContext<'_>,
+    tried: BTreeSet<HostId>,
+) -> Result<Planned, Refusal> {
     let at = subject_key(task)?;
     let mut server: Server = cx.records.need(&at)?;
     let params: CreateParams = params(task)?;
@@ -178,20 +197,9 @@ fn on_a_host(task: &Task, cx: &PlanContext<'_>, tried: BTreeSet<HostId>) -> Resu
     order(&mut server, cx);
     server.status.placement = Some(Placement {
         host: placed.host,
-        host_name: placed.name,
+        host_name: placed.name.clone(),
     });
-    let ledger_at = key(&paths::ledger(placed.host))?;
-    let ledger_as_read = match placed.ledger_revision {
-        0 => Guard::Absent(ledger_at.clone()),
-        revision => Guard::Revision(ledger_at.clone(), Revision(revision)),
-    };
-    if kept(Rule::ClaimCompare) {
-        changes = changes.guard(ledger_as_read);
-    }
-    let changes = changes.put(ledger_at, document(&placed.ledger_after)?).create(
-        key(&paths::claim(placed.host, server.id()))?,
-        document(&placed.claim)?,
-    );
+    changes = take_claim(changes, server.id(), &placed)?;
     let changes = cx.records.put(changes, &at, &server)?;
     let report = told(&placed.report)?;
     let lend = if server.spec.config_drive {
@@ -211,10 +219,6 @@ fn on_a_host(task: &Task, cx: &PlanContext<'_>, tried: BTreeSet<HostId>) -> Resu
         generation: server.meta.generation,
         lend,
     })
-}
-
-fn document<T: serde::Serialize>(value: &T) -> Result<Document, Reason> {
-    Document::json(value).map_err(|e| Reason::new("record.unencodable", skyloom_model::report(&e)))
 }
 
 /// A decision's report as it stands in the plan.
@@ -306,7 +310,7 @@ fn jobs(
         let input = SeedInput {
             of: SeedOf::Server,
             server: id,
-            edition: 0,
+            edition: server.status.drive_edition,
             stays: false,
             hostname: spec.hostname.clone(),
             ssh_keys: spec.ssh_keys.clone(),

@@ -6,7 +6,7 @@
 use skyloom_flow::{PlanContext, Planned, Records, Refusal, SettleContext, Settled, TaskFlow};
 use skyloom_identity::Amounts;
 use skyloom_model::{
-    JobId, JobSpec, Lifecycle, Place, PowerState, Reason, Resource as _, Scope, Server, Task, TaskEnd,
+    Image, JobId, JobSpec, Lifecycle, Place, PowerState, Reason, Resource as _, Scope, Server, Task, TaskEnd,
     Volume, VolumeState, paths,
 };
 use skyloom_store::{Key, Txn};
@@ -14,13 +14,14 @@ use skyloom_store::{Key, Txn};
 use super::fence::{fenced, home_key, neighbour};
 use super::ports::{delete_ports, member_reads};
 use super::records::{
-    bind_ports, give_back, key, order, quota_reads, release_claim, seen, server_reads, subject_key, take_seen,
+    bind_ports, doubt_own_image, give_back, image_key, key, order, own_image_reads, quota_reads,
+    release_claim, seen, server_reads, subject_key, take_seen, without_own_image,
 };
 use super::volume_records::{at as at_of, volume_key};
 use super::wiring::wirings;
 use super::{Outputs, Step};
 use crate::amounts;
-use crate::jobs::{PortGone, RemovePortsInput, ServerInput, UndefineInput};
+use crate::jobs::{DeleteImageInput, PortGone, RemovePortsInput, ServerInput, UndefineInput};
 
 /// Removes a server with everything that is its own.
 #[derive(Debug, Clone, Copy, Default)]
@@ -35,6 +36,7 @@ impl TaskFlow for ServerDelete {
         let mut keys = server_reads(task, have).unwrap_or_default();
         keys.extend(quota_reads(task, have).unwrap_or_default());
         keys.extend(member_reads(task, have).unwrap_or_default());
+        keys.extend(own_image_reads(task, have).unwrap_or_default());
         keys.extend(home_key(task, have));
         keys
     }
@@ -56,37 +58,7 @@ impl TaskFlow for ServerDelete {
             }
         } else if let Some(placement) = &server.status.placement {
             let place = Place::Host(placement.host);
-            let input = ServerInput { server: server.id() };
-            // Nothing is given up lightly here: what is not deleted stays as an orphan.
-            let domain = UndefineInput {
-                server: server.id(),
-                generation: None,
-            };
-            let undefine = Step::new("vm.undefine", "remove the virtual machine", place, &domain)?;
-            let disks = Step::new("disk.delete_all", "delete its disks", place, &input)?;
-            planned.jobs = vec![
-                undefine.attempts(10, 1000).weight(2).within(300).done(),
-                disks
-                    .after([JobId::new("vm.undefine")])
-                    .attempts(10, 1000)
-                    .within(600)
-                    .done(),
-            ];
-            let gone: Vec<PortGone> = wirings(task, &server, cx.records)?
-                .iter()
-                .map(PortGone::of)
-                .collect();
-            if !gone.is_empty() {
-                let input = RemovePortsInput { ports: gone };
-                let remove = Step::new(
-                    "port.remove",
-                    "take its ports from the host's network",
-                    place,
-                    &input,
-                )?;
-                let remove = remove.after([JobId::new("vm.undefine")]);
-                planned.jobs.push(remove.attempts(10, 1000).within(300).done());
-            }
+            planned.jobs = forgotten(task, &server, place, cx.records)?;
             for (n, volume) in ending(task, &server, cx.records)?.iter().enumerate() {
                 let delete = Step::new(
                     "volume.delete",
@@ -99,6 +71,7 @@ impl TaskFlow for ServerDelete {
                 planned.jobs.push(delete.attempts(10, 1000).within(600).done());
             }
         }
+        planned.jobs.extend(own_image(task, &server, cx.records)?);
         Ok(planned)
     }
 
@@ -113,8 +86,10 @@ impl TaskFlow for ServerDelete {
                 let (txn, ports) = delete_ports(txn, task, &server, cx)?;
                 let (txn, of_volumes, room) = part(txn, task, &server, cx)?;
                 let txn = release_claim(txn, &server, cx.records, room)?;
+                let (txn, of_image) = without_own_image(txn, task, &server, cx.records)?;
                 let taken = amounts::of_server(&server)
                     .plus(&of_volumes)
+                    .plus(&of_image)
                     .plus(&amounts::of_ports(ports));
                 let txn = give_back(txn, task, cx.records, &taken)?;
                 match task.scope {
@@ -130,7 +105,8 @@ impl TaskFlow for ServerDelete {
                 server.status.fault = cx.reason.cloned();
                 server.meta.updated_at = cx.now;
                 take_seen(&mut server, cx)?;
-                let mut txn = doubt(task, &server, cx)?;
+                let txn = doubt(task, &server, cx)?;
+                let mut txn = doubt_own_image(txn, task, &server, cx)?;
                 if seen(&server, cx.records)?.is_none() {
                     server.status.power = PowerState::Stopped;
                     txn = bind_ports(txn, task, &server, cx.records, false)?;
@@ -145,8 +121,66 @@ impl TaskFlow for ServerDelete {
     }
 }
 
+/// The jobs that leave nothing of a server on its host but its volumes. Nothing is given up lightly here: what is not deleted stays as
+/// an orphan.
+pub(super) fn forgotten(
+    task: &Task,
+    server: &Server,
+    place: Place,
+    records: &Records,
+) -> Result<Vec<JobSpec>, Reason> {
+    let input = ServerInput { server: server.id() };
+    let domain = UndefineInput {
+        server: server.id(),
+        generation: None,
+    };
+    let undefine = Step::new("vm.undefine", "remove the virtual machine", place, &domain)?;
+    let disks = Step::new("disk.delete_all", "delete its disks", place, &input)?;
+    let mut jobs = vec![
+        undefine.attempts(10, 1000).weight(2).within(300).done(),
+        disks
+            .after([JobId::new("vm.undefine")])
+            .attempts(10, 1000)
+            .within(600)
+            .done(),
+    ];
+    let wirings = wirings(task, server, records)?;
+    if !wirings.is_empty() {
+        let input = RemovePortsInput {
+            ports: wirings.iter().map(PortGone::of).collect(),
+        };
+        let remove = Step::new(
+            "port.remove",
+            "take its ports from the host's network",
+            place,
+            &input,
+        )?;
+        let remove = remove.after([JobId::new("vm.undefine")]);
+        jobs.push(remove.attempts(10, 1000).within(300).done());
+    }
+    Ok(jobs)
+}
+
+/// The job that deletes the content of the image that is a server's alone.
+pub(super) fn own_image(task: &Task, server: &Server, records: &Records) -> Result<Option<JobSpec>, Reason> {
+    let Some(image) = server.status.own_image else {
+        return Ok(None);
+    };
+    if records.get::<Image>(&image_key(task, image)?)?.is_none() {
+        return Ok(None);
+    }
+    let input = DeleteImageInput { image };
+    let delete = Step::new(
+        "image.delete",
+        "delete the image that was the server's alone",
+        Place::Engine,
+        &input,
+    )?;
+    Ok(Some(delete.attempts(10, 1000).within(600).done()))
+}
+
 /// What can be removed of a server whose host is fenced: disks that another host sees.
-fn from_elsewhere(server: &Server, cx: &PlanContext<'_>) -> Result<Vec<JobSpec>, Reason> {
+pub(super) fn from_elsewhere(server: &Server, cx: &PlanContext<'_>) -> Result<Vec<JobSpec>, Reason> {
     let placement = server.status.placement.as_ref();
     let host = placement.and_then(|placed| cx.inventory.get(placed.host));
     let Some(other) = host.and_then(|host| neighbour(host, cx.inventory)) else {

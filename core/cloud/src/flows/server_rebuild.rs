@@ -18,7 +18,10 @@ use skyloom_model::{
 use skyloom_store::Key;
 
 use super::definition::definition;
-use super::records::{power_reads, restart_reads};
+use super::records::{
+    doubt_own_image, give_back, own_image_reads, power_reads, restart_reads, subject_key, without_own_image,
+};
+use super::server_delete::own_image;
 use super::server_power::{beside, planned, settled, start, started};
 use super::server_rescue::halt;
 use super::{BaseImage, Outputs, Step, StopParams, params};
@@ -27,7 +30,7 @@ use crate::jobs::{CacheInput, DeleteDiskInput, ServerInput, SwitchInput};
 /// Makes a server's root disk anew.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ServerRebuild;
-/// Deletes disks that a server is no longer made of.
+/// Deletes disks that a server is no longer made of, and the image that it was shelved as.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ServerTidy;
 
@@ -136,22 +139,36 @@ impl TaskFlow for ServerTidy {
     }
 
     fn reads(&self, task: &Task, have: &Records, _outputs: &Outputs) -> Vec<Key> {
-        power_reads(task, have).unwrap_or_default()
+        let mut keys = power_reads(task, have).unwrap_or_default();
+        keys.extend(own_image_reads(task, have).unwrap_or_default());
+        keys
     }
 
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
         beside(task, cx, |server, place| {
             let delete = |disk: &String| delete(server, place, disk);
-            server.status.spare_disks.iter().map(delete).collect()
+            let disks = server.status.spare_disks.iter().map(delete);
+            let image = own_image(task, server, cx.records)?;
+            disks.chain(image.map(Ok)).collect()
         })
     }
 
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
-        settled(task, cx, |server| {
+        let before: Option<Server> = cx.records.get(&subject_key(task)?)?;
+        let mut settled = settled(task, cx, |server| {
             if cx.end == TaskEnd::Done {
                 server.status.spare_disks.clear();
+                server.status.own_image = None;
             }
-        })
+        })?;
+        let Some(before) = before else { return Ok(settled) };
+        settled.changes = if cx.end == TaskEnd::Done {
+            let (txn, of_image) = without_own_image(settled.changes, task, &before, cx.records)?;
+            give_back(txn, task, cx.records, &of_image)?
+        } else {
+            doubt_own_image(settled.changes, task, &before, cx)?
+        };
+        Ok(settled)
     }
 }
 

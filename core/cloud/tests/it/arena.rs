@@ -1,10 +1,12 @@
 //! Clouds in memory to torture flows in.
 
+mod cases;
 mod checks;
 mod moving;
 mod planting;
 mod ports;
 mod resizing;
+mod shelving;
 mod volumes;
 mod witness;
 
@@ -18,7 +20,7 @@ use skyloom_cloud::{
     AddRule, Caller, CreateImage, CreateServer, DeleteServer, EngineParts, RebuildServer, SetServerKeys,
     SetServerPassword, StartRescue, StopOptions, Suspects, SweepHost, cloud_flows, engine_jobs,
 };
-use skyloom_flow::harness::{self, Arena, Back, Case, Digest};
+use skyloom_flow::harness::{self, Arena, Case, Digest};
 use skyloom_flow::{Companion, FlowRegistry, JobRegistry};
 use skyloom_hypervisor::{EffectKind, FakeWorld};
 use skyloom_image::Limits;
@@ -30,94 +32,13 @@ use skyloom_model::{
 use skyloom_scheduler::{FleetScheduler, Scheduler};
 use skyloom_store::{DynBackend, MemoryConfig, MemoryStore};
 
+use self::cases::CASES;
 use self::moving::{fenced, unnumbered};
 use self::witness::Witness;
 use crate::engine::{Engine, FixedFetch, active_image};
 use crate::networked::{in_network, networked, under_way};
 use crate::networks::rule;
 use crate::world::{DISK, World, bytes, image, jobs_of, server};
-
-/// All cases. A flow without one fails `every_flow_is_tortured`.
-const CASES: [Case; 66] = [
-    case("server.create", "with a config drive, on two hosts", Back::Before),
-    case("server.create", "left off, on the only host", Back::Before),
-    case("server.create", "with new volumes, on two hosts", Back::Before),
-    case(
-        "server.create",
-        "that boots from one of its volumes",
-        Back::Before,
-    ),
-    case("server.start", "of one that is off", Back::Before),
-    case("server.stop", "by asking the guest", Back::Between),
-    case("server.stop", "by force", Back::Between),
-    case("server.reboot", "by asking the guest", Back::Between),
-    case("server.start", "of one that is suspended", Back::Before),
-    case("server.reboot", "by force", Back::Between),
-    case("server.pause", "of one that runs", Back::Before),
-    case("server.unpause", "of one that is paused", Back::Before),
-    case("server.suspend", "of one that runs", Back::Before),
-    case("server.resume", "of one that is suspended", Back::Before),
-    case("server.rebuild", "of one that runs", Back::Before),
-    case("server.rebuild", "of one that is off", Back::Before),
-    case("server.tidy", "of one that was rebuilt", Back::Between),
-    case("server.recycle", "of one that runs", Back::Between),
-    case("server.reset-state", "of one that runs", Back::Before),
-    case("server.start-rescue", "of one that runs", Back::Before),
-    case("server.start-rescue", "of one that is off", Back::Before),
-    case("server.stop-rescue", "of one that runs", Back::Before),
-    case("server.stop-rescue", "of one that is off", Back::Before),
-    case("server.set-password", "of one that runs", Back::Between),
-    case("server.set-password", "of one that is off", Back::Between),
-    case("server.set-keys", "of one that runs", Back::Between),
-    case("server.resize", "of one that runs", Back::Before),
-    case("server.resize", "of one that is off", Back::Before),
-    case("server.confirm-resize", "of one that runs", Back::Before),
-    case("server.revert-resize", "of one that runs", Back::Before),
-    case("server.revert-resize", "of one that is off", Back::Before),
-    case("server.migrate", "of one that runs", Back::Before),
-    case("server.migrate", "of one that is off", Back::Before),
-    case("server.live-migrate", "of one that runs", Back::Onward),
-    case("server.evacuate", "of one that ran", Back::Before),
-    case("server.delete", "of one that runs", Back::Between),
-    case("server.delete", "on a fenced host", Back::Between),
-    case("server.delete", "of one that was never placed", Back::Between),
-    case("server.delete", "with volumes", Back::Between),
-    case("volume.create", "of zeroes, on two hosts", Back::Before),
-    case("volume.create", "as a copy of a volume", Back::Before),
-    case("volume.delete", "that nobody has", Back::Between),
-    case("volume.grow", "of one that runs", Back::Between),
-    case("volume.limit", "of one that runs", Back::Before),
-    case("volume.attach", "of one that runs", Back::Before),
-    case("volume.attach", "of one that is off", Back::Before),
-    case("volume.detach", "of one that runs", Back::Before),
-    case("snapshot.create", "of one that runs", Back::Before),
-    case("snapshot.revert", "of one that is off", Back::Between),
-    case("snapshot.delete", "that nobody has", Back::Between),
-    case("port.rewire", "of a server in a network", Back::Between),
-    case("server.attach-port", "of one that runs", Back::Before),
-    case("server.attach-port", "of one that is off", Back::Before),
-    case("server.detach-port", "of one that runs", Back::Before),
-    case("image.import", "of what was sent", Back::Before),
-    case("image.import", "of what is fetched", Back::Before),
-    case("image.save", "of a server that runs", Back::Before),
-    case("image.save", "of a server that is off", Back::Before),
-    case("image.save", "of a volume", Back::Before),
-    case("image.save", "of a snapshot", Back::Before),
-    case("image.delete", "of an active one", Back::Between),
-    case("image.delete", "of one that is in use", Back::Between),
-    case("host.sweep", "that only names", Back::Before),
-    case("host.sweep", "that removes, on two hosts", Back::Between),
-    case("claim.release", "of a server that is gone", Back::Before),
-    case(
-        "claim.release",
-        "of a server that lives elsewhere, on two hosts",
-        Back::Before,
-    ),
-];
-
-const fn case(flow: &'static str, name: &'static str, back: Back) -> Case {
-    Case { flow, name, back }
-}
 
 /// Clouds over memory stores with fake hosts.
 #[derive(Debug)]
@@ -190,6 +111,9 @@ impl CloudWorld {
             start: Some(!self.case.name.contains("that is off")),
             ..server("old", self.image)
         };
+        if self.case.name.contains("boots from a volume") {
+            self.with_volumes(&mut request);
+        }
         if self.case.name == "that boots from one of its volumes" {
             self.volume = Some(self.volume_for("old", None).await);
         }
@@ -242,6 +166,7 @@ impl CloudWorld {
             assert_eq!(ended.state, TaskState::Done, "{:?}", ended.reason);
         }
         self.prepare_resize(made.server.id()).await;
+        self.prepare_shelf(made.server.id()).await;
         self.prepare_fence(made.server.id()).await;
         self.prepare_volumes(made.server.id()).await;
         self.prepare_ports(made.server.id()).await;
@@ -433,6 +358,7 @@ impl harness::World for CloudWorld {
             ("server.migrate" | "server.live-migrate" | "server.evacuate", _) => {
                 self.ask_to_move(old()).await
             }
+            ("server.shelve" | "server.offload" | "server.unshelve", _) => self.ask_of_shelves(old()).await,
             ("server.stop-rescue", _) => cloud.stop_rescue(caller, old(), stop).await.unwrap().task,
             ("server.reboot", _) => cloud.reboot_server(caller, old(), stop).await.unwrap().task,
             ("server.delete", _) => cloud.delete_server(caller, old()).await.unwrap().task,

@@ -39,6 +39,7 @@ mod server_batches;
 mod server_migrate;
 mod server_resize;
 mod settle;
+mod shelves;
 mod sweeps;
 mod torture;
 mod volumes;

@@ -20,12 +20,25 @@ fn every_flow_is_tortured() {
 
 #[test]
 fn whatever_goes_wrong_the_world_is_as_before_or_as_asked_for() {
-    all_end_well(|case| !of_volumes(case) && !moves(case));
+    all_end_well(|case| !of_volumes(case) && !moves(case) && !shelves(case));
 }
 
 #[test]
 fn whatever_goes_wrong_a_guest_is_on_one_host() {
     all_end_well(moves);
+}
+
+#[test]
+fn whatever_goes_wrong_a_server_is_whole_or_shelved() {
+    all_end_well(shelves);
+}
+
+fn shelves(case: &Case) -> bool {
+    case.flow.ends_with("shelve")
+        || case.flow == "server.offload"
+        || ["put away", "unshelved"]
+            .iter()
+            .any(|name| case.name.contains(name))
 }
 
 fn moves(case: &Case) -> bool {

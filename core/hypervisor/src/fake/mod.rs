@@ -27,6 +27,7 @@ mod network;
 mod options;
 mod passage;
 mod plugs;
+mod qcow2;
 mod script;
 mod snapshots;
 mod storage;

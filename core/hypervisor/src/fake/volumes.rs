@@ -14,7 +14,7 @@ use skyloom_model::{DiskFormat, Name, Pool, ServerId, SnapshotId, VolumeId};
 
 use super::history::EffectKind;
 use super::script::FaultPoint;
-use super::{FakeStorage, FakeWorld};
+use super::{FakeStorage, FakeWorld, qcow2};
 use crate::{
     DiskAt, Error, ErrorKind, HostVolumes, Result, VolumeAt, VolumeContent, VolumeFile, VolumeInfo,
     VolumeOrder, VolumeSnapshot,
@@ -278,12 +278,15 @@ impl HostVolumes for FakeStorage {
         self.world().look(point, on, look).await
     }
 
-    /// What it holds, in whole sectors.
+    /// What it holds, in whole sectors, or in a file of its format.
     async fn read_volume(&self, at: &VolumeAt) -> Result<VolumeFile> {
         let (point, on) = (FaultPoint::LookVolume, Some(shelf(at.volume)));
         let look = |w: &FakeWorld| w.held(point, at)?.ok_or_else(|| missing(point, at));
         let held = self.world().look(point, on, look).await?;
         let mut bytes = held.content.into_bytes();
+        if held.format == DiskFormat::Qcow2 {
+            bytes = qcow2::file(held.size_bytes, &bytes);
+        }
         bytes.resize(bytes.len().next_multiple_of(512), 0);
         Ok(VolumeFile {
             size_bytes: bytes.len() as u64,

@@ -56,6 +56,7 @@ pub const PERMISSIONS: &[PermissionSpec] = &[
     spec("server:reset-state", Operate, S, "have a server's record say what its host says", "按宿主机实际情况校正云主机状态"),
     spec("server:migrate", Operate, S, "move servers to other hosts", "迁移云主机"),
     spec("server:evacuate", Operate, S, "bring servers of dead hosts back to life", "疏散故障宿主机上的云主机"),
+    spec("server:shelve", Operate, PS, "shelve servers and make them again", "搁置和取消搁置云主机"),
     spec("server:set-password", Operate, PS, "set passwords in servers", "重置云主机密码"),
     spec("server:set-keys", Operate, PS, "set SSH keys of servers", "更换云主机密钥"),
     spec("server:start-rescue", Operate, PS, "start servers in rescue mode", "进入救援模式"),

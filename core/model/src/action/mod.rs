@@ -1,7 +1,7 @@
 //! What can be asked of a server: one row for each action, read by everybody who has to know.
 //!
 //! ```text
-//! ACTIONS (table.rs, access.rs, changes.rs, moves.rs) ──> ServerAction::allowed: may it be asked now?   facade
+//! ACTIONS (table.rs and its rows in files) ──> ServerAction::allowed: may it be asked now?   facade
 //!                    ├─> /v1/kinds/server: states, labels, dialogs      web
 //!                    ├─> OpenAPI: method, path, permission, words       clients
 //!                    └─> names of verbs, checked by a test              command line
@@ -10,6 +10,7 @@
 mod access;
 mod changes;
 mod moves;
+mod shelves;
 mod table;
 
 use serde::{Deserialize, Serialize};
@@ -81,6 +82,12 @@ pub enum ServerAction {
     SetKeys,
     /// To another host, because its own is fenced.
     Evacuate,
+    /// Off, kept as an image, and on no host.
+    Shelve,
+    /// Have the host of one that is shelved forget it.
+    Offload,
+    /// On a host again.
+    Unshelve,
 }
 
 /// A condition over the other axes, by name.
@@ -130,6 +137,8 @@ pub enum Guard {
     None,
     /// It lives on a host.
     Placed,
+    /// It lives on none.
+    Unplaced,
     /// It runs its rescue system, or is off in between.
     Rescued,
     /// A resize waits to be confirmed or taken back.
@@ -263,7 +272,12 @@ impl ServerAction {
                 format!("no live migration of the server is under way: cannot {verb}"),
             ));
         }
-        if def.guard != Guard::None && status.placement.is_none() {
+        if def.guard == Guard::Unplaced && status.placement.is_some() {
+            let message = format!("its host has not forgotten the server yet: cannot {verb}");
+            let hint = "that is done in a moment; where it fails, `status.fault` says why";
+            return Err(Reason::new("server.offloading", message).hint(hint).retryable());
+        }
+        if !matches!(def.guard, Guard::None | Guard::Unplaced) && status.placement.is_none() {
             return Err(Reason::new(
                 "server.not_placed",
                 format!("the server is on no host: cannot {verb}"),
@@ -313,6 +327,8 @@ fn wrong_lifecycle(lifecycle: Lifecycle, verb: &str) -> Reason {
             format!("the server is in the recycle bin: cannot {verb}"),
         )
         .hint("restore it first"),
+        Lifecycle::Shelved => Reason::new("server.shelved", format!("the server is shelved: cannot {verb}"))
+            .hint("unshelve it first"),
         Lifecycle::Active => Reason::new(
             "server.active",
             format!("the server is in use as usual: cannot {verb}"),

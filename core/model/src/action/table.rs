@@ -4,8 +4,9 @@ use super::Overlay::{HostUnreachable, Locked, Protected, Rescued, Resized};
 use super::access::{SET_KEYS, SET_PASSWORD};
 use super::changes::{CONFIRM_RESIZE, RESIZE, REVERT_RESIZE};
 use super::moves::{EVACUATE, FORCE_COMPLETE_MIGRATION, LIVE_MIGRATE, MIGRATE};
+use super::shelves::{OFFLOAD, SHELVE, UNSHELVE};
 use super::{ActionDef, Guard, ServerAction, Words};
-use crate::Lifecycle::{self, Active, Building, Error, Recycled};
+use crate::Lifecycle::{self, Active, Building, Error, Recycled, Shelved};
 use crate::PowerState::{self, Crashed, Paused, Running, Stopped, Suspended, Unknown};
 
 pub(super) const fn words(en: &'static str, zh: &'static str) -> Words {
@@ -15,8 +16,8 @@ pub(super) const fn words(en: &'static str, zh: &'static str) -> Words {
 const ANY_POWER: &[PowerState] = &PowerState::ALL;
 const USABLE: &[Lifecycle] = &[Active];
 pub(super) const THERE: &[Lifecycle] = &[Active, Error];
-const KEPT: &[Lifecycle] = &[Active, Error, Recycled];
-const NOT_GOING: &[Lifecycle] = &[Building, Active, Error, Recycled];
+const KEPT: &[Lifecycle] = &[Active, Error, Shelved, Recycled];
+const NOT_GOING: &[Lifecycle] = &[Building, Active, Error, Shelved, Recycled];
 const EXECUTES: &[PowerState] = &[Running, Unknown];
 
 /// What all rows have in common that do not say otherwise.
@@ -431,4 +432,7 @@ pub const ACTIONS: &[ActionDef] = &[
     SET_PASSWORD,
     SET_KEYS,
     EVACUATE,
+    SHELVE,
+    OFFLOAD,
+    UNSHELVE,
 ];

@@ -111,7 +111,7 @@ pub(super) fn request(operation: &str) -> Option<Value> {
         "fence_host" => json!({"why": "mainboard burnt; power cord pulled", "is_off": true}),
         "rebuild_server" => json!({"image": "debian-13", "timeout_seconds": 60}),
         "lock_server" => json!({"why": "month end: no restarts"}),
-        "stop_server" | "reboot_server" => json!({"force": false, "timeout_seconds": 60}),
+        "stop_server" | "reboot_server" | "shelve_server" => json!({"force": false, "timeout_seconds": 60}),
         "create_flavor" => json!({"name": "m1.small", "vcpus": 1, "memory_mib": 1024, "disk_gib": 10}),
         "create_image" => json!({
             "name": "debian-13", "format": "qcow2", "url": "https://images.example.org/debian-13.qcow2",

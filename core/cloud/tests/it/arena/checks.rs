@@ -25,7 +25,7 @@ impl CloudWorld {
             let domain = home.and_then(|fake| fake.domain(server.id()).unwrap());
             let steady = matches!(
                 status.lifecycle,
-                Lifecycle::Active | Lifecycle::Error | Lifecycle::Recycled
+                Lifecycle::Active | Lifecycle::Error | Lifecycle::Shelved | Lifecycle::Recycled
             );
             if !steady || status.activity.is_some() {
                 left.push(format!(

@@ -19,6 +19,14 @@ const LIMITS: IoLimits = IoLimits {
     bytes: None,
 };
 
+fn boots(request: &mut CreateServer) -> ServerVolume {
+    ServerVolume {
+        image: Some(std::mem::take(&mut request.image)),
+        boot: true,
+        ..ServerVolume::default()
+    }
+}
+
 impl CloudWorld {
     async fn carried(&self, task: &Task) {
         let ended = Engine::new(&self.world).await.carry(task).await;
@@ -64,12 +72,11 @@ impl CloudWorld {
         };
         request.volumes = match self.case.name {
             "with new volumes, on two hosts" => vec![new(true), new(false)],
+            name if name.contains("boots from a volume") => {
+                vec![boots(request)]
+            }
             "that boots from one of its volumes" => {
-                let boots = ServerVolume {
-                    image: Some(std::mem::take(&mut request.image)),
-                    boot: true,
-                    ..ServerVolume::default()
-                };
+                let boots = boots(request);
                 let old = ServerVolume {
                     volume: self.volume,
                     ..ServerVolume::default()
