@@ -15,7 +15,7 @@ use skyloom_cloud::{
 use skyloom_identity::Rights;
 use skyloom_model::{
     ActiveTask, FORMAT, HostId, Id, ImageId, Name, OrderVerb, Priority, Progress, ProjectId, Resource as _,
-    ServerId, Subject, Task, TaskId, TaskState, paths,
+    ServerAction, ServerId, Subject, Task, TaskId, TaskState, paths,
 };
 use skyloom_store::{Key, Outcome, Txn, Value};
 use tokio_util::sync::CancellationToken;
@@ -290,6 +290,20 @@ impl Client {
                     caller,
                 )
                 .await
+            }
+            Operation::Act { pick, action } => {
+                let id = server(pick)?;
+                let options = match action {
+                    ServerAction::Shelve => json!(stop(false)),
+                    _ => serde_json::Value::Null,
+                };
+                let done = self
+                    .insist(|cloud| {
+                        let (caller, options) = (caller.clone(), options.clone());
+                        async move { cloud.act_on_server(&caller, id, action, options).await }.boxed()
+                    })
+                    .await?;
+                done.task.map(|task| task.id)
             }
             Operation::Cancel => {
                 let last = self.last?;

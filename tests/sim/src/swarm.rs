@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use skyloom_cloud::CreateFlavor;
-use skyloom_model::Resources;
+use skyloom_model::{Resources, ServerAction};
 
 use crate::faults::{self, Kind, Planned};
 use crate::play::{Act, HostPlan};
@@ -14,6 +14,8 @@ use crate::rng::Rng;
 pub(crate) const REST: Duration = Duration::from_secs(600);
 /// Where the numbers of migrations begin among all operations.
 const MIGRATIONS: usize = 1_000;
+/// Where the numbers of what puts servers away begin.
+const SHELVES: usize = 2_000;
 /// More steps than any drawn schedule needs.
 pub(crate) const MOST_STEPS: u64 = 400_000;
 
@@ -60,6 +62,11 @@ pub(crate) enum Operation {
     Migrate {
         pick: u64,
         live: bool,
+    },
+    /// Any action of a server that has no options of note.
+    Act {
+        pick: u64,
+        action: ServerAction,
     },
     /// Looks for what belongs to nobody on a host.
     Sweep {
@@ -148,6 +155,10 @@ impl Scenario {
         let mut clients = clients(seed, hosts, omit);
         if shared {
             migrations(&mut moves, &mut clients, omit);
+        }
+        let mut away = Rng::of(seed, "shelves");
+        if away.happens(300) {
+            shelves(&mut away, &mut clients, omit);
         }
         let processes = engines + hosts + 1;
         let until = faults_until.as_millis() as u64;
@@ -245,6 +256,33 @@ fn migrations(rng: &mut Rng, clients: &mut [Vec<Step>], omit: &Omit) {
             let after = rng.within(1, 4) as usize;
             if !omit.operations.contains(&step.number) {
                 steps.insert(after.min(steps.len()), step);
+            }
+        }
+    }
+}
+
+/// Clients put servers away and make them again. Nobody reconciles here: who puts one away has its host forget it.
+fn shelves(rng: &mut Rng, clients: &mut [Vec<Step>], omit: &Omit) {
+    for (client, steps) in clients.iter_mut().enumerate() {
+        let pick = rng.next();
+        let mut at = rng.within(1, 3) as usize;
+        for (i, action) in [
+            ServerAction::Shelve,
+            ServerAction::Offload,
+            ServerAction::Unshelve,
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let step = Step {
+                number: SHELVES + 10 * client + i,
+                pause_ms: rng.below(4_000),
+                waits: rng.happens(800),
+                operation: Operation::Act { pick, action },
+            };
+            at += usize::from(i > 0 && rng.happens(300)) + usize::from(i > 0);
+            if !omit.operations.contains(&step.number) {
+                steps.insert(at.min(steps.len()), step);
             }
         }
     }
