@@ -54,7 +54,7 @@ pub use facade::{
 };
 pub use flows::{
     BaseImage, ClaimRelease, CreateParams, HostSweep, ImageDelete, ImageImport, ImportParams, NETWORKS,
-    PortPlan, RebuildParams, RecycleParams, ReleaseParams, RescueParams, STORAGE, ServerAccess,
+    PortPlan, RebuildParams, RecycleParams, ReleaseParams, RescueParams, STORAGE, ServerAccess, ServerClone,
     ServerConfirmResize, ServerCreate, ServerDelete, ServerEvacuate, ServerHold, ServerLiveMigrate,
     ServerMigrate, ServerOffload, ServerReboot, ServerRebuild, ServerRecycle, ServerResetState, ServerResize,
     ServerRevertResize, ServerShelve, ServerStart, ServerStartRescue, ServerStop, ServerStopRescue,

@@ -33,8 +33,13 @@ pub struct CreateServer {
     #[cfg_attr(feature = "openapi", schema(example = "debian-13"))]
     #[serde(default)]
     pub image: String,
-    /// Id or name of the flavor.
+    /// Whose root disk is copied, instead of an image. What this request leaves open is then as that server has it: flavor, keys,
+    /// networks with their security groups, metadata, labels and the rest, but not its password, user data or volumes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clone_of: Option<ServerId>,
+    /// Id or name of the flavor; none only for a clone.
     #[cfg_attr(feature = "openapi", schema(example = "m1.tiny"))]
+    #[serde(default)]
     pub flavor: String,
     /// Ids or names of keypairs for the first user.
     #[serde(default)]

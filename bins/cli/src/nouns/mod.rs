@@ -35,6 +35,7 @@ pub(crate) mod security_group;
 pub(crate) mod server;
 mod server_access;
 mod server_changes;
+mod server_clone;
 mod server_more;
 mod server_rescue;
 mod server_seen;

@@ -7,8 +7,8 @@ use serde_json::json;
 use skyloom_model::{Resource as _, Server};
 
 use super::server::{Outcome, PowerArgs, act, power};
-use super::server_access;
 use super::server_more::{Many, Names, at_once};
+use super::{server_access, server_clone};
 use crate::app::App;
 use crate::args::{WaitArgs, YesArg};
 use crate::client::one;
@@ -67,6 +67,11 @@ pub(crate) enum Verb {
   skyloom server offload web-1
   skyloom server offload web-1 web-2 --no-wait")]
     Offload(Many),
+    /// Make a server with a copy of another's root disk, which goes on meanwhile
+    #[command(after_help = "Examples:
+  skyloom server clone web-1 web-2 --wait
+  skyloom server clone web-1 test --flavor m1.large --no-start")]
+    Clone(server_clone::CloneArgs),
     /// Let live migrations complete, though their guests must be held for longer (operators)
     #[command(after_help = "Examples:
   skyloom server force-complete-migration web-1
@@ -157,6 +162,7 @@ pub(super) async fn run(app: &App, verb: Verb) -> Result<()> {
         Verb::Shelve(args) => power(app, "shelve", args).await,
         Verb::Unshelve(many) => act(app, "unshelve", &many.servers, None, &many.wait).await,
         Verb::Offload(many) => act(app, "offload", &many.servers, None, &many.wait).await,
+        Verb::Clone(args) => server_clone::run(app, args).await,
         Verb::ForceCompleteMigration(names) => {
             at_once(app, "force-complete-migration", &names.servers, None).await
         }

@@ -80,6 +80,11 @@ fn what_a_guest_has_written_is_where_it_is_said_to_be() {
         (images.as_array()?.len() == 1).then_some(())
     });
 
+    // A copy of its root disk while it runs: the copy counts on by itself.
+    sky.json(&["server", "clone", "web-1", "twin", "--wait"]);
+    assert_eq!(counted(&sky, "twin", "root", 1), 4);
+    sky.json(&["server", "delete", "twin", "--yes", "--wait"]);
+
     // A new root disk beside the same volume.
     sky.json(&[
         "server", "rebuild", "web-1", "--image", "guest", "--yes", "--wait",

@@ -16,15 +16,15 @@ use crate::jobs::keeps_snapshots;
 use crate::{Caller, CloudError, CreateImage, CreateVolume, ImageAccepted, Result, amounts};
 
 /// A disk that becomes an image, as it was found.
-struct Disk {
+pub(super) struct Disk {
     of: SaveOf,
     source: ImageSource,
-    architecture: Option<String>,
-    held: Holder,
+    pub(super) architecture: Option<String>,
+    pub(super) held: Holder,
 }
 
 /// What is busy until the disk is copied.
-enum Holder {
+pub(super) enum Holder {
     Server(Box<Versioned<Server>>),
     Source(Held),
 }
@@ -98,7 +98,7 @@ impl Cloud {
     }
 
     /// The disk that a server's system is on.
-    async fn root_disk(&self, caller: &Caller, id: ServerId) -> Result<Disk> {
+    pub(super) async fn root_disk(&self, caller: &Caller, id: ServerId) -> Result<Disk> {
         let found = self.own::<Server>(caller, "server:read", id.uuid()).await?;
         ready_server(caller, &found.value)?;
         let mut architecture = None;

@@ -44,6 +44,7 @@ mod security_groups;
 mod server_access;
 mod server_actions;
 mod server_batch;
+mod server_clone;
 mod server_edits;
 mod server_lists;
 mod server_migrate;

@@ -14,9 +14,6 @@ use super::servers::{base_image, plans};
 use crate::flows::{CreateParams, KeepParams, SaveOf, SaveParams, ShelveParams, StopParams, pool_label};
 use crate::{Caller, CloudError, Result, ServerTask, StopOptions, amounts, checks};
 
-/// What the name of an image ends with that a server is shelved as.
-const SHELVED: &str = "-shelved";
-
 impl Cloud {
     /// Turns a server off and keeps its root disk as an image; its host is given back then.
     ///
@@ -51,16 +48,9 @@ impl Cloud {
                     let mut server = found.value.clone();
                     let image = match server.spec.boot_volume {
                         Some(_) => None,
-                        None => Some(self.shelf(caller, &server).await?),
+                        None => Some(self.disk_image(caller, &server, "-shelved").await?),
                     };
-                    let keep = image.as_ref().map(|image| KeepParams {
-                        image: image.id(),
-                        save: SaveParams {
-                            upload: self.parts.ids.uuid(),
-                            format: image.spec.format,
-                            of: SaveOf::Server { server: id },
-                        },
-                    });
+                    let keep = image.as_ref().map(|image| self.keep(image, id));
                     let task = self.task(caller, def.name, &server, json!(ShelveParams { keep, stop }));
                     server.status.activity = Some(Activity {
                         task: task.id,
@@ -129,11 +119,23 @@ impl Cloud {
         Ok(done.answer)
     }
 
-    /// The record of the image that a server's root disk becomes.
-    async fn shelf(&self, caller: &Caller, server: &Server) -> Result<Image> {
+    /// How a server's root disk becomes an image.
+    pub(super) fn keep(&self, image: &Image, of: ServerId) -> KeepParams {
+        KeepParams {
+            image: image.id(),
+            save: SaveParams {
+                upload: self.parts.ids.uuid(),
+                format: image.spec.format,
+                of: SaveOf::Server { server: of },
+            },
+        }
+    }
+
+    /// The record of the image that a server's root disk becomes, named after the server with `end` behind.
+    pub(super) async fn disk_image(&self, caller: &Caller, server: &Server, end: &str) -> Result<Image> {
         let name = server.meta.name.as_str();
-        let name = &name[..name.floor_char_boundary(MAX_NAME_LEN - SHELVED.len())];
-        let name = Name::new(format!("{name}{SHELVED}"))
+        let name = &name[..name.floor_char_boundary(MAX_NAME_LEN - end.len())];
+        let name = Name::new(format!("{name}{end}"))
             .map_err(|e| CloudError::internal(format!("the name of an image: {e}")))?;
         Ok(Image {
             meta: Meta::new(self.parts.ids.uuid(), name, caller.scope(), self.now()),

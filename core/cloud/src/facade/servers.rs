@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use futures::FutureExt as _;
 use serde_json::{Value as Json, json};
-use skyloom_identity::Object;
+use skyloom_identity::{Amounts, Object};
 use skyloom_model::{
     Activity, Flavor, FlavorRef, Image, ImageRef, Keypair, Lifecycle, MacAddr, Meta, NicKind, Port, PortSpec,
     PortStatus, PowerState, Resource as _, Scope, Secret, Server, ServerId, ServerSecrets, ServerSpec,
@@ -16,6 +16,7 @@ use super::Cloud;
 use super::once::Change;
 use super::plugging::Plugging;
 use super::records::{create, create_resource};
+use super::server_clone::Origin;
 use crate::checks::networks::Nic;
 use crate::flows::{BaseImage, CreateParams, PortPlan};
 use crate::{
@@ -48,6 +49,7 @@ impl Cloud {
             &Object::all("server", place).labelled(&request.labels),
         )?;
         let digest = digest(&request);
+        let request = self.like(caller, request).await?;
         let config_drive = checks::server::config_drive(request.config_drive);
         if let Some(password) = &request.password {
             checks::password::given(password.expose())?;
@@ -114,7 +116,18 @@ impl Cloud {
         let ports = self.make_ports(&mut plugging, caller.scope(), id, nics).await?;
         let start = request.start.unwrap_or(true);
         let volumes = self.server_volumes(caller, &request.volumes, id, &name).await?;
-        let system = match (&chosen.image, volumes.system()) {
+        let origin = match request.clone_of {
+            Some(other) => Some(self.origin(caller, other, &chosen.flavor.spec).await?),
+            None => None,
+        };
+        let ssh_keys = match &origin {
+            Some(origin) if request.keypairs.is_empty() => origin.ssh_keys(),
+            _ => chosen.ssh_keys,
+        };
+        let system = match (
+            &chosen.image,
+            volumes.system().or(origin.as_ref().map(Origin::system)),
+        ) {
             (Some(image), _) => SystemOf {
                 image: ImageRef {
                     id: image.value.id(),
@@ -138,7 +151,7 @@ impl Cloud {
                 image: system.image,
                 hostname,
                 config_drive,
-                ssh_keys: chosen.ssh_keys,
+                ssh_keys,
                 metadata: request.metadata.clone(),
                 ports: ports.iter().map(|p| p.id()).collect(),
                 host_labels: request.host_labels.clone(),
@@ -170,8 +183,12 @@ impl Cloud {
             pools: volumes.pools(),
             room_until,
         };
-        let params = serde_json::to_value(params).map_err(|e| CloudError::internal(e.to_string()))?;
-        let task = self.task(caller, "server.create", &server, params);
+        let (flow, params) = match &origin {
+            Some(origin) => ("server.clone", json!(origin.params(params))),
+            None => ("server.create", json!(params)),
+        };
+        server.status.own_image = origin.as_ref().map(Origin::image);
+        let task = self.task(caller, flow, &server, params);
         server.status.activity = Some(Activity {
             task: task.id,
             flow: task.flow.clone(),
@@ -180,6 +197,11 @@ impl Cloud {
         let mut txn = create_resource(&server)?.and(volumes.changes(&task)?);
         for port in ports.iter().filter(|port| port.spec.network.is_none()) {
             txn = txn.and(create_resource(port)?);
+        }
+        let mut of_origin = Amounts::new();
+        if let Some(origin) = &origin {
+            txn = txn.and(origin.changes(&task)?);
+            of_origin = amounts::of_image();
         }
         let own = ports.iter().filter(|port| port.spec.network.is_none()).count();
         let (plugged, of_plugged) = plugging.finish()?;
@@ -209,6 +231,7 @@ impl Cloud {
         let amounts = amounts::of_server(&answer.server)
             .plus(&amounts::of_ports(own))
             .plus(&of_plugged)
+            .plus(&of_origin)
             .plus(&volumes.amounts());
         let change = Change::new(txn, answer)
             .task(task)
@@ -355,8 +378,22 @@ fn check_format(request: &CreateServer, config_drive: bool) -> Result<()> {
         request.password.is_some(),
     ));
     errors.extend(checks::volume::of_server(&request.volumes));
+    let cloned = request.clone_of.is_some();
+    if cloned && request.wait_for_room_seconds.is_some() {
+        let what = "a clone does not wait for room";
+        errors.push(crate::FieldError::new(
+            "wait_for_room_seconds",
+            "clone.cannot_wait",
+            what,
+        ));
+    }
     let boots = request.volumes.iter().any(|volume| volume.boot);
-    if boots && !request.image.is_empty() {
+    if cloned && (boots || !request.image.is_empty()) {
+        let what = "it is made of another server's disk: of no image, and it boots from no volume";
+        errors.push(crate::FieldError::new("clone_of", "clone.ambiguous", what));
+    }
+    let boots = boots || cloned;
+    if boots && !cloned && !request.image.is_empty() {
         let what = "it boots from a volume: it has no root disk of an image";
         errors.push(crate::FieldError::new("image", "boot.ambiguous", what));
     }
@@ -387,6 +424,7 @@ fn digest(request: &CreateServer) -> Json {
         name,
         hostname,
         image,
+        clone_of,
         flavor,
         keypairs,
         config_drive,
@@ -407,19 +445,10 @@ fn digest(request: &CreateServer) -> Json {
         "config_drive": config_drive, "password": password.is_some(), "user_data": user_data, "metadata": metadata,
         "networks": networks, "volumes": volumes, "labels": labels, "host_labels": host_labels,
         "anti_affinity_group": anti_affinity_group, "start": start, "on_crash": on_crash,
-        "wait_for_room_seconds": wait_for_room_seconds,
+        "wait_for_room_seconds": wait_for_room_seconds, "clone_of": clone_of,
     })
 }
 
 pub(super) fn base_image(image: &Image) -> Result<BaseImage> {
-    let sha256 = image.status.sha256.clone();
-    let sha256 = sha256.ok_or_else(|| CloudError::internal("an active image without a measured SHA-256"))?;
-    Ok(BaseImage {
-        id: image.id(),
-        name: image.meta.name.clone(),
-        sha256,
-        format: image.spec.format,
-        size_bytes: image.status.size_bytes,
-        virtual_size_bytes: image.status.virtual_size_bytes,
-    })
+    BaseImage::of(image).ok_or_else(|| CloudError::internal("an active image without a measured SHA-256"))
 }

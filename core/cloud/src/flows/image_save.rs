@@ -136,7 +136,7 @@ impl SaveParams {
     }
 }
 
-fn host(server: &Server) -> Result<Place, Reason> {
+pub(super) fn host(server: &Server) -> Result<Place, Reason> {
     let placement = server.status.placement.as_ref();
     let host = placement.ok_or_else(|| Reason::new("server.not_placed", "the server is on no host"))?;
     Ok(Place::Host(host.host))

@@ -12,6 +12,7 @@ mod port_rewire;
 mod ports;
 mod records;
 mod server_access;
+mod server_clone;
 mod server_create;
 mod server_create_volumes;
 mod server_delete;
@@ -52,6 +53,8 @@ pub use params::{
 pub(crate) use port_attach::{PlugParams, ServerAttachPort, ServerDetachPort};
 pub(crate) use port_rewire::RewireParams;
 pub use server_access::ServerAccess;
+pub(crate) use server_clone::CloneParams;
+pub use server_clone::ServerClone;
 pub(crate) use server_create::group_of;
 pub use server_create::{NETWORKS, ServerCreate};
 pub use server_delete::ServerDelete;
@@ -82,6 +85,7 @@ pub fn cloud_flows() -> FlowRegistry {
         .into_iter()
         .fold(FlowRegistry::new(), FlowRegistry::with);
     held.with(ServerCreate)
+        .with(ServerClone)
         .with(ServerStart)
         .with(ServerStop)
         .with(ServerReboot)

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use skyloom_hypervisor::ImageSpec;
 use skyloom_model::{
-    DiskFormat, HostId, ImageId, MacAddr, Name, NicKind, Port, PortId, Resource as _, ServerId, Timestamp,
-    VolumeId,
+    DiskFormat, HostId, Image, ImageId, MacAddr, Name, NicKind, Port, PortId, Resource as _, ServerId,
+    Timestamp, VolumeId,
 };
 use uuid::Uuid;
 
@@ -66,6 +66,19 @@ pub struct BaseImage {
 }
 
 impl BaseImage {
+    /// Of an image whose content has been measured.
+    #[must_use]
+    pub fn of(image: &Image) -> Option<Self> {
+        Some(Self {
+            id: image.id(),
+            name: image.meta.name.clone(),
+            sha256: image.status.sha256.clone()?,
+            format: image.spec.format,
+            size_bytes: image.status.size_bytes,
+            virtual_size_bytes: image.status.virtual_size_bytes,
+        })
+    }
+
     /// As hosts need it.
     #[must_use]
     pub fn spec(&self) -> ImageSpec {

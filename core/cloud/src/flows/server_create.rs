@@ -40,7 +40,7 @@ impl TaskFlow for ServerCreate {
     }
 
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
-        on_a_host(task, cx, BTreeSet::new())
+        on_a_host(task, cx, &params(task)?, BTreeSet::new())
     }
 
     fn next(
@@ -49,49 +49,59 @@ impl TaskFlow for ServerCreate {
         end: &StageEnd<'_>,
         cx: &mut PlanContext<'_>,
     ) -> Result<Option<Planned>, Refusal> {
-        another(task, end, cx)
+        another(task, end, cx, &params(task)?)
     }
 
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
-        let at = subject_key(task)?;
-        let Some(mut server) = cx.records.get::<Server>(&at)? else {
-            return Ok(Settled::default());
-        };
-        server.meta.updated_at = cx.now;
-        server.status.activity = None;
-        let params: CreateParams = params(task)?;
-        let (mut changes, room) = settle_volumes(Txn::new(), task, &params, &mut server, cx)?;
-        let mut result = None;
-        match cx.end {
-            TaskEnd::Done => {
-                server.status.lifecycle = Lifecycle::Active;
-                server.status.power = PowerState::Stopped;
-                server.status.fault = None;
-                server.status.addresses = params.ports.iter().map(|p| p.address.to_string()).collect();
-                came_up(&mut server, cx);
-                changes = changes.and(take_seen(&mut server, cx)?);
-                changes = bind_ports(changes, task, &server, cx.records, true)?;
-                result = Some(result_of(&server));
-            }
-            TaskEnd::Failed | TaskEnd::Cancelled => {
-                server.status.lifecycle = Lifecycle::Error;
-                server.status.power = PowerState::Stopped;
-                server.status.fault = cx.reason.cloned();
-                changes = release_claim(changes, &server, cx.records, room)?;
-                if server.status.placement.take().is_some() {
-                    server.meta.generation += 1;
-                }
-            }
-            TaskEnd::Abandoned => {
-                server.status.lifecycle = Lifecycle::Error;
-                server.status.fault = cx.reason.cloned();
+        made(task, cx, &params(task)?, |_| {})
+    }
+}
+
+/// The server is made, or has failed. `change` has the last word on its record.
+pub(super) fn made(
+    task: &Task,
+    cx: &SettleContext<'_>,
+    params: &CreateParams,
+    change: impl FnOnce(&mut Server),
+) -> Result<Settled, Reason> {
+    let at = subject_key(task)?;
+    let Some(mut server) = cx.records.get::<Server>(&at)? else {
+        return Ok(Settled::default());
+    };
+    server.meta.updated_at = cx.now;
+    server.status.activity = None;
+    let (mut changes, room) = settle_volumes(Txn::new(), task, params, &mut server, cx)?;
+    let mut result = None;
+    match cx.end {
+        TaskEnd::Done => {
+            server.status.lifecycle = Lifecycle::Active;
+            server.status.power = PowerState::Stopped;
+            server.status.fault = None;
+            server.status.addresses = params.ports.iter().map(|p| p.address.to_string()).collect();
+            came_up(&mut server, cx);
+            changes = changes.and(take_seen(&mut server, cx)?);
+            changes = bind_ports(changes, task, &server, cx.records, true)?;
+            result = Some(result_of(&server));
+        }
+        TaskEnd::Failed | TaskEnd::Cancelled => {
+            server.status.lifecycle = Lifecycle::Error;
+            server.status.power = PowerState::Stopped;
+            server.status.fault = cx.reason.cloned();
+            changes = release_claim(changes, &server, cx.records, room)?;
+            if server.status.placement.take().is_some() {
+                server.meta.generation += 1;
             }
         }
-        Ok(Settled {
-            changes: cx.records.put(changes, &at, &server)?,
-            result,
-        })
+        TaskEnd::Abandoned => {
+            server.status.lifecycle = Lifecycle::Error;
+            server.status.fault = cx.reason.cloned();
+        }
     }
+    change(&mut server);
+    Ok(Settled {
+        changes: cx.records.put(changes, &at, &server)?,
+        result,
+    })
 }
 
 /// The trait of hosts that can plug guests into networks.
@@ -105,6 +115,7 @@ pub(super) fn another(
     task: &Task,
     end: &StageEnd<'_>,
     cx: &PlanContext<'_>,
+    params: &CreateParams,
 ) -> Result<Option<Planned>, Refusal> {
     let StageOutcome::Undone(reason) = end.outcome else {
         return Ok(None);
@@ -114,7 +125,7 @@ pub(super) fn another(
         return Ok(None);
     }
     // When there is no other host, the task ends for the reason of the last one.
-    on_a_host(task, cx, tried).map(Some)
+    on_a_host(task, cx, params, tried).map(Some)
 }
 
 /// It has been turned on, on whichever host that was.
@@ -156,9 +167,10 @@ fn no_host(no: &NoFit, until: Option<Timestamp>, cx: &PlanContext<'_>) -> Refusa
     }
 }
 
-/// The hosts that a plan's stages were for.
+/// The hosts that a plan's stages were to make it on.
 fn hosts_of(plan: &Plan) -> impl Iterator<Item = HostId> {
-    plan.jobs.iter().filter_map(|job| match job.place {
+    let defines = plan.jobs.iter().filter(|job| job.kind == "vm.define");
+    defines.filter_map(|job| match job.place {
         Place::Host(host) => Some(host),
         Place::Engine => None,
     })
@@ -168,17 +180,17 @@ fn hosts_of(plan: &Plan) -> impl Iterator<Item = HostId> {
 pub(super) fn on_a_host(
     task: &Task,
     cx: &PlanContext<'_>,
+    params: &CreateParams,
     tried: BTreeSet<HostId>,
 ) -> Result<Planned, Refusal> {
     let at = subject_key(task)?;
     let mut server: Server = cx.records.need(&at)?;
-    let params: CreateParams = params(task)?;
     let Scope::Project(project) = task.scope else {
         return Err(Reason::new("task.bad_scope", "a server belongs to a project").into());
     };
     let attempt = tried.len() + 1;
-    let mut volumes = new_volumes(task, &params, cx.records)?;
-    let mut request = request(&server, &params, task.scope, tried);
+    let mut volumes = new_volumes(task, params, cx.records)?;
+    let mut request = request(&server, params, task.scope, tried);
     let room = room(&volumes);
     request.resources.disk_gib = request.resources.disk_gib.saturating_add(room);
     let mut placed = cx
@@ -213,7 +225,7 @@ pub(super) fn on_a_host(
         } else {
             format!("host-{attempt}")
         },
-        jobs: jobs(task, cx, &server, &params, attempt)?,
+        jobs: jobs(task, cx, &server, params, attempt)?,
         placement: Some(report),
         changes,
         generation: server.meta.generation,

@@ -65,12 +65,67 @@ pub(crate) struct KeepParams {
     pub(crate) save: SaveParams,
 }
 
-const FREEZE: &str = "freeze";
+impl KeepParams {
+    /// Adds: the image is whole, or as if it had never been asked for.
+    pub(super) fn settled(&self, txn: Txn, task: &Task, cx: &SettleContext<'_>) -> Result<Txn, Reason> {
+        let at = image_key(task, self.image)?;
+        let Some(mut image) = cx.records.get::<Image>(&at)? else {
+            return Ok(txn);
+        };
+        match cx.end {
+            TaskEnd::Failed | TaskEnd::Cancelled => {
+                let txn = cx.records.delete(txn, &at);
+                give_back(txn, task, cx.records, &amounts::of_image())
+            }
+            TaskEnd::Done | TaskEnd::Abandoned => {
+                conclude(&mut image, cx)?;
+                cx.records.put(txn, &at, &image)
+            }
+        }
+    }
+
+    /// The stage that follows when the disk of `server` has been held still, or was copied.
+    pub(super) fn next(
+        &self,
+        task: &Task,
+        server: &Server,
+        end: &StageEnd<'_>,
+        cx: &PlanContext<'_>,
+    ) -> Result<Option<Planned>, Refusal> {
+        let key = image_key(task, self.image)?;
+        let mut image: Image = cx.records.need(&key)?;
+        let mut planned = match end.stage {
+            FREEZE => of_server(task, &image, &self.save, server, end, cx.records)?,
+            SAVE => Planned {
+                stage: PUBLISH.to_owned(),
+                jobs: vec![published(&mut image, &self.save, end, cx)?],
+                generation: server.meta.generation,
+                changes: cx.records.put(Txn::new(), &key, &image)?,
+                ..Planned::default()
+            },
+            _ => return Ok(None),
+        };
+        // The way back goes through all stages in order.
+        let before = end.plan.last_stage().map(|stage| stage.jobs.clone());
+        let before = before.unwrap_or_default();
+        for job in planned.jobs.iter_mut().filter(|job| job.after.is_empty()) {
+            job.after.clone_from(&before);
+        }
+        Ok(Some(planned))
+    }
+}
+
+pub(super) const FREEZE: &str = "freeze";
 const SAVE: &str = "save";
-const PUBLISH: &str = "publish";
+pub(super) const PUBLISH: &str = "publish";
+
+/// Whether a stage is one of those that make an image of a disk.
+pub(super) fn copies(stage: &str) -> bool {
+    matches!(stage, FREEZE | SAVE | PUBLISH)
+}
 
 /// The part of a commit that has the server looked at soon.
-fn look_soon(task: &Task, cx: &SettleContext<'_>) -> Result<Txn, Reason> {
+pub(super) fn look_soon(task: &Task, cx: &SettleContext<'_>) -> Result<Txn, Reason> {
     timer(cx.now, task.scope, ServerId::from_uuid(task.subject.id))
         .map_err(|e| Reason::new("record.unencodable", e.to_string()))
 }
@@ -122,26 +177,7 @@ impl TaskFlow for ServerShelve {
             return Ok(None);
         };
         let server: Server = cx.records.need(&subject_key(task)?)?;
-        let key = image_key(task, keep.image)?;
-        let mut image: Image = cx.records.need(&key)?;
-        let mut planned = match end.stage {
-            FREEZE => of_server(task, &image, &keep.save, &server, end, cx.records)?,
-            SAVE => Planned {
-                stage: PUBLISH.to_owned(),
-                jobs: vec![published(&mut image, &keep.save, end, cx)?],
-                generation: server.meta.generation,
-                changes: cx.records.put(Txn::new(), &key, &image)?,
-                ..Planned::default()
-            },
-            _ => return Ok(None),
-        };
-        // The way back goes through all stages in order.
-        let before = end.plan.last_stage().map(|stage| stage.jobs.clone());
-        let before = before.unwrap_or_default();
-        for job in planned.jobs.iter_mut().filter(|job| job.after.is_empty()) {
-            job.after.clone_from(&before);
-        }
-        Ok(Some(planned))
+        keep.next(task, &server, end, cx)
     }
 
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {
@@ -159,23 +195,9 @@ impl TaskFlow for ServerShelve {
         if cx.end == TaskEnd::Done {
             settled.changes = settled.changes.and(look_soon(task, cx)?);
         }
-        let Some(keep) = how.keep else {
-            return Ok(settled);
-        };
-        let at = image_key(task, keep.image)?;
-        let Some(mut image) = cx.records.get::<Image>(&at)? else {
-            return Ok(settled);
-        };
-        settled.changes = match cx.end {
-            TaskEnd::Failed | TaskEnd::Cancelled => {
-                let txn = cx.records.delete(settled.changes, &at);
-                give_back(txn, task, cx.records, &amounts::of_image())?
-            }
-            TaskEnd::Done | TaskEnd::Abandoned => {
-                conclude(&mut image, cx)?;
-                cx.records.put(settled.changes, &at, &image)?
-            }
-        };
+        if let Some(keep) = how.keep {
+            settled.changes = keep.settled(settled.changes, task, cx)?;
+        }
         Ok(settled)
     }
 }
@@ -243,7 +265,7 @@ impl TaskFlow for ServerUnshelve {
     }
 
     fn plan(&self, task: &Task, cx: &mut PlanContext<'_>) -> Result<Planned, Refusal> {
-        on_a_host(task, cx, BTreeSet::new())
+        on_a_host(task, cx, &params(task)?, BTreeSet::new())
     }
 
     fn next(
@@ -252,7 +274,7 @@ impl TaskFlow for ServerUnshelve {
         end: &StageEnd<'_>,
         cx: &mut PlanContext<'_>,
     ) -> Result<Option<Planned>, Refusal> {
-        another(task, end, cx)
+        another(task, end, cx, &params(task)?)
     }
 
     fn settle(&self, task: &Task, cx: &SettleContext<'_>) -> Result<Settled, Reason> {

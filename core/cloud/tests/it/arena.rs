@@ -358,7 +358,9 @@ impl harness::World for CloudWorld {
             ("server.migrate" | "server.live-migrate" | "server.evacuate", _) => {
                 self.ask_to_move(old()).await
             }
-            ("server.shelve" | "server.offload" | "server.unshelve", _) => self.ask_of_shelves(old()).await,
+            ("server.clone" | "server.shelve" | "server.offload" | "server.unshelve", _) => {
+                self.ask_of_shelves(old()).await
+            }
             ("server.stop-rescue", _) => cloud.stop_rescue(caller, old(), stop).await.unwrap().task,
             ("server.reboot", _) => cloud.reboot_server(caller, old(), stop).await.unwrap().task,
             ("server.delete", _) => cloud.delete_server(caller, old()).await.unwrap().task,

@@ -271,3 +271,108 @@ async fn a_server_that_boots_from_a_volume_needs_no_image() {
     assert_eq!(back.status.power, PowerState::Running);
     assert_eq!(back.spec.boot_volume, Some(back.status.volumes[0]));
 }
+
+fn cloned(of: ServerId) -> CreateServer {
+    CreateServer {
+        name: Some("twin".to_owned()),
+        clone_of: Some(of),
+        ..CreateServer::default()
+    }
+}
+
+#[tokio::test]
+async fn a_clone_is_like_the_other_and_shares_nothing_with_it() {
+    let site = Site::new().await;
+    let request = CreateServer {
+        labels: [("env".to_owned(), "test".to_owned())].into(),
+        metadata: [("role".to_owned(), "web".to_owned())].into(),
+        ..server("web", site.image)
+    };
+    let cloud = &site.world.cloud;
+    let made = cloud.create_server(&site.member, request).await.unwrap();
+    assert_eq!(site.carry(&made.task).await.state, TaskState::Done);
+    let (id, charged) = (made.server.id(), images(&site).await);
+    let boots = site.domain(id).unwrap().boots;
+
+    let asked = cloud.create_server(&site.member, cloned(id)).await.unwrap();
+    assert!(asked.password.is_some(), "one of its own");
+    assert_eq!(refused(&site, id, ServerAction::Pause).await, "server.busy");
+    let ended = site.carry(&asked.task).await;
+    assert_eq!(ended.state, TaskState::Done, "{:?}", ended.reason);
+    let (other, twin) = (site.server(id).await, site.server(asked.server.id()).await);
+    assert_eq!(other.status.activity, None);
+    assert_eq!(site.domain(id).unwrap().boots, boots, "the other went on");
+    assert_eq!(
+        (twin.status.lifecycle, twin.status.power),
+        (Lifecycle::Active, PowerState::Running)
+    );
+    assert_eq!(
+        (
+            &twin.meta.labels,
+            &twin.spec.metadata,
+            &twin.spec.flavor,
+            &twin.spec.image
+        ),
+        (
+            &other.meta.labels,
+            &other.spec.metadata,
+            &other.spec.flavor,
+            &other.spec.image
+        )
+    );
+    assert_ne!(twin.spec.ports, other.spec.ports);
+    assert_eq!(twin.spec.hostname.as_str(), "twin");
+    let tidy = by_itself(&site, twin.id()).await;
+    assert_eq!((tidy.status.own_image, images(&site).await), (None, charged));
+    let gone = cloud.delete_server(&site.member, id).await.unwrap();
+    assert_eq!(site.carry(&gone.task).await.state, TaskState::Done);
+    assert_eq!(
+        site.act(twin.id(), ServerAction::HardReboot).await.status.power,
+        PowerState::Running
+    );
+    assert_eq!(cloud.recount_quotas(&site.admin).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_a_clone_cannot_be_is_refused_and_changes_nothing() {
+    let site = Site::new().await;
+    let id = site.created("web").await;
+    let cloud = &site.world.cloud;
+    let small = skyloom_cloud::CreateFlavor {
+        name: "m1.nothing".to_owned(),
+        vcpus: 1,
+        memory_mib: 64,
+        disk_gib: 0,
+        host_labels: Default::default(),
+    };
+    let small = cloud.create_flavor(&site.admin, small).await;
+    let before = site.world.documents("").await.len();
+    let mut wrong = vec![
+        (
+            "clone.ambiguous",
+            CreateServer {
+                image: site.image.to_string(),
+                ..cloned(id)
+            },
+        ),
+        (
+            "clone.cannot_wait",
+            CreateServer {
+                wait_for_room_seconds: Some(60),
+                ..cloned(id)
+            },
+        ),
+    ];
+    if let Ok(small) = small {
+        let flavor = small.id().to_string();
+        wrong.push(("flavor.disk_smaller", CreateServer { flavor, ..cloned(id) }));
+    }
+    for (code, request) in wrong {
+        let error = cloud.create_server(&site.member, request).await.unwrap_err();
+        assert_eq!(error.wrong_fields()[0].code, code);
+    }
+    let nobodys = ServerId::from_uuid(site.image.uuid());
+    let error = cloud.create_server(&site.member, cloned(nobodys)).await;
+    assert_eq!(error.unwrap_err().code(), "server.not_found");
+    assert_eq!(site.world.documents("").await.len(), before);
+}

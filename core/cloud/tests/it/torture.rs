@@ -34,11 +34,14 @@ fn whatever_goes_wrong_a_server_is_whole_or_shelved() {
 }
 
 fn shelves(case: &Case) -> bool {
-    case.flow.ends_with("shelve")
-        || case.flow == "server.offload"
-        || ["put away", "unshelved"]
-            .iter()
-            .any(|name| case.name.contains(name))
+    let flows = [
+        "server.clone",
+        "server.shelve",
+        "server.offload",
+        "server.unshelve",
+    ];
+    let names = ["put away", "unshelved"];
+    flows.contains(&case.flow) || names.iter().any(|name| case.name.contains(name))
 }
 
 fn moves(case: &Case) -> bool {

@@ -3,7 +3,7 @@
 use skyloom_flow::harness::{Back, Case};
 
 /// All cases. A flow without one fails `every_flow_is_tortured`.
-pub(super) const CASES: [Case; 75] = [
+pub(super) const CASES: [Case; 76] = [
     case("server.create", "with a config drive, on two hosts", Back::Before),
     case("server.create", "left off, on the only host", Back::Before),
     case("server.create", "with new volumes, on two hosts", Back::Before),
@@ -12,6 +12,7 @@ pub(super) const CASES: [Case; 75] = [
         "that boots from one of its volumes",
         Back::Before,
     ),
+    case("server.clone", "of one that runs", Back::Before),
     case("server.start", "of one that is off", Back::Before),
     case("server.stop", "by asking the guest", Back::Between),
     case("server.stop", "by force", Back::Between),

@@ -1,6 +1,6 @@
 //! Servers that are put away as images, to torture.
 
-use skyloom_cloud::StopOptions;
+use skyloom_cloud::{CreateServer, StopOptions};
 use skyloom_model::{ServerAction, ServerId, Task, TaskState};
 
 use super::CloudWorld;
@@ -29,6 +29,7 @@ impl CloudWorld {
     pub(super) async fn ask_of_shelves(&self, id: ServerId) -> Task {
         match self.case.flow {
             "server.shelve" => self.shelve(id).await,
+            "server.clone" => self.clone_of(id).await,
             "server.offload" => self.simply(id, ServerAction::Offload).await,
             _ => self.simply(id, ServerAction::Unshelve).await,
         }
@@ -40,6 +41,16 @@ impl CloudWorld {
             timeout_seconds: Some(5),
         };
         let asked = self.world.cloud.shelve_server(&self.caller, id, quick).await;
+        asked.unwrap().task
+    }
+
+    async fn clone_of(&self, id: ServerId) -> Task {
+        let request = CreateServer {
+            name: Some("new".to_owned()),
+            clone_of: Some(id),
+            ..CreateServer::default()
+        };
+        let asked = self.world.cloud.create_server(&self.caller, request).await;
         asked.unwrap().task
     }
 
