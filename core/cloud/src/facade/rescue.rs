@@ -12,7 +12,7 @@ use skyloom_store::{Guard as StoreGuard, Versioned};
 
 use super::Cloud;
 use super::once::Change;
-use super::records::{create, precondition};
+use super::records::create;
 use super::server_actions::Ask;
 use super::servers::base_image;
 use super::timers::timer;
@@ -95,12 +95,7 @@ impl Cloud {
         hashed: String,
     ) -> Result<Change<ServerAccepted>> {
         let def = ServerAction::StartRescue.def();
-        let found = self.own::<Server>(caller, def.permission, id.uuid()).await?;
-        precondition(caller, found.modified)?;
-        let past_locks = caller.may_to("server:unlock", &found.value.meta).is_ok();
-        def.action
-            .allowed_to(&found.value.status, past_locks)
-            .map_err(CloudError::conflict)?;
+        let found = self.askable(caller, id, def.action).await?;
         let booted = self.rescue_media(caller, request, &found.value).await?;
         if matches!(booted.media, RescueMedia::Kernel { .. }) {
             self.able(&found.value, "kernel-boot").await?;

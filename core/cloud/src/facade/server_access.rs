@@ -7,7 +7,7 @@ use skyloom_store::{Txn, Versioned};
 
 use super::Cloud;
 use super::once::Change;
-use super::records::{create, precondition};
+use super::records::create;
 use crate::{
     Caller, CloudError, Result, ServerAccepted, ServerTask, SetServerKeys, SetServerPassword, ShownOnce,
     checks, hash,
@@ -45,7 +45,7 @@ impl Cloud {
         let done = self
             .once(caller, action.def().name, json!([id]), || {
                 async move {
-                    let found = self.accessible(caller, id, action).await?;
+                    let found = self.askable(caller, id, action).await?;
                     let server = &found.value;
                     if !server.spec.config_drive {
                         if !server.status.power.may_execute() {
@@ -84,7 +84,7 @@ impl Cloud {
         let done = self
             .once(caller, action.def().name, json!([id, request]), || {
                 async move {
-                    let found = self.accessible(caller, id, action).await?;
+                    let found = self.askable(caller, id, action).await?;
                     if !found.value.spec.config_drive {
                         return Err(no_config_drive());
                     }
@@ -99,22 +99,6 @@ impl Cloud {
             })
             .await?;
         Ok(done.answer)
-    }
-
-    /// The server, which may be asked for this.
-    async fn accessible(
-        &self,
-        caller: &Caller,
-        id: ServerId,
-        action: ServerAction,
-    ) -> Result<Versioned<Server>> {
-        let found = self.own::<Server>(caller, action.permission(), id.uuid()).await?;
-        precondition(caller, found.modified)?;
-        let past_locks = caller.may_to("server:unlock", &found.value.meta).is_ok();
-        action
-            .allowed_to(&found.value.status, past_locks)
-            .map_err(CloudError::conflict)?;
-        Ok(found)
     }
 
     async fn with_password(&self, caller: &Caller, id: ServerId, hashed: &str) -> Result<Txn> {

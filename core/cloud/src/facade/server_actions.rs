@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};
 use skyloom_model::action::Guard;
 use skyloom_model::{Activity, Host, Lifecycle, Reason, Scope, Server, ServerAction, ServerId};
+use skyloom_store::Versioned;
 
 use super::Cloud;
 use super::once::Change;
@@ -235,6 +236,22 @@ impl Cloud {
         self.ask(caller, id, kept).await
     }
 
+    /// The server of the caller's project, which may be asked for this now.
+    pub(super) async fn askable(
+        &self,
+        caller: &Caller,
+        id: ServerId,
+        action: ServerAction,
+    ) -> Result<Versioned<Server>> {
+        let found = self.own::<Server>(caller, action.permission(), id.uuid()).await?;
+        precondition(caller, found.modified)?;
+        let past_locks = caller.may_to("server:unlock", &found.value.meta).is_ok();
+        action
+            .allowed_to(&found.value.status, past_locks)
+            .map_err(CloudError::conflict)?;
+        Ok(found)
+    }
+
     /// The checks of the table, then server and task in one commit.
     pub(super) async fn ask(&self, caller: &Caller, id: ServerId, ask: Ask) -> Result<ServerTask> {
         let def = ask.action.def();
@@ -243,13 +260,8 @@ impl Cloud {
         let done = self
             .once(caller, def.name, request, || {
                 async move {
-                    let found = self.own::<Server>(caller, def.permission, id.uuid()).await?;
-                    precondition(caller, found.modified)?;
+                    let found = self.askable(caller, id, ask.action).await?;
                     let server = &found.value;
-                    let past_locks = caller.may_to("server:unlock", &server.meta).is_ok();
-                    ask.action
-                        .allowed_to(&server.status, past_locks)
-                        .map_err(CloudError::conflict)?;
                     if matches!(
                         ask.action,
                         ServerAction::Delete

@@ -2,11 +2,10 @@
 
 use futures::FutureExt as _;
 use serde_json::json;
-use skyloom_model::{Activity, Reason, Server, ServerAction, ServerId};
+use skyloom_model::{Activity, Reason, ServerAction, ServerId};
 
 use super::Cloud;
 use super::once::Change;
-use super::records::precondition;
 use super::server_actions::Ask;
 use super::servers::base_image;
 use crate::flows::{RebuildParams, StopParams};
@@ -33,12 +32,7 @@ impl Cloud {
         let done = self
             .once(caller, def.name, json!([id, request]), || {
                 async move {
-                    let found = self.own::<Server>(caller, def.permission, id.uuid()).await?;
-                    precondition(caller, found.modified)?;
-                    let past_locks = caller.may_to("server:unlock", &found.value.meta).is_ok();
-                    def.action
-                        .allowed_to(&found.value.status, past_locks)
-                        .map_err(CloudError::conflict)?;
+                    let found = self.askable(caller, id, def.action).await?;
                     if found.value.spec.boot_volume.is_some() {
                         let reason =
                             Reason::new("server.boots_from_volume", "it has no root disk of its own");

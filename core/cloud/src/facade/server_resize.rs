@@ -8,7 +8,6 @@ use skyloom_model::{
 
 use super::Cloud;
 use super::once::Change;
-use super::records::precondition;
 use super::server_actions::Ask;
 use crate::flows::{ResizeParams, StopParams};
 use crate::{Caller, CloudError, FieldError, ResizeServer, Result, ServerTask, StopOptions, amounts, checks};
@@ -50,12 +49,7 @@ impl Cloud {
         let done = self
             .once(caller, def.name, json!([id, request]), || {
                 async move {
-                    let found = self.own::<Server>(caller, def.permission, id.uuid()).await?;
-                    precondition(caller, found.modified)?;
-                    let past_locks = caller.may_to("server:unlock", &found.value.meta).is_ok();
-                    def.action
-                        .allowed_to(&found.value.status, past_locks)
-                        .map_err(CloudError::conflict)?;
+                    let found = self.askable(caller, id, def.action).await?;
                     self.no_snapshots(caller, &found.value).await?;
                     let mut server = found.value.clone();
                     let flavor = self

@@ -9,7 +9,7 @@ use skyloom_model::{
 
 use super::Cloud;
 use super::once::Change;
-use super::records::{create_resource, precondition};
+use super::records::create_resource;
 use super::servers::{base_image, plans};
 use crate::flows::{CreateParams, KeepParams, SaveOf, SaveParams, ShelveParams, StopParams, pool_label};
 use crate::{Caller, CloudError, Result, ServerTask, StopOptions, amounts, checks};
@@ -33,12 +33,7 @@ impl Cloud {
         let done = self
             .once(caller, def.name, json!([id, options]), || {
                 async move {
-                    let found = self.own::<Server>(caller, def.permission, id.uuid()).await?;
-                    precondition(caller, found.modified)?;
-                    let past_locks = caller.may_to("server:unlock", &found.value.meta).is_ok();
-                    def.action
-                        .allowed_to(&found.value.status, past_locks)
-                        .map_err(CloudError::conflict)?;
+                    let found = self.askable(caller, id, def.action).await?;
                     self.no_snapshots(caller, &found.value).await?;
                     if found.value.status.own_image.is_some() {
                         let message = "the image that it was shelved as before is not deleted yet";
@@ -89,12 +84,7 @@ impl Cloud {
         let done = self
             .once(caller, def.name, json!([id]), || {
                 async move {
-                    let found = self.own::<Server>(caller, def.permission, id.uuid()).await?;
-                    precondition(caller, found.modified)?;
-                    let past_locks = caller.may_to("server:unlock", &found.value.meta).is_ok();
-                    def.action
-                        .allowed_to(&found.value.status, past_locks)
-                        .map_err(CloudError::conflict)?;
+                    let found = self.askable(caller, id, def.action).await?;
                     let mut server = found.value.clone();
                     let params = self.made_again(&server).await?;
                     let task = self.task(caller, def.name, &server, json!(params));
