@@ -6,6 +6,8 @@
 #   tools/bench/run.sh remote   the API and its remote stores: the hub, events to 1,000 watchers, 2,000 agents idle and after
 #                               outages of 60 s: about 6 minutes
 #   tools/bench/run.sh servers  commits on PostgreSQL, MariaDB, etcd and SecantusDB beside their drivers' own: about 3 minutes
+#   tools/bench/run.sh guests   real guests through `skyloom dev`: what a create, a stop and a start take beyond QEMU's own time, 20 creates
+#                               at once, memory with 50 guests: about 6 minutes
 #   tools/bench/run.sh long     recovery of 10,000 tasks, 10 minutes of 100 tasks a second, a million workflows on SQLite:
 #                               about half an hour, and 15 GB below target/
 set -euo pipefail
@@ -17,6 +19,13 @@ if [ "${1:-}" = remote ]; then
   "$cargo" bench --locked -p skyloom-store --bench feed
   "$cargo" run --release --locked -p skyloom-store-remote --example fleet
   exit
+fi
+
+if [ "${1:-}" = guests ]; then
+  make guest >&2
+  "$cargo" build --release --locked -p skyloom-cli
+  cd "$target"
+  exec "$OLDPWD/tools/bench/guests.py" release/skyloom guest/guest.qcow2
 fi
 
 if [ "${1:-}" = servers ]; then
