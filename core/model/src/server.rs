@@ -109,7 +109,7 @@ pub struct Overlays {
     pub host_unreachable: bool,
 }
 
-/// Where a server lives and why.
+/// Where a server lives, and who chose that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Placement {
@@ -117,6 +117,9 @@ pub struct Placement {
     pub host: HostId,
     /// Its name.
     pub host_name: Name,
+    /// The task that chose it, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<TaskId>,
 }
 
 /// Who locked a server, and why.

@@ -7,6 +7,7 @@ use skyloom_store::ListOptions;
 use super::Archive;
 use super::copy::{key, prefix};
 use super::document::TaskOf;
+use crate::facade::makes;
 use crate::facade::{PageOf, Range, Source, wanted_event, wanted_task};
 use crate::{EventQuery, Listed, Result, TaskQuery};
 
@@ -79,7 +80,7 @@ impl Archive {
             let options = ListOptions::default().with_limit(PAGE).with_after(after);
             let page = self.store().list(&below, options).await?;
             let tasks = page.items.iter().filter_map(|kv| kv.value.parse::<TaskOf>().ok());
-            let made = |t: &Task| t.subject.id == server.meta.id && t.flow == "server.create";
+            let made = |t: &Task| t.subject.id == server.meta.id && makes(&t.flow);
             if let Some(found) = tasks.map(|of| of.task).find(made) {
                 return Ok(Some(found));
             }

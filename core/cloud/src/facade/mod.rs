@@ -84,6 +84,7 @@ pub use self::admission::TaskLimits;
 pub(crate) use self::events::wanted_event;
 pub use self::join::{CertificatesRevoked, JoinTokenAccepted, RevokeCertificates};
 pub(crate) use self::list::{PageOf, Range, Source};
+pub(crate) use self::placement::makes;
 pub use self::reconcile::{Reconciled, Suspects};
 pub use self::server_lists::TimelineEntry;
 pub(crate) use self::tasks::wanted_task;

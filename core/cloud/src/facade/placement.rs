@@ -12,6 +12,11 @@ use crate::{Caller, PlacementAnswer, Result};
 /// Tasks that are looked at.
 const MAX_SCAN: usize = 1000;
 
+/// Whether a flow makes servers.
+pub(crate) fn makes(flow: &str) -> bool {
+    matches!(flow, "server.create" | "server.clone")
+}
+
 impl Cloud {
     /// Why the server's host was chosen, or why none was.
     ///
@@ -22,23 +27,25 @@ impl Cloud {
             .own::<Server>(caller, "server:placement", id.uuid())
             .await?
             .value;
-        let Some(task) = self.creation_of(&server).await? else {
+        // Who chose the host where it lives; of one that lives nowhere, who would have.
+        let chosen = server.status.placement.as_ref().and_then(|placed| placed.by);
+        let task = match chosen {
+            Some(task) => Some(task),
+            None => self.creation_of(&server).await?.map(|task| task.id),
+        };
+        let Some(task) = task else {
             return Ok(PlacementAnswer {
                 task: None,
                 placement: None,
             });
         };
-        let plan = match self.read::<Plan>(&paths::plan(task.id)).await? {
+        let plan = match self.read::<Plan>(&paths::plan(task)).await? {
             Some(plan) => Some(plan.value),
-            None => self
-                .archive
-                .find(task.id)
-                .await?
-                .and_then(|(_, found)| found.plan),
+            None => self.archive.find(task).await?.and_then(|(_, found)| found.plan),
         };
         let placement = rendered(caller, plan.and_then(|p| p.placement));
         Ok(PlacementAnswer {
-            task: Some(task.id),
+            task: Some(task),
             placement,
         })
     }
@@ -52,7 +59,7 @@ impl Cloud {
         let options = ListOptions::default().with_after(behind).with_limit(MAX_SCAN);
         let page = self.parts.backend.list(&prefix(&below)?, options).await?;
         let tasks = page.items.iter().filter_map(|kv| kv.value.parse::<Task>().ok());
-        let mut made = tasks.filter(|t| t.subject.id == server.meta.id && t.flow == "server.create");
+        let mut made = tasks.filter(|t| t.subject.id == server.meta.id && makes(&t.flow));
         match made.next() {
             Some(task) => Ok(Some(task)),
             None => self.archive.creation_of(server).await,

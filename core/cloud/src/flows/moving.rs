@@ -160,6 +160,7 @@ pub(super) fn begin(
         to: Placement {
             host: placed.host,
             host_name: placed.name.clone(),
+            by: Some(task.id),
         },
         live,
         since: cx.now,

@@ -210,6 +210,7 @@ pub(super) fn on_a_host(
     server.status.placement = Some(Placement {
         host: placed.host,
         host_name: placed.name.clone(),
+        by: Some(task.id),
     });
     changes = take_claim(changes, server.id(), &placed)?;
     let changes = cx.records.put(changes, &at, &server)?;

@@ -150,6 +150,16 @@ async fn a_server_is_put_away_and_made_again_elsewhere() {
         (Lifecycle::Active, PowerState::Running, true)
     );
     assert_eq!(back.status.placement.as_ref().unwrap().host, other);
+    let why = site
+        .world
+        .cloud
+        .server_placement(&site.operator(), id)
+        .await
+        .unwrap();
+    let chosen = why.placement.unwrap();
+    let unshelve = site.world.cloud.get_task(&site.member, why.task.unwrap()).await;
+    assert_eq!(unshelve.unwrap().value.flow, "server.unshelve");
+    assert!(chosen.to_string().contains("h2"), "{chosen:#}");
     assert_eq!(
         back.spec.image, before.spec.image,
         "what it was made of stays said"
@@ -322,6 +332,9 @@ async fn a_clone_is_like_the_other_and_shares_nothing_with_it() {
     );
     assert_ne!(twin.spec.ports, other.spec.ports);
     assert_eq!(twin.spec.hostname.as_str(), "twin");
+    let why = cloud.server_placement(&site.member, twin.id()).await.unwrap();
+    assert_eq!(why.task, Some(asked.task.id));
+    assert!(why.placement.is_some());
     let tidy = by_itself(&site, twin.id()).await;
     assert_eq!((tidy.status.own_image, images(&site).await), (None, charged));
     let gone = cloud.delete_server(&site.member, id).await.unwrap();

@@ -75,6 +75,7 @@ async fn seen(busy: bool) -> Seen {
             placement: Some(Placement {
                 host,
                 host_name: name("h1"),
+                by: None,
             }),
             ..ServerStatus::new(Lifecycle::Active, PowerState::Running)
         },

@@ -391,6 +391,7 @@ mod tests {
         status.placement = Some(Placement {
             host: HostId::from_uuid(Uuid::from_u128(1)),
             host_name: "h1".to_owned().try_into().unwrap(),
+            by: None,
         });
         status
     }

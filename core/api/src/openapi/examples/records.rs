@@ -325,6 +325,7 @@ pub(super) fn server() -> Server {
             placement: Some(Placement {
                 host: Id::from_uuid(id(6)),
                 host_name: name("rack1-07"),
+                by: None,
             }),
             addresses: vec!["10.0.2.15".to_owned()],
             accelerator: Some("kvm".to_owned()),
