@@ -63,6 +63,8 @@ impl ImageRepo for MemoryImages {
         Ok(StagedFile {
             size: content.len() as u64,
             content: Box::new(std::io::Cursor::new(content)),
+            // A thread of its own would make a trace depend on when that is run.
+            in_memory: true,
         })
     }
 

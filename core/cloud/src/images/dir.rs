@@ -172,6 +172,7 @@ impl ImageRepo for DirImageRepo {
             Ok(StagedFile {
                 content: Box::new(file),
                 size,
+                in_memory: false,
             })
         })
         .await

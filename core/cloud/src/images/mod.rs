@@ -46,6 +46,8 @@ pub struct StagedFile {
     pub content: Box<dyn ReadSeek>,
     /// How many.
     pub size: u64,
+    /// Whether they are in memory: then they are looked at where one is, and no thread waits for them.
+    pub in_memory: bool,
 }
 
 impl Debug for StagedFile {

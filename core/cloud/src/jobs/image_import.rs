@@ -124,6 +124,9 @@ impl Job for Inspect {
         let input: InspectInput = cx.input()?;
         let file = self.images.staged(input.upload).await.map_err(repo_error)?;
         let limits = self.limits;
+        if file.in_memory {
+            return cx.output(&inspect(file, &input, &limits)?);
+        }
         let work = tokio::task::spawn_blocking(move || inspect(file, &input, &limits));
         let found = work
             .await
