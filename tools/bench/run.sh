@@ -70,7 +70,7 @@ case "${1:-}" in
     figures million
     exit
     ;;
-  *) echo "usage: tools/bench/run.sh [workflow | remote | servers | long]" >&2; exit 2 ;;
+  *) echo "usage: tools/bench/run.sh [workflow | remote | servers | guests | long]" >&2; exit 2 ;;
 esac
 
 "$cargo" build --release --locked -p skyloom-cli >&2

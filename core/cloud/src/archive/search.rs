@@ -7,8 +7,7 @@ use skyloom_store::ListOptions;
 use super::Archive;
 use super::copy::{key, prefix};
 use super::document::TaskOf;
-use crate::facade::makes;
-use crate::facade::{PageOf, Range, Source, wanted_event, wanted_task};
+use crate::facade::{PageOf, Range, Source, makes, wanted_event, wanted_task};
 use crate::{EventQuery, Listed, Result, TaskQuery};
 
 /// Documents that one call looks at. They are larger than the hot ones.
